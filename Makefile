@@ -1,0 +1,33 @@
+# make demo: the whole road on this machine.  make test: the tests.  Both install what they need first.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test test-long lint install lock clean
+
+demo: .venv/installed
+	@$(BIN)/python launch/demo.py $(DEMO)
+
+test: .venv/installed
+	@$(BIN)/python -m pytest -m "not crash and not cluster" $(TESTS)
+
+test-long: .venv/installed
+	@$(BIN)/python -m pytest -m "crash or cluster" $(TESTS)
+
+lint: .venv/installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt launch/install.sh
+	@PYTHON="$(PYTHON)" sh launch/install.sh
+
+# One set of versions for Python 3.11, 3.12 and 3.13.
+lock: .venv/installed
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-annotate --custom-compile-command "make lock" --output-file constraints.txt >/dev/null
+
+clean:
+	rm -rf demo
