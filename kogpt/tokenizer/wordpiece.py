@@ -1,0 +1,303 @@
+"""Segmented text <-> ids: a BERT WordPiece vocabulary made lossless.
+
+`Tokenizer.encode(text, analysis)` takes normalised text (kogpt.tokenizer.normalize) and where its morphemes start,
+and gives ids without [CLS] and [SEP]; `decode` gives the text back. Two spacings:
+
+original (lossless): the text is eojeols separated by ' ' and line feeds. Inside an eojeol each morpheme is cut by
+greedy longest match (Wu et al. 2016, section 4.1; Song et al. 2021 for the greedy) on its own; the very first piece
+is a plain one, all others are `##` continuations. One ' ' before an eojeol that begins with a plain piece is
+implied; every other separator is a token, `[SP]` or `[LF]`. A character that no piece covers becomes its UTF-8
+bytes `<0xNN>`. So the vocabulary is the base one (ids unchanged) + `[LF]`, `[SP]`, 256 bytes, and a `##c` for each
+single-character piece c that has none. There is no limit on the length of a word and no [UNK].
+    decode(encode(normalize(t))) == normalize(t) for every t
+Special pieces (`[..]`, `<0x..>`) are never matched from text, nor are pieces with white space.
+
+morphemes (lossy, what the script that this system replaces did): the ids of BertTokenizerFast, cased, for
+' '.join(morphemes), over the unextended vocabulary; its limit of 100 characters a word and its [UNK] included.
+
+Cost: a dictionary look-up per morpheme (greedy results are kept for the last 65,536 distinct ones).
+"""
+
+import codecs
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kogpt.errors import UserError
+from kogpt.files import atomic_write
+from kogpt.tokenizer import wordpiece_hf, wordpiece_train, wordpiece_vocab
+from kogpt.tokenizer.analyzers import Analysis
+from kogpt.tokenizer.normalize import NORMALIZER
+
+SPACINGS = ("original", "morphemes")
+_BYTES = [f"<0x{value:02X}>" for value in range(256)]
+_SPECIAL = re.compile(r"\[[^\[\]]+\]|<0x[0-9A-F]{2}>")
+_EOJEOL = re.compile(r"[^ \n]+")
+_CACHED, _CACHED_LENGTH = 1 << 16, 32
+_PLAIN, _GLUED, _BREAK, _BYTE, _SKIPPED = range(5)
+
+
+class _Greedy(dict[str, tuple[int, ...]]):
+    """piece of text -> ids by greedy longest match, computed at first need."""
+
+    def __init__(self, first: dict[str, int], rest: dict[str, int], byte_ids: list[int]):
+        super().__init__()
+        self._first, self._rest, self._byte_ids = first, rest, byte_ids
+        self._longest = max(map(len, (*first, *rest)), default=1)
+
+    def __missing__(self, piece: str) -> tuple[int, ...]:
+        ids: list[int] = []
+        table, at = self._first, 0
+        while at < len(piece):
+            for end in range(min(len(piece), at + self._longest), at, -1):
+                found = table.get(piece[at:end])
+                if found is not None:
+                    ids.append(found)
+                    at = end
+                    break
+            else:
+                ids.extend(self._byte_ids[value] for value in piece[at].encode())
+                at += 1
+            table = self._rest
+        result = tuple(ids)
+        if len(piece) <= _CACHED_LENGTH:
+            if len(self) >= _CACHED:
+                self.clear()
+            self[piece] = result
+        return result
+
+
+class Tokenizer:
+    """A vocabulary with its spacing and the identity of the analyzer that its texts are cut by."""
+
+    def __init__(self, vocab: list[str], *, spacing: str, analyzer: dict[str, str], source: str, base_size: int):
+        if spacing not in SPACINGS:
+            raise UserError(f"--spacing is one of {', '.join(SPACINGS)}, not {spacing}")
+        self.vocab, self.spacing, self.analyzer = vocab, spacing, analyzer
+        self.source, self.base_size = source, base_size
+        self.vocab_size = len(vocab)
+        self.vocab_bytes = ("\n".join(vocab) + "\n").encode()
+        self.sha256 = hashlib.sha256(self.vocab_bytes).hexdigest()
+        ids = {piece: i for i, piece in enumerate(vocab)}
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id = (
+            ids[piece] for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+        )
+        self._kinds, self._texts = [_PLAIN] * len(vocab), list(vocab)
+        for i, piece in enumerate(vocab):
+            if piece.startswith("##") and len(piece) > 2:
+                self._kinds[i], self._texts[i] = _GLUED, piece[2:]
+        for piece in ("[PAD]", "[CLS]", "[SEP]", "[MASK]"):
+            if piece in ids:
+                self._kinds[ids[piece]] = _SKIPPED
+        if spacing == "original":
+            for piece, text in (("[LF]", "\n"), ("[SP]", " ")):
+                self._kinds[ids[piece]], self._texts[ids[piece]] = _BREAK, text
+            byte_ids = [ids[piece] for piece in _BYTES]
+            for i in byte_ids:
+                self._kinds[i] = _BYTE
+            self._breaks = {" ": ids["[SP]"], "\n": ids["[LF]"]}
+            first, rest = _matchable(ids)
+            self._starts, self._continuations = _Greedy(first, rest, byte_ids), _Greedy(rest, rest, byte_ids)
+        self._unknown = {i for i, kind in enumerate(self._kinds) if kind == _BYTE} | {self.unk_id}
+
+    @cached_property
+    def _library(self) -> Any:
+        return wordpiece_hf.library_tokenizer(self.vocab, self.spacing)
+
+    def encode(self, text: str, analysis: Analysis) -> list[int]:
+        """The ids of a normalised text, without [CLS] and [SEP]."""
+        if self.spacing == "morphemes":
+            return self._library.encode(" ".join(analysis.morphemes), add_special_tokens=False).ids
+        ids: list[int] = []
+        extend, starts, continuations = ids.extend, self._starts, self._continuations
+        for gap, pieces in _eojeols(text, analysis.cuts):
+            tokens: tuple[int, ...] = starts[pieces[0]] if pieces else ()
+            if gap != " " or not ids or not tokens or self._kinds[tokens[0]] == _BYTE:
+                extend([self._breaks[character] for character in gap])
+            extend(tokens)
+            for piece in pieces[1:]:
+                extend(continuations[piece])
+        return ids
+
+    def presegment(self, text: str, analysis: Analysis) -> str:
+        """The text as words for a plain WordPiece, which gives the same ids from the saved tokenizer.json.
+
+        Morphemes that continue an eojeol are written ` ##x`, separators and bytes as their tokens; what a plain
+        WordPiece would take for something else (a literal `##` or `[SEP]`) is written piece by piece.
+        """
+        if self.spacing == "morphemes":
+            return " ".join(analysis.morphemes)
+        words: list[str] = []
+        for gap, pieces in _eojeols(text, analysis.cuts):
+            tokens: tuple[int, ...] = self._starts[pieces[0]] if pieces else ()
+            if gap != " " or not words or not tokens or self._kinds[tokens[0]] == _BYTE:
+                words.extend(self.vocab[self._breaks[character]] for character in gap)
+            for i, piece in enumerate(pieces):
+                tokens = self._continuations[piece] if i else tokens
+                odd = piece.startswith("##") or "[" in piece or "<0x" in piece
+                if odd or any(self._kinds[token] == _BYTE for token in tokens):
+                    words.extend(self.vocab[token] for token in tokens)
+                else:
+                    words.append("##" + piece if i else piece)
+        return " ".join(words)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; [PAD], [CLS], [SEP] and [MASK] are skipped, invalid bytes become U+FFFD."""
+        decoder = StreamDecoder(self)
+        return "".join([decoder.push(i) for i in ids]) + decoder.flush()
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The vocabulary's pieces of ids, as they are written in vocab.txt."""
+        return [self.vocab[i] for i in ids]
+
+    def count_unknown(self, ids: Iterable[int]) -> int:
+        """How many of the ids are [UNK] or bytes."""
+        unknown = self._unknown
+        return sum([i in unknown for i in ids])
+
+    def save(self, folder: str | Path) -> None:
+        """Write vocab.txt, kogpt.json, and tokenizer.json + tokenizer_config.json for `transformers`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        card = {
+            "spacing": self.spacing,
+            "analyzer": self.analyzer,
+            "normalizer": NORMALIZER,
+            "source": self.source,
+            "base_size": self.base_size,
+            "sha256": self.sha256,
+        }
+        contents = {
+            "vocab.txt": self.vocab_bytes,
+            **wordpiece_hf.library_files(self.vocab, self.spacing),
+            "kogpt.json": (json.dumps(card, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode(),
+        }
+        for name, content in contents.items():
+            with atomic_write(folder / name) as file:
+                file.write(content)
+
+
+class StreamDecoder:
+    """ids in, text out as soon as it is certain: `"".join(push(i) for i in ids) + flush()` is `decode(ids)`."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._kinds, self._texts = tokenizer._kinds, tokenizer._texts
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._glue = True  # nothing was emitted yet, or a separator was: no implied space
+
+    def push(self, id: int) -> str:
+        """The text that becomes certain with `id`; bytes wait until their character is complete."""
+        kind = self._kinds[id]
+        if kind == _SKIPPED:
+            return ""
+        if kind == _BYTE:
+            self._glue = False
+            return self._utf8.decode(bytes.fromhex(self._texts[id][3:5]))
+        space = " " if kind == _PLAIN and not self._glue else ""
+        self._glue = kind == _BREAK
+        return self._utf8.decode(b"", final=True) + space + self._texts[id]
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for a character whose bytes never came."""
+        return self._utf8.decode(b"", final=True)
+
+
+def _eojeols(text: str, cuts: list[int]) -> Iterator[tuple[str, list[str]]]:
+    """(separators before, pieces) of each eojeol; last the separators at the end, with no pieces."""
+    end, k, bounds = 0, 0, [*cuts, len(text)]
+    for match in _EOJEOL.finditer(text):
+        start, stop = match.span()
+        gap = text[end:start]
+        pieces = []
+        while bounds[k] <= start:
+            k += 1
+        while bounds[k] < stop:
+            pieces.append(text[start : bounds[k]])
+            start = bounds[k]
+            k += 1
+        pieces.append(text[start:stop])
+        end = stop
+        yield gap, pieces
+    yield text[end:], []
+
+
+def _matchable(ids: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """What text may match: plain pieces, and continuations without their `##`."""
+    plain, rest = {}, {}
+    for piece, i in ids.items():
+        if any(character.isspace() for character in piece):
+            continue
+        if not piece.startswith("##"):
+            if piece and not _SPECIAL.fullmatch(piece):
+                plain[piece] = i
+        elif len(piece) > 2:
+            rest[piece[2:]] = i
+    return plain, rest
+
+
+def _extend(base: list[str]) -> list[str]:
+    """The base vocabulary with its ids unchanged, and behind it what makes it lossless."""
+    known = set(base)
+    added = [piece for piece in ("[LF]", "[SP]", *_BYTES) if piece not in known]
+    singles = [piece for piece in base if len(piece) == 1 and not piece.isspace()]
+    return base + added + [f"##{piece}" for piece in singles if f"##{piece}" not in known]
+
+
+def _tokenizer(base: list[str], spacing: str, analyzer: dict[str, str], source: str) -> Tokenizer:
+    vocab = _extend(base) if spacing == "original" else base
+    return Tokenizer(vocab, spacing=spacing, analyzer=analyzer, source=source, base_size=len(base))
+
+
+def load_tokenizer(name_or_folder: str, *, spacing: str, analyzer: dict[str, str]) -> Tokenizer:
+    """A BERT-style WordPiece vocabulary, from a folder with vocab.txt or by its name on the hub."""
+    base, source = wordpiece_vocab.base_vocabulary(name_or_folder)
+    return _tokenizer(base, spacing, analyzer, source)
+
+
+def open_tokenizer(folder: str | Path) -> Tokenizer:
+    """What `Tokenizer.save` wrote, checked against its checksum."""
+    folder = Path(folder)
+    try:
+        card = json.loads((folder / "kogpt.json").read_bytes())
+        vocab = (folder / "vocab.txt").read_bytes().decode().split("\n")[:-1]
+        tokenizer = Tokenizer(
+            vocab,
+            spacing=card["spacing"],
+            analyzer=card["analyzer"],
+            source=card["source"],
+            base_size=card["base_size"],
+        )
+    except OSError as error:
+        raise UserError(
+            f"{folder} is not a saved tokenizer ({error.strerror}: {error.filename}); copy it again"
+        ) from None
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds a damaged tokenizer ({error}); copy it again") from None
+    if tokenizer.sha256 != card["sha256"]:
+        raise UserError(f"{folder / 'vocab.txt'} is not the vocabulary that was saved; copy the folder again")
+    return tokenizer
+
+
+def train_tokenizer(
+    documents: Iterable[tuple[str, Analysis]], size: int, *, spacing: str, analyzer: dict[str, str]
+) -> Tokenizer:
+    """A cased WordPiece vocabulary of `size` pieces (before the extension) from normalised, analysed texts.
+
+    The result depends on the texts and their cuts, not on their order.
+    """
+    if spacing == "original":
+        words = (
+            (piece, i > 0)
+            for text, analysis in documents
+            for _, pieces in _eojeols(text, analysis.cuts)
+            for i, piece in enumerate(pieces)
+        )
+    else:
+        words = (
+            (word, False) for _, analysis in documents for word in wordpiece_hf.bert_words(" ".join(analysis.morphemes))
+        )
+    return _tokenizer(wordpiece_train.train_vocabulary(words, size), spacing, analyzer, f"trained-{size}")

@@ -1,0 +1,78 @@
+"""The same vocabulary for the `tokenizers` and `transformers` libraries: vocab -> tokenizer.json.
+
+Spacing "original": a tokenizer for words that are already segmented (`Tokenizer.presegment`): split at white space,
+greedy WordPiece (a word that begins with `##` matches a continuation), no normaliser. Its decoder repeats
+`Tokenizer.decode`; it uses two Unicode non-characters as marks, so a text that holds U+FDD0 or U+FDD1 itself, and
+invalid bytes, may come back otherwise. Spacing "morphemes": BertTokenizerFast with do_lower_case=False.
+"""
+
+import json
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as LibraryTokenizer
+
+SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_SPACE, _JOIN = "\ufdd0", "\ufdd1"  # before a plain piece; behind a separator
+_NO_LIMIT = 1 << 30
+
+
+def library_tokenizer(vocab: list[str], spacing: str) -> LibraryTokenizer:
+    """The library's tokenizer over `vocab`."""
+    ids = {piece: i for i, piece in enumerate(vocab)}
+    if spacing == "original":
+        tokenizer = LibraryTokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=_NO_LIMIT))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        tokenizer.decoder = _decoder()
+    else:
+        tokenizer = LibraryTokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        tokenizer.normalizer = _bert_normalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    tokenizer.add_special_tokens(
+        [AddedToken(piece, special=True, normalized=False) for piece in SPECIAL_PIECES if piece in ids]
+    )
+    return tokenizer
+
+
+def library_files(vocab: list[str], spacing: str) -> dict[str, bytes]:
+    """File name -> content of what AutoTokenizer.from_pretrained needs."""
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        **{name: piece for name, piece in zip(names, SPECIAL_PIECES, strict=True) if piece in vocab},
+    }
+    return {
+        "tokenizer.json": library_tokenizer(vocab, spacing).to_str().encode(),
+        "tokenizer_config.json": (json.dumps(config, indent=1) + "\n").encode(),
+    }
+
+
+def bert_words(text: str) -> list[str]:
+    """A text's words as BERT cuts them: white space, punctuation and CJK ideographs apart; cased."""
+    normal = _bert_normalizer().normalize_str(text)
+    return [word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normal)]
+
+
+def _bert_normalizer() -> normalizers.Normalizer:
+    # Stripping accents would decompose every Hangul syllable (NFD) and lose it.
+    return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
+
+
+def _decoder() -> decoders.Decoder:
+    def replace(pattern: str, content: str) -> decoders.Decoder:
+        return decoders.Replace(Regex(pattern), content)
+
+    return decoders.Sequence(
+        [
+            replace(r"\A(?!##.|\[LF\]\z|\[SP\]\z|<0x[0-9A-F]{2}>\z)", _SPACE),
+            replace(r"\A##(?=.)", ""),
+            replace(r"\A\[LF\]\z", "\n" + _JOIN),
+            replace(r"\A\[SP\]\z", " " + _JOIN),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            replace(f"(?:\\A|{_JOIN}){_SPACE}", ""),
+            replace(_JOIN, ""),
+            replace(_SPACE, " "),
+        ]
+    )
