@@ -3,7 +3,7 @@
 Input: JSON lines with a "passage" or "text" each (`.gz` or plain). Everything is measured on those articles, with the
 cuts of the chosen analyzer; "plain" is BertTokenizerFast's WordPiece on the same pieces as words of their own.
 
-    python bench/corpus.py ARTICLES.jsonl.gz --tokenizer FOLDER [--analyzer kiwi] [--limit 1000] [--json]
+    python bench/corpus.py ARTICLES.jsonl.gz --tokenizer FOLDER [--analyzer kiwi] [--limit 1000] [--json FILE]
 """
 
 import gzip
@@ -48,8 +48,8 @@ class Arguments:
     """kkma, kiwi or none: where the cuts come from."""
     limit: int = 1000
     """Articles to take, from the beginning."""
-    json: bool = False
-    """Print one JSON object instead of the table."""
+    json: Path | None = None
+    """Write the numbers to this file as well."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,12 @@ def main() -> None:
     """Measure and print."""
     arguments = tyro.cli(Arguments, config=(FlagCreatePairsOff,), description=__doc__)
     results = asdict(measure(arguments))
-    if arguments.json:
-        print(json.dumps(results))
-        return
     table = Table(title=f"Token corpus, cuts by {arguments.analyzer}", show_header=False)
     for name, value in results.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:,.4g}")
     Console().print(table)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
