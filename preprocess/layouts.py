@@ -1,0 +1,158 @@
+"""Where in a JSON value the text of an article stands: a small path language and presets for known corpora.
+
+A path is keys joined by dots, taken literally (brackets, spaces and Hangul are part of a key). `[]` behind a key
+walks a list: the first one yields one document an element, the ones below it are joined into the document's text.
+`[+]` joins where the first list belongs to one document:
+
+    Meta(Refine).passage                    one document
+    documents[].text[][].sentence           a document for each element of `documents`
+    paragraphs[+].sentences[+].text         one document
+
+Of two or more joined lists the innermost holds sentences (joined by a space), the others lines (joined by a line
+feed); a single one holds lines. Nulls and empty strings are left out. A list at the top of a file is walked too.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from typing import Any
+
+from kogpt.corpus import UserError
+
+_PART = re.compile(r"(.*?)((?:\[\+?\])*)", re.DOTALL)
+_SPLIT, _JOIN = object(), object()
+
+
+@dataclass(frozen=True)
+class TextPath:
+    """A parsed path; `documents(value)` follows it."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not self.path or any(part == "" for part in self.path.split(".")):
+            raise UserError(f"--text-path {self.path!r} has an empty key; write it like documents[].text[][].sentence")
+
+    @cached_property
+    def _steps(self) -> list[Any]:
+        steps: list[Any] = []
+        for part in self.path.split("."):
+            match = _PART.fullmatch(part)
+            assert match is not None  # the pattern matches every string
+            if match[1]:
+                steps.append(match[1])
+            for marker in re.findall(r"\[\+?\]", match[2]):
+                first = marker == "[]" and _SPLIT not in steps and _JOIN not in steps
+                steps.append(_SPLIT if first else _JOIN)
+        return steps
+
+    @property
+    def column(self) -> str:
+        """The first key: the only column of a parquet file that has to be read."""
+        return next((step for step in self._steps if isinstance(step, str)), "")
+
+    def documents(self, value: Any) -> list[str | None]:
+        """The texts of the documents in `value`; None for a document that has no text at the path."""
+        steps = self._steps
+        if isinstance(value, list) and isinstance(steps[0], str):
+            return [text for element in value for text in self.documents(element) or [None]]
+        if _SPLIT not in steps:
+            text = _joined(value, steps)
+            return [] if text is None else [text]
+        at = steps.index(_SPLIT)
+        elements = _follow(value, steps[:at])
+        return [_joined(element, steps[at + 1 :]) for element in elements] if isinstance(elements, list) else []
+
+
+def _follow(value: Any, keys: Iterable[str]) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _joined(value: Any, steps: list[Any]) -> str | None:
+    """The text below `value`, or None when nothing there is a string."""
+    return _join(value, steps, steps.count(_JOIN) > 1)
+
+
+def _join(value: Any, steps: list[Any], sentences: bool) -> str | None:
+    at = steps.index(_JOIN) if _JOIN in steps else len(steps)
+    value = _follow(value, steps[:at])
+    if at == len(steps):
+        return value if isinstance(value, str) else None
+    if not isinstance(value, list):
+        return None
+    rest = steps[at + 1 :]
+    texts = [text for element in value if (text := _join(element, rest, sentences)) is not None]
+    separator = " " if sentences and _JOIN not in rest else "\n"
+    return separator.join(filter(None, texts)) if texts else None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A corpus that is often met: its name, where its texts stand, and which files beside them hold none."""
+
+    name: str
+    path: TextPath
+    side_files: str = ""
+
+    def is_side_file(self, file_name: str) -> bool:
+        return bool(self.side_files) and fnmatch(file_name, self.side_files)
+
+
+PRESETS = {
+    name: Preset(name, TextPath(path), side_files)
+    for name, path, side_files in [
+        ("aihub-book", "passage", ""),
+        ("aihub-582", "Meta(Refine).passage", ""),
+        ("aihub-97", "documents[].text[][].sentence", ""),
+        ("aihub-large-book", "paragraphs[+].sentences[+].text", "*INFO*"),
+        ("aihub-expert", "data[].rows[].text", ""),
+        ("aihub-paper", "data[].summary_section[].orginal_text", ""),  # [sic]
+        ("aihub-mrc", "data[].paragraphs[].context", ""),
+        ("nikl", "document[].paragraph[].form", ""),
+        ("plain", "text", ""),
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The presets that a run reads by: the first one that finds text in a value gives its documents."""
+
+    presets: tuple[Preset, ...]
+
+    @property
+    def name(self) -> str:
+        return "+".join(preset.name for preset in self.presets)
+
+    def documents(self, value: Any) -> list[str | None]:
+        best: list[str | None] = []
+        for preset in self.presets:
+            found = preset.path.documents(value)
+            if any(found):
+                return found
+            best = best or found
+        return best
+
+    def is_side_file(self, file_name: str) -> bool:
+        return any(preset.is_side_file(file_name) for preset in self.presets)
+
+
+def named_layout(name: str) -> Layout:
+    """The layout of one preset, by its name."""
+    if name not in PRESETS:
+        raise UserError(f"--layout {name}: there is no such layout; choose auto or one of {', '.join(PRESETS)}")
+    return Layout((PRESETS[name],))
+
+
+def path_layout(path: str) -> Layout:
+    """The layout that `--text-path` describes."""
+    return Layout((Preset(path, TextPath(path)),))
+
+
+def matching(value: Any) -> list[str]:
+    """The names of the presets that find text in a value."""
+    return [name for name, preset in PRESETS.items() if any(preset.path.documents(value))]

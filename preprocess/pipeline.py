@@ -1,0 +1,337 @@
+"""Articles -> token corpus: scan, analyse (cached), train a vocabulary if asked, encode, assemble.
+
+Both stages are the same picture: units whose result is not in their `Store` go through a `Pool`; the driver writes
+each result as it comes. Morphemes are in the cache folder, which other runs share; ids in OUTPUT/.work, which goes
+when the corpus is complete. The corpus is then put together in the order of the units, so its bytes do not depend on
+workers, deaths or restarts; a kill at any instant costs the units in flight.
+
+    articles_in = written + dropped by reason      (checked by the writer, recorded in the manifest)
+"""
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from filelock import FileLock, Timeout
+from ray.exceptions import RayError, RayTaskError
+from tqdm import tqdm
+
+from kogpt.corpus import CorpusWriter, TokenCorpus, UserError
+from kogpt.tokenizer.analyzers import analyzer_identity
+from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
+from preprocess import pool, stages
+from preprocess.articles import Document, guess_layout, read_documents
+from preprocess.layouts import Layout, named_layout, path_layout
+from preprocess.options import Options
+from preprocess.plan import WORK, Scan, check_folder, dropped_row, open_output, scan
+from preprocess.publish import publish
+from preprocess.report import Progress, log_to_wandb, say, show_summary
+from preprocess.sources import find_sources
+from preprocess.units import (
+    Analysed,
+    Encoded,
+    Store,
+    group,
+    key_of,
+    pack_analyses,
+    pack_encoded,
+    unpack_analyses,
+    unpack_encoded,
+)
+
+_HANG_SECONDS = 60.0
+_SLOWEST_CHARS_PER_SECOND = 500.0
+
+
+def preprocess(options: Options) -> None:
+    """Do what the options say, or as much of it as is not done yet."""
+    folder = options.output_folder
+    joined_before = ray.is_initialized()
+    try:
+        check_folder(folder, options.input)
+        (folder / WORK).mkdir(parents=True, exist_ok=True)
+        with _locked(folder / WORK, f"--output {folder}"):
+            try:
+                _Run(options).go()
+            finally:
+                if (folder / "manifest.json").is_file():
+                    shutil.rmtree(folder / WORK)
+            if "://" in options.output:
+                say(f"{publish(folder, options.output)} files copied to {options.output}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"no space is left for {error.filename or folder} ({error.strerror}); "
+            "free some and run the same command again, which goes on where it stopped"
+        ) from None
+    except RayTaskError:
+        raise
+    except RayError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the Ray cluster was lost ({reason}); the same command goes on where it stopped") from None
+    finally:
+        if ray.is_initialized() and not joined_before:
+            ray.shutdown()
+
+
+@contextmanager
+def _locked(folder: Path, what: str) -> Iterator[None]:
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{what} is in use by another run; wait for it, or name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Run:
+    """One run: what all its steps share."""
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.folder = options.output_folder
+        self.identity = analyzer_identity(options.analyzer)
+        self.happened: list[tuple[str, str]] = []
+
+    def go(self) -> None:
+        options = self.options
+        tokenizer = None
+        if options.train_tokenizer is None:
+            # Before the hours of the first stage, not after them.
+            tokenizer = load_tokenizer(options.tokenizer, spacing=options.spacing, analyzer=self.identity)
+        self.sources = find_sources(options.input)
+        self.layout = self._choose_layout()
+        self.scan = self._scan()
+        self.settings = self._settings(tokenizer)
+        corpus = open_output(self.folder, self.settings)
+        if corpus is not None:
+            say(f"{self.folder} is finished: {len(corpus):,} articles; there is nothing to do")
+            return
+        if not self.scan.units:
+            raise UserError(f"--input {' '.join(options.input)}: no article in it ({_reasons(self.scan)})")
+        with log_to_wandb(options.wandb, self.folder, self.settings) as self.log:
+            options.cache_folder.mkdir(parents=True, exist_ok=True)
+            with _locked(options.cache_folder, f"--cache {options.cache_folder}"):
+                cache = Store(options.cache_folder)
+                self._analyse(cache)
+                if tokenizer is None:
+                    tokenizer = self._train(cache)
+                encoded = self._encode(cache, tokenizer)
+            fingerprint = self._assemble(tokenizer, encoded)
+            counts = TokenCorpus.open(self.folder).manifest["counts"]
+            self.log.finish({"fingerprint": fingerprint, **counts})
+        show_summary(self.folder, counts, fingerprint, self.happened)
+
+    # ---- before the work
+
+    def _choose_layout(self) -> Layout:
+        if self.options.text_path is not None:
+            return path_layout(self.options.text_path)
+        if self.options.layout != "auto":
+            return named_layout(self.options.layout)
+        layout, sentence = guess_layout(self.sources)
+        say(sentence)
+        return layout
+
+    def _scan(self) -> Scan:
+        bar: Any = tqdm(self.sources, desc="read", unit=" files", leave=False)
+        found = scan(read_documents(bar, self.layout, self.options.limit), self.identity)
+        bar.close()
+        say(
+            f"{found.documents:,} articles ({found.chars:,} characters) in {len(self.sources):,} files; "
+            f"dropped: {_reasons(found)}"
+        )
+        return found
+
+    def _settings(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
+        """All that decides the corpus's bytes; nothing that does not."""
+        trained = f"trained on the articles, {self.options.train_tokenizer} pieces"
+        return {
+            "analyzer": self.identity,
+            "articles": {"in": self.scan.articles_in, "sha256": self.scan.fingerprint},
+            "layout": self.layout.name,
+            "limit": self.options.limit,
+            "spacing": self.options.spacing,
+            "tokenizer": trained if tokenizer is None else f"{tokenizer.source} ({tokenizer.sha256[:12]})",
+            "val_fraction": self.options.val_fraction,
+        }
+
+    # ---- the two stages
+
+    def _analyse(self, cache: Store) -> None:
+        """Stage 1: the morphemes of every unit that the cache does not have."""
+        missing = {unit.key: unit for unit in self.scan.units if cache.get(unit.key) is None}
+        texts: dict[str, Sequence[str]] = {}
+
+        def chunks() -> Iterator[tuple[str, Sequence[str]]]:
+            left = len(missing)
+            for unit in group(self._documents(), self.identity) if left else ():
+                if unit.key in missing:
+                    texts[unit.key] = [document.text for document in unit.documents]
+                    left -= 1
+                    yield unit.key, texts[unit.key]
+                if not left:
+                    return
+            if left:
+                raise UserError("the articles were changed while they were read; run the same command again")
+
+        def commit(key: str, results: list[Any]) -> None:
+            analyses = [
+                stages.without_analysis(text, self.options.analyzer, result.cause)
+                if isinstance(result, pool.Failed)
+                else Analysed(text, *result)
+                for text, result in zip(texts.pop(key), results, strict=True)
+            ]
+            cache.put(key, pack_analyses(analyses))
+
+        self._work(
+            "morphemes",
+            stages.Analyse(self.options.analyzer),
+            chunks(),
+            set(missing),
+            commit,
+            threads=stages.THREADS[self.options.analyzer],
+            memory_mib=stages.MEMORY_MIB[self.options.analyzer],
+            spare=self.options.analyzer != "none",
+            item_seconds=lambda text: len(text) / _SLOWEST_CHARS_PER_SECOND,
+        )
+
+    def _documents(self) -> Iterator[Document]:
+        for article in read_documents(self.sources, self.layout, self.options.limit):
+            if isinstance(article, Document):
+                yield article
+
+    def _train(self, cache: Store) -> Tokenizer:
+        """The vocabulary of these articles; kept, so that a killed run does not train again."""
+        kept = self.folder / WORK / "tokenizer"
+        try:
+            return open_tokenizer(kept)
+        except UserError:
+            pass
+        assert self.options.train_tokenizer is not None
+        say(f"training a vocabulary of {self.options.train_tokenizer:,} pieces on {self.scan.documents:,} articles")
+        documents = (
+            (document.text, stages.analysis_of(document))
+            for unit in self.scan.units
+            for document in unpack_analyses(_still(cache, unit.key))
+        )
+        tokenizer = train_tokenizer(
+            documents, self.options.train_tokenizer, spacing=self.options.spacing, analyzer=self.identity
+        )
+        tokenizer.save(kept)
+        return tokenizer
+
+    def _encode(self, cache: Store, tokenizer: Tokenizer) -> Callable[[str], bytes]:
+        """Stage 2: the ids of every unit; returns how to find them by the unit's key."""
+        store = Store(self.folder / WORK / "ids")
+
+        def id_key(key: str) -> str:
+            return key_of([key, tokenizer.sha256, tokenizer.spacing])
+
+        missing = {unit.key for unit in self.scan.units if store.get(id_key(unit.key)) is None}
+        held: dict[str, list[Analysed]] = {}
+
+        def chunks() -> Iterator[tuple[str, Sequence[Analysed]]]:
+            for unit in self.scan.units:
+                if unit.key in missing:
+                    held[unit.key] = unpack_analyses(_still(cache, unit.key))
+                    yield unit.key, held[unit.key]
+
+        def commit(key: str, results: list[Any]) -> None:
+            encoded = [
+                Encoded(b"", 0, document.degraded, result.cause)
+                if isinstance(result, pool.Failed)
+                else Encoded(*result)
+                for document, result in zip(held.pop(key), results, strict=True)
+            ]
+            store.put(id_key(key), pack_encoded(encoded))
+
+        work = stages.encoding_with(tokenizer)
+        self._work("ids", work, chunks(), missing, commit, memory_mib=stages.ENCODE_MEMORY_MIB)
+        return lambda key: _still(store, id_key(key))
+
+    def _work(
+        self,
+        stage: str,
+        setup: Callable[[], Callable[[Any], Any]],
+        chunks: Iterator[tuple[str, Sequence[Any]]],
+        missing: set[str],
+        commit: Callable[[str, list[Any]], None],
+        **needs: Any,
+    ) -> None:
+        """Send the missing units through a pool and commit each as it comes."""
+        units = {unit.key: unit for unit in self.scan.units}
+        to_do = sum(units[key].articles.num_rows for key in missing)
+        if not missing:
+            say(f"{stage}: all {self.scan.documents:,} articles were done before")
+            return
+        if not ray.is_initialized():
+            say(pool.connect(self.options.ray_address, self.options.workers))
+        progress = Progress(stage, self.scan.documents, self.scan.documents - to_do, self.log)
+        with pool.Pool(setup, workers=self.options.workers, hang_seconds=_HANG_SECONDS, **needs) as workers:
+            for key, results in workers.map(chunks):
+                commit(str(key), results)
+                stats = workers.stats
+                progress.add(
+                    len(results),
+                    units[str(key)].chars,
+                    workers=stats.workers,
+                    deaths=stats.deaths,
+                    quarantined=stats.failed,
+                )
+        seconds = progress.close()
+        self.happened += [
+            (f"{stage}: articles, seconds", f"{to_do:,}, {seconds:.1f}"),
+            (f"{stage}: characters/s", f"{progress.chars / seconds:,.0f}"),
+            (f"{stage}: workers lost, articles quarantined", f"{stats.deaths}, {stats.failed}"),
+        ]
+
+    # ---- the corpus
+
+    def _assemble(self, tokenizer: Tokenizer, encoded: Callable[[str], bytes]) -> str:
+        """Write the corpus in the order of the units, and balance the accounts."""
+        settings = {name: value for name, value in self.settings.items() if name != "val_fraction"}
+        writer = CorpusWriter(self.folder, tokenizer, val_fraction=self.options.val_fraction, settings=settings)
+        notes = list(self.scan.dropped)
+        for unit in tqdm(self.scan.units, desc="corpus", unit=" units", leave=False):
+            rows = unit.articles.to_pylist()
+            for row, result in zip(rows, unpack_encoded(encoded(unit.key)), strict=True):
+                place = (row["id"], row["source"])
+                if result.failed is not None:
+                    notes.append(dropped_row(*place, "not encoded", result.failed))
+                    continue
+                if result.degraded is not None:
+                    reason, _, detail = result.degraded.partition(": ")
+                    notes.append(dropped_row(*place, reason, detail, status="degraded"))
+                ids = np.frombuffer(result.ids, dtype="<u4")
+                writer.add(**row, ids=ids, unknown_ids=result.unknown_ids)
+        return writer.finish(
+            articles_in=self.scan.articles_in,
+            dropped=notes,
+            removed_controls=self.scan.removed_controls,
+            removed_surrogates=self.scan.removed_surrogates,
+        )
+
+
+def _still(store: Store, key: str) -> bytes:
+    """A result that was there when this run began."""
+    content = store.get(key)
+    if content is None:
+        raise UserError(f"a file in {store.folder} was changed while it was in use; run the same command again")
+    return content
+
+
+def _reasons(found: Scan) -> str:
+    counts: dict[str, int] = {}
+    for row in found.dropped:
+        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
+    return ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.items())) or "none"

@@ -1,0 +1,155 @@
+"""What a run will do, and whether its output folder is one that it may go on with.
+
+`scan` reads all articles once: units with their keys, the table's columns, what is dropped, and a fingerprint over
+all of it, exact to the character. `open_output` compares settings and fingerprint with what the folder was begun
+with (`.work/plan.json`) or finished with (`manifest.json`), and refuses with the difference.
+
+Memory: about 200 bytes an article.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from kogpt.corpus import TokenCorpus, UserError, atomic_write
+from preprocess.articles import Document, Dropped
+from preprocess.units import Unit, group
+
+WORK = ".work"
+_FLAGS = {"tokenizer": "--tokenizer", "analyzer": "--analyzer", "spacing": "--spacing", "layout": "--layout"}
+_FLAGS |= {"limit": "--limit", "val_fraction": "--val-fraction"}
+
+
+class PlannedUnit(NamedTuple):
+    """A unit without its texts."""
+
+    key: str
+    chars: int
+    articles: pa.RecordBatch
+    """id, source, text_sha256, chars"""
+
+
+@dataclass
+class Scan:
+    """All that is known about the input before the work begins."""
+
+    units: list[PlannedUnit] = field(default_factory=list)
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    documents: int = 0
+    chars: int = 0
+    removed_controls: int = 0
+    removed_surrogates: int = 0
+    fingerprint: str = ""
+
+    @property
+    def articles_in(self) -> int:
+        return self.documents + len(self.dropped)
+
+
+def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Scan:
+    """Read everything once."""
+    result = Scan()
+    digest = hashlib.sha256()
+
+    def documents() -> Iterable[Document]:
+        for article in articles:
+            if isinstance(article, Dropped):
+                digest.update(f"{article!r}\n".encode())
+                result.dropped.append(dropped_row(article.id, article.source, article.reason, article.detail))
+                continue
+            digest.update(f"{article.id} {article.source} {article.sha256}\n".encode())
+            result.documents += 1
+            result.chars += len(article.text)
+            result.removed_controls += article.removed.controls
+            result.removed_surrogates += article.removed.surrogates
+            yield article
+
+    result.units.extend(map(_planned, group(documents(), analyzer)))
+    result.fingerprint = digest.hexdigest()
+    return result
+
+
+def _planned(unit: Unit) -> PlannedUnit:
+    chars = [len(document.text) for document in unit.documents]
+    columns = {
+        "id": [document.id for document in unit.documents],
+        "source": [document.source for document in unit.documents],
+        "text_sha256": [document.sha256 for document in unit.documents],
+        "chars": chars,
+    }
+    return PlannedUnit(unit.key, sum(chars), pa.record_batch(columns))
+
+
+def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "dropped") -> dict[str, Any]:
+    """A row of dropped.parquet."""
+    return {"id": id, "source": source, "status": status, "reason": reason, "detail": detail}
+
+
+def check_folder(folder: Path, inputs: tuple[str, ...]) -> None:
+    """Refuse an output folder that holds something else, or lies where the articles are read from."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; name a folder")
+    if (
+        folder.is_dir()
+        and not (folder / WORK).is_dir()
+        and not (folder / "manifest.json").is_file()
+        and any(folder.iterdir())
+    ):
+        raise UserError(f"--output {folder} holds something that is not a corpus; name a new or an empty folder")
+    for item in inputs:
+        if "://" not in item and (path := Path(item).expanduser()).is_dir():
+            outside = not folder.resolve().is_relative_to(path.resolve())
+            if not outside:
+                raise UserError(
+                    f"--output {folder} lies in --input {item}, whose files are all read; name a folder outside"
+                )
+
+
+def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
+    """The finished corpus of exactly these settings, or None when there is work to do; the plan is on disk then."""
+    plan = folder / WORK / "plan.json"
+    finished = (folder / "manifest.json").is_file()
+    corpus = TokenCorpus.open(folder) if finished else None
+    begun = corpus.manifest["settings"] if corpus is not None else _read(plan)
+    if begun is not None:
+        changed = [name for name, value in settings.items() if begun.get(name) != value]
+        if changed != ["articles"]:  # else a consequence of another flag
+            changed = [name for name in changed if name != "articles"]
+        differences = [_difference(name, begun.get(name), settings[name]) for name in changed]
+        if differences:
+            state = "was made" if finished else "was begun"
+            raise UserError(
+                f"--output {folder} {state} with {' and '.join(differences)}; name another folder, or delete it"
+            )
+    elif corpus is None:
+        with atomic_write(plan) as file:
+            file.write((json.dumps(settings, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
+    return corpus
+
+
+def _read(plan: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(plan.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if name == "articles" and isinstance(before, dict):
+        old, new = (f"{value['in']:,} with sha256 {value['sha256'][:12]}" for value in (before, now))
+        return f"other articles ({old}; now {new})"
+    if name == "analyzer" and isinstance(before, dict) and before.get("name") == now["name"]:
+        changed = [
+            f"{key} {before.get(key)}, not {now.get(key)}"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
+        ]
+        return f"another version of the analyzer {now['name']} ({', '.join(changed)})"
+    if isinstance(before, dict) or isinstance(now, dict):
+        before, now = ((value or {}).get("name") for value in (before, now))
+    return f"{_FLAGS.get(name, name)} {before}, not {now}"

@@ -1,0 +1,451 @@
+"""Work on every core of a Ray cluster, whatever an item does to the process that works on it.
+
+`Pool(setup, ...)` starts actors that call `setup()` once (slow: a JVM) and the function it returns on each item.
+`pool.map(chunks)` takes (key, items) and yields (key, results) in any order; a result is what the function returned
+or a `Failed`. Nothing is lost, nothing is done twice for the caller, and which items fail does not depend on the
+number of workers or on when processes die.
+
+How. The driver keeps two chunks in flight for each lane (thread) of each actor and waits with `ray.wait`. A chunk is
+one streaming call: before an item the actor sends what it has if its last message is 0.2 s old, so silence longer
+than that is the present item's. An actor that is silent for `hang_seconds` (+ `item_seconds` of the chunk's slowest
+item) is killed; one that dies is replaced (`max_restarts=0`: a restarted actor would have lost its chunks). While it
+starts, a warm spare does its work. What a dead actor had not begun goes back; the rest of the chunk it was in is
+suspect, but nobody knows which item did it, because the last message may be lost: each suspect runs alone in one call
+on an actor that does nothing else, and only that gives strikes. An exception is a suspicion too. Two strikes: `Failed`.
+
+Declared memory is book-keeping: Ray places no more actors on a node than it has memory for, and waits for ever where
+there is none; so the nodes are asked, and a cluster that can never hold one gets an error.
+
+Cost: about 0.05 ms of the driver's CPU an item at 32 items a chunk (bench/pool.py).
+"""
+
+import itertools
+import os
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves the clocks where others compute
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from kogpt.corpus import UserError
+
+BEAT_SECONDS = 0.2
+WARM_UP_SECONDS = 120.0
+UNPLACED_SECONDS = 20.0
+_LOOK_AT_NODES_SECONDS = 5.0
+_MIB = 1 << 20
+_STRIKES = 2
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The result of an item that brought down its worker (or raised) twice, alone.
+
+    The cause is the same in every run: no process id, address or time is in it.
+    """
+
+    cause: str
+
+
+_LOST = "it ended or hung its worker"
+
+
+@dataclass
+class Stats:
+    """What happened so far."""
+
+    workers: int = 0
+    """cores that work now"""
+    deaths: int = 0
+    failed: int = 0
+
+
+def connect(address: str | None, workers: int | None) -> str:
+    """Join the Ray cluster at `address`, or by default the one this machine is part of, or start Ray here.
+
+    Returns a sentence that says which. Only `ray start` makes a machine part of a cluster: the private Ray of
+    another run is never joined.
+    """
+    given = address or os.environ.get("RAY_ADDRESS")
+    chosen = given or _address_of_this_machine() or "local"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    # Ray itself tells of every dead worker in a paragraph, across the progress bar; deaths are counted here.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    if chosen != "local":
+        try:
+            _knock(chosen)
+            ray.init(address=chosen, **quiet)
+            return f"Ray: cluster of {sum(node['Alive'] for node in ray.nodes())} nodes"
+        except (OSError, ValueError, RuntimeError) as error:
+            if given:
+                reason = " ".join(str(error).split())
+                raise UserError(f"--ray-address {given}: no Ray cluster can be reached there ({reason})") from None
+    cores = max(workers or 0, os.cpu_count() or 1)
+    store = 256 * _MIB
+    try:
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
+    except Exception as error:  # Ray raises just that when its processes do not come up
+        raise UserError(f"Ray did not start on this machine ({_one_line(error)}); run the same command again") from None
+    return "Ray: this machine"
+
+
+def _address_of_this_machine() -> str | None:
+    """The cluster that `ray start` made this machine part of."""
+    try:
+        return Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return None
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray would try for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class _Actor:
+    """One process that works; all that it knows goes back by return values."""
+
+    def place(self) -> str:
+        """The first call: that it returns means that Ray found a place."""
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        return ray.get_runtime_context().get_node_id()
+
+    def warm_up(self, setup: Callable[[], Callable[[Any], Any]]) -> None:
+        self._function = setup()
+
+    def run(self, items: Sequence[Any]) -> Iterator[list[Any]]:
+        """Results in order, in as many messages as the clock asks for; the first, empty one says "begun"."""
+        done: list[Any] = []
+        yield done
+        last = time.monotonic()
+        for item in items:
+            if time.monotonic() - last >= BEAT_SECONDS:
+                yield done
+                done, last = [], time.monotonic()
+            try:
+                done.append(self._function(item))
+            except Exception as error:
+                done.append(Failed(f"it raised {type(error).__name__}"))
+        yield done
+
+
+@dataclass
+class _Chunk:
+    key: Hashable
+    items: Sequence[Any]
+    results: dict[int, Any] = field(default_factory=dict)
+    strikes: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass
+class _Flight:
+    """A call on its way: the items `todo` of a chunk, of which the first `received` are back."""
+
+    chunk: _Chunk
+    todo: list[int]
+    alone: bool
+    stream: Any
+    limit: float
+    received: int = 0
+    heard: float | None = None
+
+    @property
+    def rest(self) -> list[int]:
+        return self.todo[self.received :]
+
+
+@dataclass
+class _Slot:
+    """An actor and what it is doing."""
+
+    actor: Any
+    spare: bool
+    pending: Any
+    """The call of `place` or `warm_up` that is awaited; None once it works."""
+    node: str = ""
+    heard: float = 0.0
+    flights: list[_Flight] = field(default_factory=list)
+
+    @property
+    def ready(self) -> bool:
+        return self.pending is None
+
+
+class Pool:
+    """Actors for one kind of work; a context manager, which ends them."""
+
+    def __init__(
+        self,
+        setup: Callable[[], Callable[[Any], Any]],
+        *,
+        workers: int | None = None,
+        threads: int = 1,
+        memory_mib: int = 300,
+        spare: bool = False,
+        hang_seconds: float = 60.0,
+        item_seconds: Callable[[Any], float] = lambda item: 0.0,
+    ):
+        """Work on `workers` cores (None: on all of the cluster, nodes that join later included), `threads` of them
+        to an actor at most; `memory_mib` is what an actor needs; the clocks: see the module."""
+        self.stats = Stats()
+        self._setup = ray.put(setup)
+        self._wanted, self._most_threads, self._memory = workers, threads, memory_mib * _MIB
+        self._threads = 0  # until a node with cores is seen
+        self._use_spare, self._hang, self._item_seconds = spare, hang_seconds, item_seconds
+        self._slots: list[_Slot] = []
+        self._again: deque[tuple[_Chunk, list[int]]] = deque()
+        self._suspects: deque[tuple[_Chunk, int]] = deque()
+        self._complete: deque[_Chunk] = deque()
+        self._target = 0
+        self._looked = -_LOOK_AT_NODES_SECONDS
+        self._placeable = time.monotonic()
+        self._failed_starts = 0
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for slot in self._slots:
+            ray.kill(slot.actor)
+        self._slots.clear()
+
+    def map(self, chunks: Iterable[tuple[Hashable, Sequence[Any]]]) -> Iterator[tuple[Hashable, list[Any]]]:
+        """Results by chunk, as they are complete; chunks are taken from the iterable as workers become free."""
+        source = (_Chunk(key, items) for key, items in chunks)
+        exhausted = False
+        while True:
+            self._look_after_workers()
+            exhausted = self._hand_out(source, exhausted)
+            flying = any(slot.flights for slot in self._slots)
+            if exhausted and not flying and not self._again and not self._suspects:
+                return
+            self._listen()
+            self._kill_silent()
+            while self._complete:
+                chunk = self._complete.popleft()
+                yield chunk.key, [chunk.results[i] for i in range(len(chunk.items))]
+
+    # ---- workers
+
+    def _look_after_workers(self) -> None:
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_AT_NODES_SECONDS:
+            self._looked = now
+            self._count_places(now)
+        regular = [slot for slot in self._slots if not slot.spare]
+        for _ in range(self._target - len(regular)):
+            self._start(spare=False)
+        unplaced = [slot for slot in regular if slot.pending is not None and not slot.node]
+        for slot in unplaced[: max(0, len(regular) - self._target)]:
+            self._end(slot)
+        if self._use_spare and len(regular) == len(self._slots) and regular and all(s.ready for s in regular):
+            self._start(spare=True)
+        self.stats.workers = sum(slot.ready and not slot.spare for slot in self._slots) * self._threads
+
+    def _count_places(self, now: float) -> None:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+        if cores and not self._threads:
+            self._threads = _even_threads([*cores, self._wanted or cores[0]], self._most_threads)
+        fitting = [int(node.get("memory", 0) / self._memory) for node in nodes if node.get("CPU", 0) >= 1]
+        places = sum(min(n // self._threads, fit) for n, fit in zip(cores, fitting, strict=True))
+        self._target = places if self._wanted is None or not places else self._wanted // self._threads
+        if places or any(slot.ready for slot in self._slots):
+            self._placeable = now
+        elif now - self._placeable >= UNPLACED_SECONDS:
+            raise UserError(
+                f"no node of the Ray cluster can hold a worker, which needs {self._threads or 1} CPU and "
+                f"{self._memory // _MIB} MiB of memory (the nodes have {_describe(nodes)}); "
+                "start Ray there with more (ray start --num-cpus --memory) or add a node"
+            )
+
+    def _start(self, spare: bool) -> None:
+        # A spare is given no core of its own: it works only while another worker is missing.
+        actor = _Actor.options(  # type: ignore[attr-defined]
+            num_cpus=0 if spare else self._threads, memory=self._memory, max_concurrency=self._threads
+        ).remote()
+        self._slots.append(_Slot(actor, spare, pending=actor.place.remote()))
+
+    def _end(self, slot: _Slot) -> None:
+        ray.kill(slot.actor)
+        self._slots.remove(slot)
+
+    def _started(self, slot: _Slot) -> None:
+        """`place` or `warm_up` has returned, or failed."""
+        try:
+            answer = ray.get(slot.pending)
+        except RayTaskError as error:
+            cause = error.cause
+            raise cause if isinstance(cause, UserError) else error from None
+        except RayError as error:
+            self._start_failed(slot, _one_line(error))
+            return
+        slot.heard = time.monotonic()
+        if slot.node:
+            slot.pending = None
+            self._failed_starts = 0
+        else:
+            slot.node = answer
+            slot.pending = slot.actor.warm_up.remote(self._setup)
+
+    def _start_failed(self, slot: _Slot, cause: str) -> None:
+        self._end(slot)
+        self.stats.deaths += 1
+        self._failed_starts += 1
+        if self._failed_starts > 3 + 2 * self._target:
+            raise UserError(f"the workers die while they start ({cause}); see Ray's logs on node {slot.node or '?'}")
+
+    # ---- work out
+
+    def _hand_out(self, source: Iterator[_Chunk], exhausted: bool) -> bool:
+        working = [slot for slot in self._slots if slot.ready and not slot.spare]
+        if len(working) < self._target:
+            working += [slot for slot in self._slots if slot.ready and slot.spare]
+        # Everybody gets a first chunk before anybody gets a second one.
+        for depth in range(2 * self._threads):
+            for slot in working:
+                if len(slot.flights) > depth or any(flight.alone for flight in slot.flights):
+                    continue
+                if self._suspects:
+                    if not slot.flights:  # others are let run dry, to have them alone
+                        chunk, i = self._suspects.popleft()
+                        self._send(slot, chunk, [i], alone=True)
+                elif self._again:
+                    chunk, todo = self._again.popleft()
+                    self._send(slot, chunk, todo, alone=False)
+                elif not exhausted:
+                    new = next(source, None)
+                    if new is None:
+                        exhausted = True
+                    else:
+                        self._send(slot, new, list(range(len(new.items))), alone=False)
+        return exhausted
+
+    def _send(self, slot: _Slot, chunk: _Chunk, todo: list[int], alone: bool) -> None:
+        items = [chunk.items[i] for i in todo]
+        limit = self._hang + max(map(self._item_seconds, items), default=0.0)
+        stream = slot.actor.run.options(num_returns="streaming").remote(items)
+        if not slot.flights:
+            slot.heard = time.monotonic()
+        slot.flights.append(_Flight(chunk, todo, alone, stream, limit))
+
+    # ---- results in
+
+    def _listen(self) -> None:
+        """Wait for news, at most a beat, and take all there is."""
+        by_stream: dict[Any, tuple[_Slot, _Flight | None]] = {
+            slot.pending: (slot, None) for slot in self._slots if slot.pending is not None
+        }
+        for slot in self._slots:
+            by_stream.update({flight.stream: (slot, flight) for flight in slot.flights})
+        if not by_stream:
+            time.sleep(BEAT_SECONDS)
+            return
+        streams = list(by_stream)
+        ready, _ = ray.wait(streams, num_returns=1, timeout=BEAT_SECONDS)
+        if ready and len(streams) > 1:
+            ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
+        for stream in ready:
+            slot, flight = by_stream[stream]
+            if slot not in self._slots:
+                continue  # ended by an earlier piece of news
+            if flight is None:
+                self._started(slot)
+            else:
+                self._hear(slot, flight)
+
+    def _hear(self, slot: _Slot, flight: _Flight) -> None:
+        """Take one message of a flight; the end of the stream ends it."""
+        try:
+            results = ray.get(next(flight.stream), timeout=self._hang)
+        except StopIteration:
+            slot.flights.remove(flight)
+            return
+        except RayTaskError as error:  # the call itself failed: a result that cannot be sent, for example
+            slot.flights.remove(flight)
+            self._suspect(flight, f"it raised {type(error.cause).__name__}")
+            return
+        except (RayError, GetTimeoutError):
+            self._died(slot)
+            return
+        slot.heard = flight.heard = time.monotonic()
+        for result in results:
+            i = flight.todo[flight.received]
+            flight.received += 1
+            if not isinstance(result, Failed):
+                self._settle(flight.chunk, i, result)
+            elif flight.alone:
+                self._strike(flight.chunk, i, result.cause)
+            else:
+                self._suspects.append((flight.chunk, i))
+
+    def _kill_silent(self) -> None:
+        now = time.monotonic()
+        for slot in list(self._slots):
+            begun = [flight for flight in slot.flights if flight.heard is not None and flight.rest]
+            if slot.pending is not None:
+                if slot.node and now - slot.heard > WARM_UP_SECONDS:
+                    self._start_failed(slot, f"not ready after {WARM_UP_SECONDS:.0f} s")
+                continue
+            hung = any(now - (flight.heard or now) > flight.limit for flight in begun)
+            never_began = bool(slot.flights) and not begun and now - slot.heard > self._hang
+            if hung or never_began:
+                self._died(slot)
+
+    def _died(self, slot: _Slot) -> None:
+        """Replace an actor; sort what it had in flight into suspect and innocent."""
+        self._end(slot)
+        self.stats.deaths += 1
+        open_flights = [flight for flight in slot.flights if flight.rest]
+        begun = [flight for flight in open_flights if flight.heard is not None] or open_flights[: self._threads]
+        for flight in open_flights:
+            if flight in begun:
+                self._suspect(flight, _LOST)
+            else:
+                self._again.appendleft((flight.chunk, flight.rest))
+
+    def _suspect(self, flight: _Flight, cause: str) -> None:
+        for i in flight.rest:
+            if flight.alone:
+                self._strike(flight.chunk, i, cause)
+            else:
+                self._suspects.append((flight.chunk, i))
+
+    def _strike(self, chunk: _Chunk, i: int, cause: str) -> None:
+        chunk.strikes[i] += 1
+        if chunk.strikes[i] < _STRIKES:
+            self._suspects.append((chunk, i))
+        else:
+            self._settle(chunk, i, Failed(cause))
+            self.stats.failed += 1
+
+    def _settle(self, chunk: _Chunk, i: int, result: Any) -> None:
+        chunk.results[i] = result
+        if len(chunk.results) == len(chunk.items):
+            self._complete.append(chunk)
+
+
+def _even_threads(cores: list[int], most: int) -> int:
+    """The most threads an actor, up to a limit, that leave no core over on any node."""
+    return next(n for n in range(most, 0, -1) if all(count % n == 0 for count in cores))
+
+
+def _describe(nodes: list[dict[str, float]]) -> str:
+    have = [f"{node.get('CPU', 0):.0f} CPU and {int(node.get('memory', 0)) // _MIB} MiB" for node in nodes]
+    return "; ".join(itertools.islice(have, 8)) or "none alive"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

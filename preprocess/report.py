@@ -1,0 +1,117 @@
+"""What the user sees: a line per stage, a progress bar, a table at the end, and the W&B run if there is one.
+
+Progress goes to stderr (to a log file a line every 10 s), results to stdout.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from kogpt.corpus import UserError
+
+
+def say(sentence: str) -> None:
+    """One line of the run's story."""
+    tqdm.write(sentence, file=sys.stderr)
+
+
+class Progress:
+    """The bar of one stage: articles/s, characters/s, ETA, and what happened to the workers."""
+
+    def __init__(self, stage: str, articles: int | None, done: int, log: "Log"):
+        quiet = not sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=stage,
+            total=articles,
+            initial=done,
+            unit=" articles",
+            mininterval=10 if quiet else 0.2,
+            file=sys.stderr,
+        )
+        self._stage, self._log = stage, log
+        self._began, self.chars = time.monotonic(), 0
+
+    def add(self, articles: int, chars: int, **happened: int) -> None:
+        """That many more articles are done; `happened` are counts to show (workers, deaths, quarantined)."""
+        self.chars += chars
+        rate = self.chars / max(1e-9, time.monotonic() - self._began)
+        self._bar.set_postfix_str(", ".join([f"{rate:,.0f} chars/s", *(f"{n} {name}" for name, n in happened.items())]),
+                                  refresh=False)  # fmt: skip
+        self._bar.update(articles)
+        self._log.send({f"{self._stage}/articles": self._bar.n, f"{self._stage}/chars_per_s": rate}
+                       | {f"{self._stage}/{name}": n for name, n in happened.items()})  # fmt: skip
+
+    def close(self) -> float:
+        """End the bar; return the seconds that the stage took."""
+        self._bar.close()
+        return time.monotonic() - self._began
+
+
+class Log:
+    """A W&B run, or nothing."""
+
+    def __init__(self, mode: str, folder: Path, settings: dict[str, Any]):
+        self._run: Any = None
+        self._sent = 0.0
+        if mode != "off":
+            import wandb
+
+            if mode == "online" and not wandb.api.api_key:
+                raise UserError("--wandb online needs an account on this machine: run wandb login, or say offline")
+            self._run = wandb.init(
+                project="kogpt",
+                job_type="preprocess",
+                name=folder.name,
+                dir=str(folder.parent),
+                mode="offline" if mode == "offline" else "online",
+                config=settings,
+                settings=wandb.Settings(silent=True),
+            )
+
+    def send(self, numbers: dict[str, float], at_once: bool = False) -> None:
+        """Log numbers, at most every 2 s."""
+        if self._run is not None and (at_once or time.monotonic() - self._sent >= 2):
+            self._sent = time.monotonic()
+            self._run.log(numbers)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        if self._run is not None:
+            self._run.summary.update(summary)
+            self._run.finish()
+            self._run = None
+
+
+@contextmanager
+def log_to_wandb(mode: str, folder: Path, settings: dict[str, Any]) -> Iterator[Log]:
+    """The W&B run of the preprocessing, ended whatever happens."""
+    log = Log(mode, folder, settings)
+    try:
+        yield log
+    finally:
+        log.finish({})
+
+
+def show_summary(folder: Path, counts: dict[str, Any], fingerprint: str, happened: list[tuple[str, str]]) -> None:
+    """The table at the end."""
+    table = Table(title=f"token corpus {folder}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    rows = [("articles in", f"{counts['articles_in']:,}"), ("written", f"{counts['written']:,}")]
+    rows += [(f"dropped: {reason}", f"{n:,}") for reason, n in counts["dropped"].items()]
+    rows.append(("degraded (dropped.parquet says why)", f"{counts['degraded']:,}"))
+    rows += [(f"split {name}", f"{split['articles']:,}") for name, split in counts["splits"].items()]
+    rows += [("characters", f"{counts['chars']:,}"), ("ids", f"{counts['ids']:,}")]
+    rows.append(("ids per character", f"{counts['ids'] / max(1, counts['chars']):.3f}"))
+    rows.append(("unknown or byte ids", f"{counts['unknown_ids'] / max(1, counts['ids']):.2%}"))
+    removed = counts["removed_controls"] + counts["removed_surrogates"]
+    rows.append(("control characters and surrogates removed", f"{removed:,}"))
+    for name, value in [*rows, *happened, ("fingerprint", fingerprint[:16])]:
+        table.add_row(name, value)
+    Console(width=None if sys.stdout.isatty() else 100).print(table)

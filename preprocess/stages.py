@@ -1,0 +1,95 @@
+"""The two stages as work for a pool: what an actor sets up once, and what it does to one document.
+
+`Analyse` needs an analyzer (kkma: a JVM, 4 to 5 s), `Encode` a tokenizer, which travels as the bytes of its files
+because an actor on another node does not see the driver's folders. Both are pure functions of document and settings.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kogpt.tokenizer.analyzers import Analysis, Analyzer, AnalyzerBroken, load_analyzer
+from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
+from preprocess.units import MORPHEME_SEPARATOR, Analysed, Encoded
+
+# One analysing process (kkma: 0.6 to 0.7 GB with a JVM for up to 4 threads) with Ray's own share; an encoding one.
+MEMORY_MIB = {"kkma": 900, "kiwi": 800, "none": 300}
+# Kkma's JVM works without the interpreter's lock; one for several cores saves memory and compiling.
+THREADS = {"kkma": 4, "kiwi": 1, "none": 1}
+ENCODE_MEMORY_MIB = 400
+
+_WARM_UP = "아버지가 방에 들어가셨다. 첫 분석은 사전을 읽느라 오래 걸린다."
+
+
+@dataclass(frozen=True)
+class Analyse:
+    """Stage 1: text -> the fields of `Analysed` behind the text, which need not travel back."""
+
+    analyzer: str
+
+    def __call__(self) -> Callable[[str], tuple[bytes, str, str | None]]:
+        analyzer = load_analyzer(self.analyzer)
+        analyzer.analyze(_WARM_UP)
+
+        def work(text: str) -> tuple[bytes, str, str | None]:
+            try:
+                result = analysed(text, analyzer)
+            except AnalyzerBroken:
+                os._exit(1)  # the pool replaces the process, and finds out which text it was
+            if "OutOfMemoryError" in (result.degraded or ""):
+                # Perhaps another thread's text took the heap: what a text becomes must not depend on its company.
+                raise MemoryError
+            return result[1:]
+
+        return work
+
+
+def analysed(text: str, analyzer: Analyzer) -> Analysed:
+    """One text through an analyzer, in the form that travels."""
+    analysis = analyzer.analyze(text)
+    cuts = np.array(analysis.cuts, dtype="<i4").tobytes()
+    return Analysed(text, cuts, MORPHEME_SEPARATOR.join(analysis.morphemes), analysis.degraded)
+
+
+def without_analysis(text: str, analyzer: str, cause: str) -> Analysed:
+    """The stated fallback for a text that brings down its worker: the words, uncut, and that said."""
+    uncut = analysed(text, load_analyzer("none"))
+    return uncut._replace(degraded=f"quarantined: {analyzer} cannot analyse it ({cause}); its words are not cut")
+
+
+def analysis_of(document: Analysed) -> Analysis:
+    """The analysis back from the form that travels."""
+    cuts = np.frombuffer(document.cuts, dtype="<i4").tolist()
+    morphemes = document.morphemes.split(MORPHEME_SEPARATOR) if document.morphemes else []
+    return Analysis(cuts, morphemes, document.degraded)
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Stage 2: `Analysed` -> `Encoded`."""
+
+    files: dict[str, bytes]
+
+    def __call__(self) -> Callable[[Analysed], Encoded]:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in self.files.items():
+                Path(folder, name).write_bytes(content)
+            tokenizer = open_tokenizer(Path(folder))
+        return lambda document: _encoded(document, tokenizer)
+
+
+def encoding_with(tokenizer: Tokenizer) -> Encode:
+    """Stage 2 with that tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        return Encode({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+
+
+def _encoded(document: Analysed, tokenizer: Tokenizer) -> Encoded:
+    ids = tokenizer.encode(document.text, analysis_of(document))
+    unknown = tokenizer.count_unknown(ids)
+    return Encoded(np.array(ids, dtype="<u4").tobytes(), unknown, document.degraded)

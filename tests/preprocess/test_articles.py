@@ -1,0 +1,159 @@
+"""Documents and what is dropped, from files with the traps of real deliveries."""
+
+import gzip
+import json
+import random
+import shutil
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kogpt.errors import UserError
+from preprocess.articles import Document, Dropped, guess_layout, read_documents
+from preprocess.layouts import Layout, named_layout, path_layout
+from preprocess.sources import find_sources
+
+PLAIN = named_layout("plain")
+
+
+def read(folder: Path, layout: Layout = PLAIN, limit: int | None = None) -> tuple[dict[str, str], dict[str, str]]:
+    """({id: text}, {id: reason}) of everything in a folder."""
+    texts: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for article in read_documents(find_sources((str(folder),)), layout, limit):
+        if isinstance(article, Document):
+            texts[article.id] = article.text
+        else:
+            reasons[article.id] = article.reason
+    return texts, reasons
+
+
+def test_formats_and_encodings(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"text": "제이슨"}')
+    (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "\xea\xb0\x80"}\n\n{"text": "\xeb\x82\x98"}\r\n')
+    (tmp_path / "c.txt").write_bytes("똠방각하\r\n펲시콜라".encode("cp949"))
+    (tmp_path / "d.txt").write_bytes("\ufeff바이트 순서".encode())
+    pq.write_table(pa.table({"n": [1, 2], "text": ["파케이", None]}), tmp_path / "e.parquet")
+    (tmp_path / "f.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": "압축"}).encode("cp949")))
+    (tmp_path / "g.json").write_text('{"text": "한 줄에"}\n{"text": "하나씩"}\n')
+    (tmp_path / "h.json").write_bytes('{"text": "완성형"}'.encode("cp949"))
+    (tmp_path / "i.json").write_text('[{"text": "목록"}, {"text": "둘째"}]')
+    texts, reasons = read(tmp_path)
+    assert texts == {
+        "a.json#0": "제이슨",
+        "b.jsonl#0": "가",
+        "b.jsonl#1": "나",
+        "c.txt#0": "똠방각하\n펲시콜라",
+        "d.txt#0": "바이트 순서",
+        "e.parquet#0": "파케이",
+        "f.jsonl.gz#0": "압축",
+        "g.json#0": "한 줄에",
+        "g.json#1": "하나씩",
+        "h.json#0": "완성형",
+        "i.json#0": "목록",
+        "i.json#1": "둘째",
+    }
+    assert reasons == {"e.parquet#1": "no text at the path"}
+
+
+def test_every_document_that_leaves_leaves_with_a_reason(tmp_path: Path) -> None:
+    lines = ['{"text": "하나"}', '{"text": "하나"}', '{"tex', '{"other": 1}', '{"text": " \\n"}', '{"text": 3}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "b.json").write_text('{"text": ')
+    (tmp_path / "c.txt").write_bytes(b"\xff\xff\xff")
+    (tmp_path / "d.pdf").write_bytes(b"%PDF")
+    (tmp_path / "e.json.gz").write_bytes(gzip.compress(b'{"text": "x"}')[:-9])
+    (tmp_path / "f.zip").write_bytes(b"PK\x03\x04 no more")
+    pq.write_table(pa.table({"body": ["x"]}), tmp_path / "g.parquet")
+    (tmp_path / "h.parquet").write_bytes(b"PAR1")
+    (tmp_path / "i.json").write_text("[" * 100_000)
+    (tmp_path / "j.txt").write_text("둘")
+    texts, reasons = read(tmp_path)
+    assert texts == {"a.jsonl#0": "하나", "j.txt#0": "둘"}
+    assert reasons == {
+        "a.jsonl#1": "duplicate",
+        "a.jsonl#2": "broken JSON",
+        "a.jsonl#3": "no text at the path",
+        "a.jsonl#4": "empty",
+        "a.jsonl#5": "no text at the path",
+        "b.json#0": "broken JSON",
+        "c.txt#0": "unknown encoding",
+        "d.pdf#0": "unknown file type",
+        "e.json.gz#0": "unreadable file",
+        "f.zip#0": "unreadable file",
+        "g.parquet#0": "no text at the path",
+        "h.parquet#0": "unreadable file",
+        "i.json#0": "broken JSON",
+    }
+
+
+def test_damaged_member_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.txt", "first")
+        archive.writestr("2.txt", "second")
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"first", b"f1rst"))
+    assert read(tmp_path) == ({"a.zip/2.txt#0": "second"}, {"a.zip/1.txt#0": "unreadable file"})
+
+
+def test_details_say_what_was_looked_for_and_found(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"Meta(Refine)": {"passage": "x"}, "Annotation": {}}')
+    (article,) = read_documents(find_sources((str(tmp_path),)), named_layout("aihub-book"))
+    assert isinstance(article, Dropped)
+    assert article.detail == "looked for passage; found Meta(Refine), Annotation"
+
+
+def test_text_is_normalised_and_what_orjson_refuses_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(
+        b'{"text": "\\ud83d\\u0007 \xe1\x84\x80\xe1\x85\xa1", "score": NaN}\n{"text": "raw\x01control"}\n'
+    )
+    first, second = read_documents(find_sources((str(tmp_path),)), PLAIN)
+    assert isinstance(first, Document)
+    assert isinstance(second, Document)
+    assert (first.text, first.removed) == (" 가", (1, 1))
+    assert second.text == "rawcontrol"
+
+
+def test_limit_counts_what_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{i // 2}"}}\n' for i in range(20)))
+    texts, reasons = read(tmp_path, limit=3)
+    assert list(texts.values()) == ["0", "1", "2"]
+    assert len(reasons) == 2
+
+
+def test_order_of_the_file_system_does_not_matter(tmp_path: Path) -> None:
+    names = [f"{folder}/{i}.json" for folder in ("가", "b") for i in range(20)]
+    results = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        random.Random(seed).shuffle(names)
+        for name in names:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"text": f"{int(Path(name).stem) // 2} 번째"}))
+        results.append(list(read_documents(find_sources((str(folder),)), PLAIN)))
+        shutil.rmtree(folder)
+    assert results[0] == results[1] == results[2]
+    assert sum(isinstance(article, Document) for article in results[0]) == 10
+
+
+def test_auto_says_what_it_found_and_reads_a_mixture(tmp_path: Path) -> None:
+    for i in range(30):
+        (tmp_path / f"{i}.json").write_text(json.dumps({"Meta(Refine)": {"passage": f"보고서 {i}"}}))
+    (tmp_path / "x.json").write_text(json.dumps({"passage": "책"}))
+    layout, sentence = guess_layout(find_sources((str(tmp_path),)))
+    assert "aihub-582" in sentence
+    assert len(read(tmp_path, layout)[0]) >= 30
+
+
+def test_auto_refuses_what_it_does_not_know_and_takes_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("글")
+    assert guess_layout(find_sources((str(tmp_path),)))[1] == "layout auto: plain text (1 files sampled)"
+    (tmp_path / "b.json").write_text('{"본문": "글"}')
+    unknown = r"does not know this layout \(b.json: .*found 본문\); name the place with --text-path"
+    with pytest.raises(UserError, match=unknown):
+        guess_layout(find_sources((str(tmp_path),)))
+    assert read(tmp_path, path_layout("본문"))[0] == {"a.txt#0": "글"}

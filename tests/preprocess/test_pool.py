@@ -1,0 +1,200 @@
+"""The pool under planted deaths: the same results with any number of workers, and only the guilty fail."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import ray
+
+from kogpt.errors import UserError
+from preprocess import pool
+from preprocess.pool import Failed, Pool
+
+KILLERS = {17: "exit", 50: "kill", 90: "hang", 91: "raise", 92: "segfault", 140: "unsendable"}
+ITEMS: list[Any] = [KILLERS.get(i, i) for i in range(160)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    assert pool.connect("local", 2) == "Ray: this machine"
+    yield
+    ray.shutdown()
+
+
+def setup_killable() -> Callable[[], Callable[[Any], Any]]:
+    """Work that doubles an item, or does what a killer's name says. Local, so that it is sent by value."""
+
+    def setup() -> Callable[[Any], Any]:
+        import ctypes
+        import os
+        import signal
+        import threading
+        import time
+
+        def work(item: Any) -> Any:
+            if item == "exit":
+                os._exit(3)
+            if item == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if item == "hang":
+                time.sleep(1000)
+            if item == "raise":
+                raise ValueError(f"no {time.time()}")
+            if item == "segfault":
+                ctypes.string_at(0)
+            if item == "unsendable":
+                return threading.Lock()
+            time.sleep(0.002)
+            return 2 * item
+
+        return work
+
+    return setup
+
+
+def chunked(items: list[Any], size: int = 16) -> Iterator[tuple[int, list[Any]]]:
+    for start in range(0, len(items), size):
+        yield start, items[start : start + size]
+
+
+def run(items: list[Any], **options: Any) -> tuple[list[Any], pool.Stats]:
+    """All results in order of the items, and what happened."""
+    with Pool(setup_killable(), hang_seconds=2, **options) as workers:
+        found = list(workers.map(chunked(items)))
+    keys = [key for key, _ in found]
+    assert len(set(keys)) == len(keys)
+    return [result for _, results in sorted(found) for result in results], workers.stats
+
+
+LOST = "it ended or hung its worker"
+CAUSES = {"raise": "it raised ValueError", "unsendable": "it raised TypeError"}
+EXPECTED = [2 * item if isinstance(item, int) else Failed(CAUSES.get(item, LOST)) for item in ITEMS]
+
+
+def test_only_the_guilty_fail() -> None:
+    results, stats = run(ITEMS, workers=2, spare=True)
+    assert results == EXPECTED
+    assert stats.failed == len(KILLERS)
+    assert stats.deaths >= 2 * 4  # each killer twice alone
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 2)], ids=["one", "threads"])
+def test_results_do_not_depend_on_the_workers(workers: int, threads: int) -> None:
+    results, _ = run(ITEMS[:64], workers=workers, threads=threads)
+    assert results == EXPECTED[:64]
+
+
+def test_without_killers_nothing_dies() -> None:
+    results, stats = run(list(range(100)), workers=2)
+    assert results == [2 * i for i in range(100)]
+    assert (stats.deaths, stats.failed) == (0, 0)
+
+
+def test_worker_killed_from_outside_costs_nothing() -> None:
+    def setup() -> Callable[[Any], Any]:
+        import os
+        import time
+
+        def work(item: int) -> tuple[int, int]:
+            time.sleep(0.05)
+            return item, os.getpid()
+
+        return work
+
+    killed = set()
+    results = {}
+    with Pool(setup, workers=2) as workers:
+        for _, found in workers.map(chunked(list(range(120)), 4)):
+            results.update(dict(found))
+            if len(killed) < 3 and len(results) > 30 * len(killed):
+                victim = found[0][1]
+                if victim not in killed:
+                    killed.add(victim)
+                    os.kill(victim, 9)
+    assert sorted(results) == list(range(120))
+    assert workers.stats.failed == 0
+    assert workers.stats.deaths == len(killed) == 3
+
+
+def test_slow_items_are_not_silent_ones() -> None:
+    def setup() -> Callable[[Any], Any]:
+        import time
+
+        return lambda seconds: time.sleep(seconds)
+
+    # A chunk that takes longer than the limit, and an item that is allowed to.
+    with Pool(setup, workers=1, hang_seconds=1.5, item_seconds=lambda seconds: seconds) as workers:
+        assert list(workers.map([("many", [0.3] * 8), ("long", [3.0])])) == [("many", [None] * 8), ("long", [None])]
+    assert workers.stats.deaths == 0
+
+
+def test_chunks_are_taken_as_workers_become_free() -> None:
+    taken = 0
+
+    def endless() -> Iterator[tuple[int, list[int]]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken, [1]
+
+    with Pool(setup_killable(), workers=1) as workers:
+        for n, _ in enumerate(workers.map(endless()), 1):
+            assert taken <= n + 4
+            if n == 50:
+                break
+
+
+def test_mistake_in_the_setup_is_the_callers() -> None:
+    def setup() -> Callable[[Any], Any]:
+        from kogpt.errors import UserError
+
+        raise UserError("there is no Java")
+
+    with pytest.raises(UserError, match="there is no Java"), Pool(setup, workers=1) as workers:
+        list(workers.map([("k", [1])]))
+
+
+def test_workers_that_die_while_they_start_are_given_up() -> None:
+    def setup() -> Callable[[Any], Any]:
+        import os
+
+        os._exit(1)
+
+    with pytest.raises(UserError, match="the workers die while they start"), Pool(setup, workers=1) as workers:
+        list(workers.map([("k", [1])]))
+
+
+def test_cluster_that_can_never_hold_a_worker_is_an_error_within_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pool.UNPLACED_SECONDS <= 20
+    monkeypatch.setattr(pool, "UNPLACED_SECONDS", 5)
+    began = time.monotonic()
+    with (
+        pytest.raises(UserError, match=r"no node .* needs 1 CPU and 1000000 MiB of memory \(the nodes have \d+ CPU"),
+        Pool(setup_killable(), memory_mib=10**6) as workers,
+    ):
+        list(workers.map([("k", [1])]))
+    assert time.monotonic() - began < 15
+
+
+def test_threads_leave_no_core_over() -> None:
+    assert [pool._even_threads([n], 4) for n in (1, 2, 3, 4, 5, 6, 16)] == [1, 2, 3, 4, 1, 3, 4]
+    assert pool._even_threads([16, 6], 4) == 2
+    assert pool._even_threads([16], 1) == 1
+
+
+def test_all_cores_are_used_by_default() -> None:
+    with Pool(setup_killable()) as workers:
+        assert len(list(workers.map(chunked(list(range(400)))))) == 25
+    assert workers.stats.workers == int(ray.cluster_resources()["CPU"])
+
+
+def test_cluster_that_is_not_there_is_named() -> None:
+    ray.shutdown()
+    try:
+        with pytest.raises(UserError, match=r"--ray-address 127.0.0.1:1: no Ray cluster can be reached"):
+            pool.connect("127.0.0.1:1", None)
+    finally:
+        ray.shutdown()
+        pool.connect("local", 2)

@@ -1,0 +1,219 @@
+"""The command itself, as a user calls it: real Kkma, real Ray, another working folder; and kill -9 at random."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kogpt.corpus import TokenCorpus
+from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.wordpiece import open_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ROOT / "preprocess" / "run.py"
+SHARED = ROOT.parent / "shared" / "data"
+SECONDS = 240
+
+
+def command(folder: Path, *flags: str) -> list[str]:
+    return [sys.executable, str(RUN), "--output", str(folder / "corpus"), "--ray-address", "local", *flags]
+
+
+def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """The command in an empty working folder, to its end."""
+    elsewhere = folder / "cwd"
+    elsewhere.mkdir(exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(folder, *flags), cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+
+
+def vocabulary(folder: Path, text: str) -> str:
+    """A WordPiece folder that covers the characters of a text."""
+    characters = sorted({c for c in text if not c.isspace()})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
+    (folder / "bert").mkdir()
+    (folder / "bert" / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    return str(folder / "bert")
+
+
+def checksums(corpus: Path) -> dict[str, str]:
+    files = sorted(path for path in corpus.rglob("*") if path.is_file())
+    return {str(path.relative_to(corpus)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_help_reads_well(tmp_path: Path) -> None:
+    result = run(tmp_path, "--help")
+    assert result.returncode == 0
+    for flag in ("--input", "--train-tokenizer", "--text-path", "--ray-address", "--wandb"):
+        assert flag in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--input", "nowhere.json", "--tokenizer", "BERT"), "--input nowhere.json: no file is there as seen from"),
+        (("--input", "x", "--workers", "0"), "--workers 0 must be 1 or more"),
+        (("--input", "x", "--tokenizer", "/no/such/folder"), "--tokenizer /no/such/folder"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(tmp_path: Path, flags: tuple[str, ...], sentence: str) -> None:
+    bert = vocabulary(tmp_path, "가")
+    result = run(tmp_path, *(bert if flag == "BERT" else flag for flag in flags))
+    assert result.returncode == 2
+    assert result.stderr.startswith(sentence)
+    assert result.stderr.count("\n") == 1
+
+
+def kolaw_texts() -> list[str]:
+    import konlpy
+
+    constitution = Path(konlpy.__file__).parent / "data/corpus/kolaw/constitution.txt"
+    return [part.strip() for part in constitution.read_text(encoding="utf-8").split("\n\n") if part.strip()][:60]
+
+
+def article_texts(count: int) -> list[str]:
+    if not (SHARED / "articles.jsonl.gz").exists():
+        return []
+    import gzip
+
+    with gzip.open(SHARED / "articles.jsonl.gz", "rt", encoding="utf-8") as file:
+        return [json.loads(line)["passage"] for line in islice(file, count)]
+
+
+def test_kkma_from_end_to_end(tmp_path: Path) -> None:
+    """Poison and emoji among laws and articles; a trained vocabulary; everything comes back to the last character."""
+    texts = [*kolaw_texts(), *article_texts(20), "웃음ㅋㅋㅋ 🙂👍 끝\n\n  둘", "ㄷ" * 40, "굿" * 30 + "!"]
+    (tmp_path / "원천").mkdir()
+    for i, text in enumerate(texts):
+        book = {"passage": text, "metadata": {"doc_id": str(i)}}
+        (tmp_path / "원천" / f"[라벨]~{i:03}.json").write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
+    result = run(
+        tmp_path, "--input", str(tmp_path / "원천"), "--train-tokenizer", "2000", "--workers", "2", "--wandb", "offline"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "layout auto: aihub-book" in result.stderr
+    corpus = TokenCorpus.open(tmp_path / "corpus")
+    assert corpus.verify() == []
+    tokenizer = open_tokenizer(corpus.tokenizer_folder)
+    unique = list(dict.fromkeys(normalize(text)[0] for text in texts))
+    assert [tokenizer.decode(corpus.article(i)) for i in range(len(corpus))] == unique
+    assert corpus.manifest["analyzer"]["name"] == "kkma"
+    assert corpus.manifest["counts"]["articles_in"] == len(texts)
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    again = run(tmp_path, "--input", str(tmp_path / "원천"), "--train-tokenizer", "2000")
+    assert again.returncode == 0
+    assert "there is nothing to do" in again.stderr
+
+
+# ---- kill -9
+
+
+@contextmanager
+def started(folder: Path, *flags: str) -> Iterator[subprocess.Popen]:
+    """The command in the background; whatever it started is gone at the end."""
+    with open(folder / "log", "ab") as log:
+        process = subprocess.Popen(command(folder, *flags), cwd=folder, stdout=log, stderr=log)
+    family: dict[int, psutil.Process] = {}
+    try:
+        process.family = family  # type: ignore[attr-defined]
+        yield process
+    finally:
+        for member in [*family.values(), process]:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                member.kill()
+        process.wait()
+
+
+def run_until(process: subprocess.Popen, seconds: float) -> bool:
+    """Let it run that long, noting all it starts; True when it ended by itself."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        if process.poll() is not None:
+            return True
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                process.family[child.pid] = child  # type: ignore[attr-defined]
+        time.sleep(0.05)
+    return False
+
+
+def named(process: subprocess.Popen, name: str) -> list[psutil.Process]:
+    """Living processes of the run: "actor" or "raylet"."""
+    found = []
+    for child in process.family.values():  # type: ignore[attr-defined]
+        try:
+            title = " ".join(child.cmdline())
+            if "ray::_Actor" in title if name == "actor" else Path(title.split(" ")[0]).name == name:
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def killing_ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...], dict[str, str], float]:
+    """(folder, flags, bytes of an undisturbed run, its seconds): some seconds of work in both stages."""
+    folder = tmp_path_factory.mktemp("kill")
+    rng = random.Random(1)
+    syllables = [chr(code) for code in range(0xAC00, 0xAC00 + 11172, 41)]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(5000)]
+    with open(folder / "articles.jsonl", "w", encoding="utf-8") as file:
+        for _ in range(5000):
+            file.write(json.dumps({"text": " ".join(rng.choices(words, k=150))}, ensure_ascii=False) + "\n")
+    flags = ("--input", str(folder / "articles.jsonl"), "--analyzer", "none", "--workers", "2")
+    flags += ("--tokenizer", vocabulary(folder, "".join(syllables)))
+    (folder / "calm").mkdir()
+    began = time.monotonic()
+    result = run(folder / "calm", *flags)
+    assert result.returncode == 0, result.stderr
+    return folder, flags, checksums(folder / "calm" / "corpus"), time.monotonic() - began
+
+
+def kill_and_go_on(ground: tuple, folder: Path, plan: list[tuple[str, float]]) -> None:
+    """Kill that process after that share of a run's time, again and again; then let it finish and compare."""
+    _, flags, expected, seconds = ground
+    folder.mkdir()
+    for victim, share in plan:
+        with started(folder, *flags) as process:
+            if run_until(process, share * seconds):
+                assert process.returncode == 0, (folder / "log").read_text()
+                continue
+            for found in named(process, victim)[:1]:
+                found.kill()
+            if victim == "driver":
+                os.kill(process.pid, signal.SIGKILL)
+            elif victim == "raylet":
+                run_until(process, 60)  # Ray ends the driver; when, is its own affair
+            else:
+                assert run_until(process, SECONDS)
+                assert process.returncode == 0, (folder / "log").read_text()
+    result = run(folder, *flags)
+    assert result.returncode == 0, result.stderr
+    assert checksums(folder / "corpus") == expected
+
+
+def test_killed_driver_and_actor_cost_nothing(killing_ground: tuple) -> None:
+    kill_and_go_on(killing_ground, killing_ground[0] / "quick", [("driver", 0.5), ("driver", 0.7), ("actor", 0.6)])
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(1800)
+def test_twenty_random_kills_end_in_the_same_bytes(killing_ground: tuple) -> None:
+    rng = random.Random(2)
+    plan = [(rng.choice(["driver", "driver", "actor", "raylet"]), rng.uniform(0.05, 1.0)) for _ in range(20)]
+    # A finished corpus ends the game: a fifth of the kills in each of four folders.
+    for part in range(4):
+        kill_and_go_on(killing_ground, killing_ground[0] / f"round{part}", plan[part::4])

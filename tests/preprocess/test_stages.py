@@ -1,0 +1,69 @@
+"""What actors do to one document, here in this process."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kogpt.tokenizer.analyzers import Analysis, AnalyzerBroken, load_analyzer
+from kogpt.tokenizer.wordpiece import load_tokenizer
+from preprocess import stages
+from preprocess.stages import Analyse, Encode, analysed, analysis_of, encoding_with, without_analysis
+from preprocess.units import Analysed
+
+TEXT = "가 나다\n 漢字 🙂"
+
+
+@pytest.fixture
+def encode(tmp_path: Path) -> Encode:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "가", "나", "##다"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    return encoding_with(load_tokenizer(str(tmp_path), spacing="original", analyzer={"name": "none"}))
+
+
+def test_analysis_survives_the_journey() -> None:
+    document = Analysed(TEXT, *Analyse("none")()(TEXT))
+    assert analysis_of(document) == load_analyzer("none").analyze(TEXT)
+    assert analysis_of(analysed("", load_analyzer("none"))).morphemes == []
+    cut = Analysed("갔다", np.array([1], "<i4").tobytes(), "가\x1f았\x1f다", "reason")
+    assert (analysis_of(cut).cuts, analysis_of(cut).morphemes) == ([1], ["가", "았", "다"])
+
+
+def test_text_that_runs_out_of_heap_is_a_suspect_and_broken_analyzer_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full:
+        identity = {"name": "full"}  # noqa: RUF012
+
+        def analyze(self, text: str) -> Analysis:
+            if text == "broken":
+                raise AnalyzerBroken
+            return Analysis([], [], "kkma failed with java.lang.OutOfMemoryError" if text == "big" else None)
+
+    monkeypatch.setattr(stages, "load_analyzer", lambda name: Full())
+    monkeypatch.setattr(stages.os, "_exit", lambda code: pytest.fail(f"exit {code}"))
+    work = Analyse("full")()
+    assert work("small") == (b"", "", None)
+    with pytest.raises(MemoryError):
+        work("big")
+    with pytest.raises(pytest.fail.Exception, match="exit 1"):
+        work("broken")
+
+
+def test_fallback_says_what_happened() -> None:
+    fallback = without_analysis(TEXT, "kkma", "it ended or hung its worker")
+    assert fallback.text == TEXT
+    assert (
+        fallback.degraded == "quarantined: kkma cannot analyse it (it ended or hung its worker); its words are not cut"
+    )
+
+
+def test_encoding_needs_nothing_but_the_bytes_of_the_tokenizer(encode: Encode, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").unlink()
+    tokenizer = load_analyzer("none")
+    result = encode()(analysed(TEXT, tokenizer)._replace(degraded="reason"))
+    ids = np.frombuffer(result.ids, "<u4").tolist()
+    assert ids[:3] == [5, 6, 7]
+    assert result.unknown_ids == len("漢字🙂".encode())
+    assert result.degraded == "reason"
+    assert result.failed is None
