@@ -4,28 +4,26 @@ Each command is one function: its signature is the command line, its docstring t
 the work are imported when a command runs, so that `kogpt --help` starts at once.
 """
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
 from kogpt.errors import UserError, exit_on_user_error
+from kogpt.files import atomic_write
+from kogpt.sampling import Sampling
 
 
 def generate(
     run: Positional[Path],
     prompts: Positional[tuple[str, ...]] = (),
     /,
+    sampling: OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008 (frozen)
     file: Path | None = None,
     samples: int = 1,
-    max_new_tokens: int = 100,
-    greedy: bool = False,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 0.95,
-    repetition_penalty: float = 1.0,
-    seed: int = 0,
     device: str | None = None,
 ) -> None:
     """Print each prompt with its continuation by the newest checkpoint of a run, as it comes.
@@ -35,43 +33,39 @@ def generate(
         prompts: Korean text to continue; without any, and without --file, each line of standard input.
         file: a file with a prompt on each line.
         samples: continuations of each prompt.
-        max_new_tokens: how many ids to add at most; the end of the article stops earlier.
-        greedy: always take the most probable id.
-        temperature: below 1 bolder choices become rarer, above 1 more frequent.
-        top_k: choose among the k most probable ids only; 0: among all.
-        top_p: choose among the most probable ids that together have this probability.
-        repetition_penalty: above 1, ids that occurred already become less probable.
-        seed: the same seed gives the same text.
         device: cpu, cuda, cuda:1 ...; by default a GPU if there is one.
     """
-    from kogpt.generate import Sampling, generate_text
+    if not prompts:
+        prompts = _lines(file)
+    from kogpt.generate import generate_text
 
-    if not prompts:
-        try:
-            lines = file.read_text(encoding="utf-8") if file else sys.stdin.read()
-        except OSError as error:
-            raise UserError(f"--file {file} cannot be read: {error.strerror}.") from None
-        prompts = tuple(line for line in lines.splitlines() if line.strip())
-    if not prompts:
-        raise UserError("there is no prompt: give one as an argument, with --file or on standard input.")
-    sampling = Sampling(max_new_tokens, greedy, temperature, top_k, top_p, repetition_penalty, seed)
-    waiting = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
-    texts, ended = dict.fromkeys(waiting, ""), set()
-    shown = ""
     # All rows are generated together; on the screen they come one after the other, the first of them live.
+    waiting = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
+    held = {row: prompts[row[0]] for row in waiting}
+    ended = set()
     for piece in generate_text(run, prompts, sampling, samples=samples, device=device):
-        row = (piece.prompt, piece.sample)
-        texts[row] += piece.text
-        ended |= {row} if piece.last else set()
+        row = piece.prompt, piece.sample
+        held[row] += piece.text
+        if piece.last:
+            ended.add(row)
         while waiting:
-            whole = prompts[waiting[0][0]] + texts[waiting[0]]
-            print(whole[len(shown) :], end="", flush=True)
-            shown = whole
+            print(held[waiting[0]], end="", flush=True)
+            held[waiting[0]] = ""
             if waiting[0] not in ended:
                 break
-            print("\n")
-            shown = ""
             waiting.pop(0)
+            print("\n")
+
+
+def _lines(file: Path | None) -> tuple[str, ...]:
+    """The prompts of a file, or of standard input: its lines that are not empty."""
+    try:
+        text = file.read_text(encoding="utf-8") if file else sys.stdin.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--file {file} cannot be read as UTF-8 text ({error})") from None
+    if not (prompts := tuple(line for line in text.splitlines() if line.strip())):
+        raise UserError("there is no prompt: give one as an argument, with --file or on standard input")
+    return prompts
 
 
 def inspect(corpus: Positional[Path], /, decode: Path | None = None) -> None:
@@ -84,6 +78,54 @@ def inspect(corpus: Positional[Path], /, decode: Path | None = None) -> None:
     from kogpt import inspect_corpus
 
     inspect_corpus.inspect(corpus, decode)
+
+
+def evaluate(
+    run: Positional[Path],
+    /,
+    corpus: Path | None = None,
+    texts: Path | None = None,
+    choices: Path | None = None,
+    shots: tuple[int, ...] = (0,),
+    limit: int | None = None,
+    json_file: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Bits per character of held-out text, and multiple-choice accuracy (KoBEST) with its standard error.
+
+    Args:
+        run: the run's folder (or one of its checkpoints).
+        corpus: a token corpus of the same tokenizer, whose validation articles are scored.
+        texts: a folder or file of articles (.txt, .jsonl, .jsonl.gz), scored as raw text.
+        choices: a .jsonl or .jsonl.gz of items {task, context, question, choices, label}.
+        shots: examples before each item: 0, or several numbers.
+        limit: take only the first N articles, and the first N items of each task.
+        json_file: write the numbers to this file as well.
+        device: cpu, cuda, cuda:1 ...; by default a GPU if there is one.
+    """
+    from rich.console import Console
+
+    from kogpt.evaluate import evaluate_run, table
+
+    result = evaluate_run(run, corpus=corpus, texts=texts, choices=choices, shots=shots, limit=limit, device=device)
+    Console().print(table(result))
+    if json_file is not None:
+        with atomic_write(json_file) as file:
+            file.write(json.dumps(result, ensure_ascii=False, indent=1).encode() + b"\n")
+
+
+def export(run: Positional[Path], folder: Positional[Path], /, licence: str = "unknown") -> None:
+    """Write a run's model as a GPT-2 folder that `transformers` loads with no code of this project.
+
+    Args:
+        run: the run's folder (or one of its checkpoints).
+        folder: where the model goes.
+        licence: the licence that the model card names.
+    """
+    from kogpt.hub import export_model
+
+    export_model(run, folder, licence=licence)
+    print(f"AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it")
 
 
 def import_pt(
@@ -122,16 +164,24 @@ def export_windows(corpus: Positional[Path], folder: Positional[Path], /, format
     """
     from kogpt import window_files
 
-    count = window_files.export_windows(corpus, folder, format)
-    print(f"{count:,} windows -> {folder}")
+    print(f"{window_files.export_windows(corpus, folder, format):,} windows -> {folder}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "generate": generate,
+    "evaluate": evaluate,
+    "export": export,
+    "inspect": inspect,
+    "import-pt": import_pt,
+    "export-windows": export_windows,
+}
 
 
 def main() -> None:
     """The console script `kogpt`."""
-    commands = {"generate": generate, "inspect": inspect, "import-pt": import_pt, "export-windows": export_windows}
     with exit_on_user_error():
         tyro.extras.subcommand_cli_from_dict(
-            commands,
+            COMMANDS,
             prog="kogpt",
             description="What one does with a corpus or a trained run.",
             config=(FlagCreatePairsOff,),

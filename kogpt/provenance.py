@@ -1,0 +1,69 @@
+"""What a run came from: settings, corpus, code, machine. In: the plans. Out: a JSON-ready dict, a tokenizer's copy."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kogpt.config import PROJECT, TrainOptions
+from kogpt.corpus import TokenCorpus
+from kogpt.deepspeed_config import EnginePlan
+from kogpt.distributed import Ranks
+from kogpt.flops import Memory, parameter_count
+from kogpt.model import GPTConfig
+
+
+def about(
+    options: TrainOptions,
+    plan: EnginePlan,
+    corpus: TokenCorpus,
+    identity: dict[str, Any],
+    memory: Memory,
+    ranks: Ranks,
+) -> dict[str, Any]:
+    """For run.json and the W&B configuration."""
+    cuda = ranks.device.type == "cuda"
+    return {
+        "options": json.loads(json.dumps(asdict(options), default=str)),
+        "deepspeed": plan.engine,
+        "adam": plan.adam,
+        "precision": plan.precision,
+        "zero_stage": plan.stage,
+        "parameters": parameter_count(GPTConfig(**identity["model"])),
+        "tokens_per_step": plan.global_batch * options.model.max_seq_len,
+        "corpus_folder": str(corpus.folder),
+        "corpus_counts": corpus.manifest["counts"],
+        **{key: identity[key] for key in ("corpus", "seed", "global_batch", "model")},
+        "world_size": ranks.world_size,
+        "device": torch.cuda.get_device_name(ranks.device) if cuda else "cpu",
+        "estimated_gib_per_rank": {key: value / 2**30 for key, value in asdict(memory).items()},
+        "git_commit": git_commit(),
+        "torch": torch.__version__,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the project's folder, with `+` where files differ from it; None where there is no git."""
+    try:
+        command = ["git", "-C", str(PROJECT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def copy_tokenizer(source: Path, run: Path) -> None:
+    """The corpus's tokenizer beside the run, so that the run's folder alone can talk."""
+    target = run / "tokenizer"
+    if target.exists():
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    temporary = run / ".tokenizer.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    os.replace(temporary, target)

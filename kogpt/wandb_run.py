@@ -1,0 +1,168 @@
+"""The W&B run of a training: online, offline or off, never a prompt. In: records of metrics.jsonl. Rank 0 only.
+
+The run's id is kept in RUN/wandb_id, so that a resumed training goes on with the same W&B run. W&B writes its file
+only every 15 seconds or so and drops a step it has already seen: `catch_up` finds out how far it got before the crash
+(from the server, or from the offline files), logs from metrics.jsonl what is missing, and skips what is there.
+W&B never stops a training: what goes wrong with it is said once.
+"""
+
+import json
+import netrc
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from kogpt.files import atomic_write
+
+INIT_SECONDS = 20
+IDLE = "20s"
+Mode = Literal["auto", "online", "offline", "off"]
+_AUTO: dict[str, Mode] = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}
+
+
+def logged_in() -> bool:
+    """Whether there is an API key for the W&B server: in the environment or in netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Callable[[str], None]) -> "WandbRun | None":
+    """The W&B run of a run folder; None if it is off or cannot be had, with a line."""
+    if mode == "auto":
+        mode = _AUTO.get(os.environ.get("WANDB_MODE", ""), "online" if logged_in() else "offline")
+    if mode == "off":
+        return None
+    import wandb
+
+    id = _id_of(run)
+    seen = 0 if mode == "online" else last_step_offline(run)
+    attempts: tuple[Literal["online", "offline"], ...] = ("online", "offline") if mode == "online" else ("offline",)
+    for attempt in attempts:
+        _start_service()
+        try:
+            handle = wandb.init(
+                project=project,
+                name=run.name,
+                id=id,
+                dir=run,
+                mode=attempt,
+                resume="allow" if attempt == "online" else None,
+                config=config,
+                settings=wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True),
+            )
+        except Exception as error:  # no network, a setting in the environment that it does not like, ...
+            say(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")
+            wandb.teardown()
+            os.environ.pop("WANDB_SERVICE", None)  # there the id now counts as in use
+            continue
+        if attempt == "online":
+            seen = handle.starting_step - 1
+            say(f"W&B: {handle.url}")
+        else:
+            say(f"W&B offline in {run / 'wandb'}: upload with `wandb sync {run / 'wandb'}/offline-run-*`, "
+                "look at it in the terminal with `wandb leet`.")  # fmt: skip
+        return WandbRun(handle, seen, say)
+    return None
+
+
+def _start_service() -> None:
+    """A W&B service that is nobody's child: Ctrl-C and a launcher's SIGTERM would end a child of ours.
+
+    So it still writes what the ranks log while they save and end. It ends `IDLE` after its last client.
+    """
+    if "WANDB_SERVICE" in os.environ:
+        return
+    command = [sys.executable, "-m", "wandb", "beta", "core", "start", "--idle-timeout", IDLE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INIT_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return  # W&B then starts a service of its own
+    os.environ["WANDB_SERVICE"] = done.stdout.strip()
+
+
+def _id_of(run: Path) -> str:
+    path = run / "wandb_id"
+    if not path.exists():
+        with atomic_write(path) as file:
+            file.write(os.urandom(4).hex().encode())
+    return path.read_text().strip()
+
+
+def offline_records(run: Path) -> list[dict[str, Any]]:
+    """The history that the offline files of a run folder hold, all starts together; values parsed from JSON."""
+    history: list[dict[str, Any]] = []
+    for folder in sorted((run / "wandb").glob("offline-run-*")):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        for line in done.stdout.splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record.get("type") == "history":
+                history.append(record["history"])
+    return history
+
+
+def last_step_offline(run: Path) -> int:
+    """The last step that reached the offline files; 0 if none."""
+    return max((record["step"]["num"] for record in offline_records(run)), default=0)
+
+
+class WandbRun:
+    """A started W&B run that has the steps up to `seen`."""
+
+    def __init__(self, handle: Any, seen: int, say: Callable[[str], None]) -> None:
+        self.handle, self.seen, self.say = handle, seen, say
+        self._broken = False
+
+    def catch_up(self, records: list[dict[str, Any]]) -> None:
+        """Log those of the records on disk that W&B does not have."""
+        for record in records:
+            self.log(record)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """A step, unless W&B has it already."""
+        if record["step"] > self.seen:
+            numbers = {key: value for key, value in record.items() if value is not None}
+            self._try(lambda: self.handle.log(numbers, step=record["step"]))
+
+    def table(self, step: int, continuations: list[tuple[str, str]]) -> None:
+        """The continued prompts of an evaluation, beside the step's numbers."""
+        import wandb
+
+        if step > self.seen:
+            rows = [[step, *pair] for pair in continuations]
+            table = wandb.Table(columns=["step", "prompt", "continuation"], data=rows)
+            self._try(lambda: self.handle.log({"continuations": table}, step=step))
+
+    def artifact(self, folder: Path) -> None:
+        """Upload a checkpoint (offline: keep it for `wandb sync`)."""
+        import wandb
+
+        artifact = wandb.Artifact(f"checkpoint-{self.handle.id}", type="model")
+        artifact.add_dir(str(folder))
+        self._try(lambda: self.handle.log_artifact(artifact))
+
+    def finish(self, state: str, summary: dict[str, Any]) -> None:
+        """Write the summary and close; a run that did not finish is marked as failed."""
+        self._try(lambda: self.handle.summary.update({**summary, "state": state}))
+        self._try(lambda: self.handle.finish(exit_code=0 if state == "finished" else 1))
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        """W&B's service may be dead (the launcher's SIGTERM reaches it, too): say so once, and train on."""
+        try:
+            call()
+        except Exception as error:
+            if not self._broken:
+                self.say(f"W&B does not answer ({error}); metrics.jsonl has it all, and a resumed run catches up.")
+            self._broken = True

@@ -1,0 +1,83 @@
+"""Start a training again when it dies; it goes on from its last checkpoint.
+
+    python launch/supervise.py --max-restarts 3 -- deepspeed launch/train.py --corpus CORPUS --out RUN
+
+Around any way to start launch/train.py (`deepspeed`, `torchrun`, plain `python`). Not started again is what finished,
+what was told to stop (SIGTERM and SIGINT are passed on), and what a user has to mend (exit status 2).
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import tyro
+
+FINAL = {0, 2, 130, 143}
+PAUSE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """How often to try again; the command stands behind `--`."""
+
+    max_restarts: int = 3
+    """Starts after the first one."""
+
+
+def supervise(command: list[str], max_restarts: int) -> int:
+    """Run the command, again and again if need be; the exit status of the last time."""
+    told: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _frame: object) -> None:
+        told.append(number)
+        if process is not None:
+            _signal_group(process, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    code = 0
+    for attempt in range(max_restarts + 1):
+        if attempt:
+            print(f"supervise.py: exit status {code}; restart {attempt} of {max_restarts}", file=sys.stderr, flush=True)
+            time.sleep(PAUSE_SECONDS)
+        process = subprocess.Popen(command, start_new_session=True)
+        code = process.wait()
+        code = 128 - code if code < 0 else code
+        _end_group(process)
+        if told or code in FINAL:
+            break
+    return code
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _end_group(process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
+    """Ranks outlive a launcher that is killed, and save when they notice: wait for them, then make sure."""
+    end = time.monotonic() + seconds
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Everything before `--` is for this program, the rest is the command."""
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    options = tyro.cli(Supervision, args=words[:cut], prog="supervise.py", description=__doc__)
+    if not words[cut + 1 :]:
+        sys.exit("supervise.py: there is no command; put it behind ` -- `.")
+    sys.exit(supervise(words[cut + 1 :], options.max_restarts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Train a GPT on a token corpus: one GPU, eight, several nodes, or a laptop's CPU.
+
+    deepspeed launch/train.py --corpus CORPUS --out RUN --preset small --epochs 1
+
+Also as plain `python launch/train.py` (one process) and under `torchrun`. Batch sizes, ZeRO stage, precision and
+optimizer are in ds_config.json. Killed at any moment, the same command goes on where the last checkpoint was.
+"""
+
+import sys
+import time
+import warnings
+
+import tyro
+
+warnings.filterwarnings("ignore", category=FutureWarning)
+
+from kogpt import distributed  # noqa: E402
+
+distributed.prepare_environment()
+
+from kogpt import deepspeed_config  # noqa: E402
+from kogpt.config import TrainOptions, together  # noqa: E402
+from kogpt.corpus import TokenCorpus  # noqa: E402
+from kogpt.errors import UserError  # noqa: E402
+from kogpt.trainer import Trainer, TrainingFailed  # noqa: E402
+
+
+def parse(argv: list[str]) -> TrainOptions:
+    """The options; the `deepspeed` command puts --local_rank in, which the environment says as well."""
+    argv = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]
+    return tyro.cli(TrainOptions, args=argv, prog="train.py", description=__doc__)
+
+
+def run() -> int:
+    """Parse, check, train; the exit status."""
+    options = parse(sys.argv[1:])
+    corpus, content = together(
+        lambda: TokenCorpus.open(options.corpus), lambda: deepspeed_config.read(options.run.deepspeed_config)
+    )
+    stop = distributed.Stop()
+    ranks = distributed.start()
+    plan = deepspeed_config.plan(
+        options.run.deepspeed_config,
+        content,
+        world_size=ranks.world_size,
+        device=ranks.device.type,
+        has_bf16=distributed.has_bf16(ranks),
+    )
+    if ranks.first:
+        print("\n".join([*plan.notes, f"run folder: {options.out}"]), flush=True)
+    code = Trainer(options, plan, corpus, ranks, stop).train()
+    distributed.finish(ranks)
+    return code
+
+
+def main() -> None:
+    """What a user can mend ends in a sentence and 2, a training that cannot go on in a sentence and 1."""
+    try:
+        sys.exit(run())
+    except (UserError, TrainingFailed) as error:
+        if distributed.is_first():
+            print(f"train.py: {error}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(2)  # the launcher ends all ranks when one has ended: let rank 0 speak
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+if __name__ == "__main__":
+    main()

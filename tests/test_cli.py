@@ -1,0 +1,98 @@
+"""The command `kogpt` as a user types it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kogpt.checkpoint import CONFIG, MODEL, CheckpointWriter
+from kogpt.corpus import CorpusWriter
+from kogpt.model import GPT, GPTConfig
+from kogpt.tokenizer.analyzers import load_analyzer
+from kogpt.tokenizer.wordpiece import train_tokenizer
+
+TEXTS = ["나는 학교에 갔다.\n\n오늘은 비가 온다. 😀", "너는  집에 갔다.", "우리는 비를 좋아한다."]
+
+
+def kogpt(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("kogpt"), *words]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "corpus"
+    analyzer = load_analyzer("none")
+    documents = [(text, analyzer.analyze(text)) for text in TEXTS * 3]
+    tokenizer = train_tokenizer(documents, 300, spacing="original", analyzer=analyzer.identity)
+    writer = CorpusWriter(folder, tokenizer, val_fraction=0.3, settings={})
+    for i, (text, analysis) in enumerate(documents[:3]):
+        ids = tokenizer.encode(text, analysis)
+        writer.add(id=f"{i}", source="x", text_sha256=f"{i:064}", chars=len(text), ids=ids, unknown_ids=0)
+    writer.finish(articles_in=3, dropped=[], removed_controls=0, removed_surrogates=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a random model: what its text is worth is not the point here."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    shutil.copytree(corpus / "tokenizer", folder / "tokenizer")
+    vocab = len((folder / "tokenizer/vocab.txt").read_text(encoding="utf-8").splitlines())
+    shape = {"vocab_size": vocab, "max_seq_len": 32, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    torch.manual_seed(0)
+    state = GPT(GPTConfig(**shape)).state_dict()
+    writer = CheckpointWriter(folder, 1, writing=True)
+    writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
+    writer.json(CONFIG, {"model": shape, "step": 1})
+    writer.finish()
+    return folder
+
+
+def test_inspect_shows_counts_and_finds_no_damage(corpus: Path, tmp_path: Path) -> None:
+    shown = kogpt("inspect", corpus, "--decode", tmp_path / "back.jsonl")
+    assert shown.returncode == 0, shown.stderr
+    assert "articles in" in shown.stdout
+    back = [json.loads(line) for line in (tmp_path / "back.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [article["text"] for article in back] == TEXTS
+
+
+def test_generate_prints_every_prompt_in_front_of_its_continuations(run: Path) -> None:
+    shown = kogpt("generate", run, "나는", "오늘은", "--samples", "2", "--max-new-tokens", "5", "--greedy")
+    assert shown.returncode == 0, shown.stderr
+    first, second = shown.stdout.index("나는"), shown.stdout.index("오늘은")
+    assert first == 0 < second
+    assert shown.stdout[:second].count("나는") == 2
+    assert shown.stdout[second:].count("오늘은") == 2
+    assert kogpt("generate", run, "나는", "--max-new-tokens", "5", "--greedy").stdout in shown.stdout
+
+
+def test_generate_takes_prompts_from_standard_input_and_files(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("나는\n\n오늘은\n", encoding="utf-8")
+    by_file = kogpt("generate", run, "--file", tmp_path / "prompts.txt", "--max-new-tokens", "3")
+    by_input = kogpt("generate", run, "--max-new-tokens", "3", stdin="나는\n오늘은\n")
+    by_word = kogpt("generate", run, "나는", "오늘은", "--max-new-tokens", "3")
+    assert by_word.stdout
+    assert by_file.stdout == by_input.stdout == by_word.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["inspect", "nowhere"], "nowhere is not a finished token corpus"),
+        (["generate", "nowhere", "나는"], "nowhere holds no usable checkpoint"),
+        (["generate", "nowhere"], "there is no prompt"),
+        (["generate", "nowhere", "나는", "--temperature", "0"], "--temperature"),
+        (["evaluate", "nowhere"], "nothing to evaluate on"),
+        (["export-windows", "nowhere", "out"], "nowhere is not a finished token corpus"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(words: list[str], sentence: str) -> None:
+    ended = kogpt(*words)
+    assert ended.returncode == 2
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,77 @@
+"""How ranks start and stop, in processes of their own (signal handlers and the environment are the process's)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+WAITING = """
+import time
+from kogpt.distributed import Stop
+stop = Stop()
+print("ready", flush=True)
+while not stop.code:
+    time.sleep(0.02)
+raise SystemExit(stop.code)
+"""
+
+
+def _start(program: str, *prefix: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*prefix, sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_a_wish(number: int, code: int) -> None:
+    process = _start(WAITING)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    assert process.wait(20) == code
+
+
+def test_a_second_ctrl_c_ends_at_once_but_what_launchers_send_after_one_does_not() -> None:
+    process = _start(WAITING.replace("while not stop.code", "while True"))
+    assert process.stdout is not None
+    process.stdout.readline()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        process.send_signal(number)
+        time.sleep(0.3)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+
+
+def test_a_launcher_that_dies_is_noticed(tmp_path: Path) -> None:
+    """The parent has `deepspeed` in its command line, as the real ones."""
+    program = tmp_path / "deepspeed_like.py"
+    done = tmp_path / "done"
+    child = WAITING.replace("raise SystemExit(stop.code)", f"open({str(done)!r}, 'w').write(str(stop.code))")
+    program.write_text(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])\n")
+    parent = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    parent.kill()
+    end = time.monotonic() + 20
+    while not (done.exists() and done.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert done.read_text() == "143"
+    parent.wait()
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, None), ("1", 1)])
+def test_cores_are_shared_out(given: str | None, threads: int | None) -> None:
+    program = (
+        "from kogpt.distributed import prepare_environment, share_cores; import os\n"
+        "prepare_environment()\nprint(share_cores(2), os.environ['RANK'], os.environ['WORLD_SIZE'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "RANK")}
+    if given is not None:
+        environment["OMP_NUM_THREADS"] = given
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    expected = threads or max(1, len(os.sched_getaffinity(0)) // 2)
+    assert done.stdout.split() == [str(expected), "0", "1"]

@@ -1,0 +1,280 @@
+"""Real trainings for tests: a small corpus, and ranks as processes, with or without the `deepspeed` command.
+
+`launch` starts launch/train.py as a user does. `together` runs several trainings one after the other in the same ranks
+(this file is the program: `python trainings.py PLAN.json`), since starting ranks costs more than fifty small steps; it
+can also break something inside a rank on purpose, see `_sabotage`.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+TRAIN = PROJECT / "launch" / "train.py"
+SHAPE = ["--depth", "1", "--max-seq-len", "32", "--stride", "16", "--prompts", "--compile", "off"]
+GLOBAL_BATCH = 8
+
+
+def make_corpus(folder: Path, vocab: int = 400) -> Path:
+    """A token corpus of the Korean constitution (konlpy's kolaw), words as the only cuts."""
+    import konlpy
+
+    from kogpt.corpus import CorpusWriter
+    from kogpt.tokenizer.analyzers import load_analyzer
+    from kogpt.tokenizer.normalize import normalize
+    from kogpt.tokenizer.wordpiece import train_tokenizer
+
+    law = Path(konlpy.__file__).parent / "data" / "corpus" / "kolaw" / "constitution.txt"
+    texts = [normalize(part)[0] for part in law.read_text(encoding="utf-8").split("\n\n") if part.strip()]
+    analyzer = load_analyzer("none")
+    documents = [(text, analyzer.analyze(text)) for text in texts]
+    tokenizer = train_tokenizer(documents, vocab, spacing="original", analyzer=analyzer.identity)
+    writer = CorpusWriter(folder, tokenizer, val_fraction=0.1, settings={})
+    for number, (text, analysis) in enumerate(documents):
+        ids = tokenizer.encode(text, analysis)
+        writer.add(
+            id=f"kolaw:{number}",
+            source="kolaw",
+            text_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            chars=len(text),
+            ids=ids,
+            unknown_ids=tokenizer.count_unknown(ids),
+        )
+    writer.finish(articles_in=len(documents), dropped=[], removed_controls=0, removed_surrogates=0)
+    return folder
+
+
+def deepspeed_file(path: Path, stage: int, precision: str = "fp32", lr: float = 1e-3) -> Path:
+    """A DeepSpeed file for the tests' small batches."""
+    content: dict[str, Any] = {
+        "train_batch_size": GLOBAL_BATCH,
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": stage},
+        "optimizer": {"type": "AdamW", "params": {"lr": lr, "weight_decay": 0.1}},
+    }
+    if precision != "fp32":
+        content[precision] = {"enabled": True}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl."""
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def losses(run: Path) -> list[float]:
+    """The training loss of every step."""
+    return [record["loss"] for record in records(run)]
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Poll until it is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Job:
+    """Processes of one training, each the leader of its own session; `log` is what they said."""
+
+    processes: list[subprocess.Popen[bytes]]
+    log: Path
+
+    def wait(self, seconds: float = 120) -> list[int]:
+        """All exit codes; fails with what was said when one is still there."""
+        end = time.monotonic() + seconds
+        for process in self.processes:
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"still running after {seconds} s:\n{self.said}") from None
+        return [process.returncode for process in self.processes]
+
+    def kill(self) -> None:
+        """kill -9 for everything that was started."""
+        for process in self.processes:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            process.wait()
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def _environment(**more: str) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | more
+
+
+def _start(commands: Sequence[tuple[list[str], dict[str, str]]], log: Path) -> Job:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as file:
+        return Job(
+            [
+                subprocess.Popen(
+                    command, env=env, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True
+                )
+                for command, env in commands
+            ],
+            log,
+        )
+
+
+def _ranks(world: int, program: list[str], log: Path) -> Job:
+    port = str(free_port())
+    shared = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return _start(
+        [
+            ([sys.executable, *program], _environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)))
+            for rank in range(world)
+        ],
+        log,
+    )
+
+
+def flags(corpus: Path, out: Path, config: Path, steps: int, *more: str) -> list[str]:
+    """A command line for a small training without W&B."""
+    required = ["--corpus", str(corpus), "--out", str(out), "--deepspeed-config", str(config), "--steps", str(steps)]
+    return [*SHAPE, *required, "--wandb", "off", *more]
+
+
+@contextmanager
+def launch(arguments: list[str], log: Path, *, world: int = 2, command: bool = True):
+    """launch/train.py under the `deepspeed` command (one process to wait for), or as bare ranks (`world` of them)."""
+    if command:
+        runner = [str(Path(sys.executable).with_name("deepspeed")), "-q", "--num_gpus", str(world)]
+        runner += ["--master_port", str(free_port()), str(TRAIN), *arguments]
+        job = _start([([sys.executable, *runner], _environment(DS_ACCELERATOR="cpu"))], log)
+    else:
+        job = _ranks(world, [str(TRAIN), *arguments], log)
+    try:
+        yield job
+    finally:
+        job.kill()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training for `together`: its command line, and what to break in it."""
+
+    arguments: list[str]
+    sabotage: dict[str, Any] = field(default_factory=dict)
+
+
+def together(world: int, plans: list[Plan], scratch: Path, seconds: float = 200) -> list[Any]:
+    """Run the trainings in turn in the same ranks; what each ended with: its exit status, or the failure's text."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / "plan.json"
+    path.write_text(json.dumps([{"arguments": plan.arguments, "sabotage": plan.sabotage} for plan in plans]))
+    job = _ranks(world, [str(Path(__file__)), str(path)], scratch / "log")
+    try:
+        codes = job.wait(seconds)
+    finally:
+        job.kill()
+    assert codes == [0] * world, job.said
+    return json.loads((scratch / "ends.json").read_text())
+
+
+def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
+    """Break something inside this rank: the weights, the disk, a signal at a bad moment, death at a worse one."""
+    import torch
+
+    from kogpt import checkpoint, engine
+
+    mine = trainer.ranks.rank == orders.get("rank", 0)
+    whole_loss = engine.TrainingEngine.loss
+
+    def loss(self: Any, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        value = whole_loss(self, ids, targets)
+        if torch.is_grad_enabled():
+            return value * float("nan") if mine and trainer.step + 1 in orders.get("nan", []) else value
+        if mine and orders.get("signal_in_evaluation"):
+            os.kill(os.getpid(), orders["signal_in_evaluation"])
+        return value
+
+    engine.TrainingEngine.loss = loss  # type: ignore[method-assign]
+    whole_save = engine.TrainingEngine.save
+
+    def save(self: Any, run: Path, step: int, *rest: Any) -> Any:
+        full = mine and step in orders.get("full_disk", [])
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if full:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # the kernel refuses to write more to a file
+        try:
+            return whole_save(self, run, step, *rest)
+        finally:
+            if full:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    engine.TrainingEngine.save = save  # type: ignore[method-assign]
+    if mine and "die_in_save" in orders:
+        whole_append, count = checkpoint._SafetensorsStream.append, 0
+
+        def append(self: Any, value: torch.Tensor) -> None:
+            nonlocal count
+            count += trainer.step == orders["die_in_save"]
+            if count == 7:
+                os.kill(os.getpid(), signal.SIGKILL)
+            whole_append(self, value)
+
+        checkpoint._SafetensorsStream.append = append  # type: ignore[method-assign]
+
+
+def _main() -> None:
+    sys.path[:0] = [str(PROJECT), str(PROJECT / "launch")]
+    import train
+
+    from kogpt import deepspeed_config, distributed, engine
+    from kogpt.corpus import TokenCorpus
+    from kogpt.errors import UserError
+    from kogpt.trainer import Trainer, TrainingFailed
+
+    plans = json.loads(Path(sys.argv[1]).read_text())
+    whole = engine.TrainingEngine.loss, engine.TrainingEngine.save
+    ranks = distributed.start()
+    ends: list[Any] = []
+    for plan in plans:
+        engine.TrainingEngine.loss, engine.TrainingEngine.save = whole  # type: ignore[method-assign]
+        options = train.parse(plan["arguments"])
+        path = options.run.deepspeed_config
+        fitted = deepspeed_config.plan(
+            path, deepspeed_config.read(path), world_size=ranks.world_size, device="cpu", has_bf16=True
+        )
+        try:
+            trainer = Trainer(options, fitted, TokenCorpus.open(options.corpus), ranks, distributed.Stop())
+            _sabotage(trainer, plan["sabotage"])
+            ends.append(trainer.train())
+        except (UserError, TrainingFailed) as error:
+            ends.append(str(error))
+    if ranks.first:
+        Path(sys.argv[1]).with_name("ends.json").write_text(json.dumps(ends))
+    distributed.finish(ranks)
+
+
+if __name__ == "__main__":
+    _main()
