@@ -5,7 +5,7 @@ Works under `deepspeed`, `torchrun` and plain `python` (one rank). What one has 
   collective that training never calls: it is switched off.
 - The `deepspeed` command sets no OMP_NUM_THREADS: ranks would fight for cores, so the cores are shared out.
 - A signal to the `deepspeed` process alone leaves its ranks training: `Stop` watches the launchers' pids.
-- Groups that DeepSpeed makes wait 30 minutes for a rank that hangs: `set_timeouts` gives all of them 45 s.
+- Groups that DeepSpeed makes wait 30 minutes for a rank that hangs: `set_timeouts` gives all of them 40 s.
 """
 
 import logging
@@ -27,7 +27,7 @@ from kogpt.errors import UserError
 
 T = TypeVar("T")
 
-STALL_SECONDS = 45.0
+STALL_SECONDS = 40.0
 """A collective that waits longer ends the rank: with start and tear-down under a minute."""
 
 _SINGLE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}

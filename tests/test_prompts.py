@@ -14,7 +14,7 @@ from kogpt.tokenizer.wordpiece import open_tokenizer
 def test_encode_and_continue(tmp_path: Path) -> None:
     folder = make_corpus(tmp_path / "corpus") / "tokenizer"
     codec = TextCodec(folder)
-    texts = ["대한민국은 ", "모든 국민은"]
+    texts = ["대한민국은", "모든 국민은"]
     said: list[str] = []
     encoded = prompts.encode(folder, texts, said.append)
     assert encoded == [[codec.tokenizer.cls_id, *codec.encode(text)] for text in texts]

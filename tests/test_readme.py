@@ -1,0 +1,41 @@
+"""The two READMEs show the same commands, and each command exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def commands(name: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_both_languages_show_the_same_commands() -> None:
+    assert commands("README.md")
+    assert commands("README.md") == commands("README.ko.md")
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in commands("README.md"):
+        if command.startswith("make "):
+            assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("script", ["preprocess/run.py", "launch/train.py"])
+def test_flags_exist(script: str) -> None:
+    shown = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True)
+    flags = {flag for c in commands("README.md") if script in c for flag in re.findall(r"--[a-z-]+\b", c)}
+    assert flags
+    for flag in flags - {"--help"}:
+        assert flag in shown.stdout, f"{script} {flag}"
+
+
+def test_kogpt_commands_exist() -> None:
+    for command in {c.split()[1] for c in commands("README.md") if c.startswith("kogpt ")}:
+        subprocess.run([Path(sys.executable).with_name("kogpt"), command, "--help"], capture_output=True, check=True)
