@@ -11,6 +11,7 @@ import netrc
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -44,10 +45,11 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Call
     import wandb
 
     id = _id_of(run)
+    _end_service(run)
     seen = 0 if mode == "online" else last_step_offline(run)
     attempts: tuple[Literal["online", "offline"], ...] = ("online", "offline") if mode == "online" else ("offline",)
     for attempt in attempts:
-        _start_service()
+        _start_service(run)
         try:
             handle = wandb.init(
                 project=project,
@@ -70,23 +72,51 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Call
         else:
             say(f"W&B offline in {run / 'wandb'}: upload with `wandb sync {run / 'wandb'}/offline-run-*`, "
                 "look at it in the terminal with `wandb leet`.")  # fmt: skip
-        return WandbRun(handle, seen, say)
+        return WandbRun(handle, run, seen, say)
     return None
 
 
-def _start_service() -> None:
+def _start_service(run: Path) -> None:
     """A W&B service that is nobody's child: Ctrl-C and a launcher's SIGTERM would end a child of ours.
 
-    So it still writes what the ranks log while they save and end. It ends `IDLE` after its last client.
+    So it still writes what the ranks log while they save and end. It ends `IDLE` after its last client; its address is
+    kept in the run folder, since after a kill -9 it may still have steps to write when the next start counts them.
     """
     if "WANDB_SERVICE" in os.environ:
         return
-    command = [sys.executable, "-m", "wandb", "beta", "core", "start", "--idle-timeout", IDLE]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INIT_SECONDS, check=True)
+        done = _core("start", "--idle-timeout", IDLE)
     except (OSError, subprocess.SubprocessError):
         return  # W&B then starts a service of its own
     os.environ["WANDB_SERVICE"] = done.stdout.strip()
+    with atomic_write(run / "wandb_service") as file:
+        file.write(done.stdout.strip().encode())
+
+
+def _end_service(run: Path) -> None:
+    """Have the service, of this start or of a killed one, write what it has, and end."""
+    path = run / "wandb_service"
+    if not path.exists():
+        return
+    address = path.read_text()
+    socket = Path(address.partition("-unix-")[2])
+    try:
+        if socket.is_socket():
+            _core("stop", WANDB_SERVICE=address)
+        end = time.monotonic() + INIT_SECONDS
+        while socket.is_socket() and time.monotonic() < end:
+            time.sleep(0.05)
+    except (OSError, subprocess.SubprocessError):
+        pass  # it has ended by itself
+    path.unlink()
+    if os.environ.get("WANDB_SERVICE") == address:
+        del os.environ["WANDB_SERVICE"]
+
+
+def _core(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wandb", "beta", "core", *arguments]
+    env = os.environ | environment
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=INIT_SECONDS, check=True)
 
 
 def _id_of(run: Path) -> str:
@@ -121,8 +151,8 @@ def last_step_offline(run: Path) -> int:
 class WandbRun:
     """A started W&B run that has the steps up to `seen`."""
 
-    def __init__(self, handle: Any, seen: int, say: Callable[[str], None]) -> None:
-        self.handle, self.seen, self.say = handle, seen, say
+    def __init__(self, handle: Any, run: Path, seen: int, say: Callable[[str], None]) -> None:
+        self.handle, self.run, self.seen, self.say = handle, run, seen, say
         self._broken = False
 
     def catch_up(self, records: list[dict[str, Any]]) -> None:
@@ -155,8 +185,12 @@ class WandbRun:
 
     def finish(self, state: str, summary: dict[str, Any]) -> None:
         """Write the summary and close; a run that did not finish is marked as failed."""
+        import wandb
+
         self._try(lambda: self.handle.summary.update({**summary, "state": state}))
         self._try(lambda: self.handle.finish(exit_code=0 if state == "finished" else 1))
+        self._try(wandb.teardown)
+        _end_service(self.run)
 
     def _try(self, call: Callable[[], Any]) -> None:
         """W&B's service may be dead (the launcher's SIGTERM reaches it, too): say so once, and train on."""
