@@ -89,8 +89,10 @@ def main() -> None:
     run("python", ROOT / "preprocess/run.py", "--input", articles, "--output", corpus, "--train-tokenizer", "2000",
         "--val-fraction", "0.05")  # fmt: skip
 
-    ranks = [] if torch.cuda.is_available() else ["--num_accelerators", "2"]
-    where = f"{torch.cuda.device_count()} GPU" if torch.cuda.is_available() else "2 CPU ranks"
+    ranks, where = [], f"{torch.cuda.device_count()} GPU"
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"  # keeps DeepSpeed from warning that it found nothing better
+        ranks, where = ["--num_accelerators", "2"], "2 CPU ranks"
     say(3, f"a small GPT, trained with DeepSpeed ZeRO on {where} -> {out}")
     run("deepspeed", "-q", *ranks, "--master_port", str(free_port()), ROOT / "launch/train.py", "--corpus", corpus,
         "--out", out, "--deepspeed-config", ROOT / "launch/ds_demo.json", "--preset", "tiny", "--dropout", "0.1",

@@ -30,12 +30,12 @@ def package(name: str) -> str:
     return name.split(".")[0]
 
 
-@pytest.mark.parametrize("path", files("kogpt"), ids=str)
+@pytest.mark.parametrize("path", files("kogpt"), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_kogpt_looks_at_neither_preprocess_nor_launch(path: Path) -> None:
     assert not {package(name) for name in imports(path)} & {"preprocess", "launch"}
 
 
-@pytest.mark.parametrize("path", files("preprocess"), ids=str)
+@pytest.mark.parametrize("path", files("preprocess"), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_preprocess_knows_the_corpus_and_the_tokenizer_alone(path: Path) -> None:
     for name in imports(path):
         assert package(name) != "launch"
@@ -62,7 +62,9 @@ def test_no_module_is_named_like_one_of_the_standard_library(folder: str) -> Non
     assert not {path.stem for path in files(folder)} & sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("path", files("kogpt") + files("preprocess"), ids=str)
+@pytest.mark.parametrize(
+    "path", files("kogpt") + files("preprocess"), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 def test_a_heavy_package_is_imported_at_the_top_of_few_modules(path: Path) -> None:
     """`kogpt --help` must not start torch's neighbours: heavy packages stay in the rooms about them."""
     top = ast.Module([n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)], [])
