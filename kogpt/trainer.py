@@ -254,6 +254,8 @@ class Trainer:
         if wish == "on" or (wish == "auto" and can_compile()):
             self._say("compiling the model: the first step and the first evaluation take a minute.")
             self.engine.compile()
+        elif wish == "auto" and self.ranks.device.type == "cuda":
+            self._say("no C compiler here: training without torch.compile.")
 
     def _start_tracking(self, start: Start) -> None:
         """On rank 0: open the files and the W&B run."""

@@ -70,8 +70,11 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Call
             seen = handle.starting_step - 1
             say(f"W&B: {handle.url}")
         else:
-            say(f"W&B offline in {run / 'wandb'}: upload with `wandb sync {run / 'wandb'}/offline-run-*`, "
-                "look at it in the terminal with `wandb leet`.")  # fmt: skip
+            folder = run / "wandb"
+            say(
+                f"W&B offline in {folder}: upload with `wandb sync {folder}/offline-run-*`, "
+                f"look at it in the terminal with `wandb leet {folder}`."
+            )
         return WandbRun(handle, run, seen, say)
     return None
 
