@@ -9,11 +9,14 @@ when the actors have machines of their own. From that follows how many analysing
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+sys.path.pop(0)  # of this folder, preprocess.py would be the package `preprocess`
 
 import psutil
 import ray

@@ -179,7 +179,7 @@ def test_a_rank_that_hangs_ends_the_others(corpus: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 3])
 def test_killed_over_and_over_also_in_a_save(stage: int, corpus: Path, tmp_path: Path) -> None:
     """kill -9 at five moments, then to the end: the losses of an undisturbed run; never an unusable checkpoint."""
     config = deepspeed_file(tmp_path / "ds.json", stage)
