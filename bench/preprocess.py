@@ -1,0 +1,398 @@
+"""The preprocessing as a whole: speed a core, efficiency, overhead, memory, and what follows for 140,000 articles.
+
+    python bench/preprocess.py --articles ../shared/data/articles.jsonl.gz --tokenizer FOLDER --plot preprocess.png
+
+In: JSON lines with a field `passage`. The real pipeline (preprocess.pipeline, local Ray, Kkma) runs on the first
+`limit` articles with 1, 2 and 4 analysing cores, each run in a process of its own. Counted is what happens between
+the end of a warm-up (JVM, JIT, spare actor; on other articles) and a stage's last result, plus reading and assembling:
+
+    total     CPU of the driver and of all processes below it (raylet, gcs, agents, idle workers, actors), both stages
+    inside    CPU of the threads in Kkma.analyze, Tokenizer.encode and Tokenizer.count_unknown (time.thread_time)
+    JVM       CPU of the JVM's compiler and collector threads, by name; what a thread that ended had used is lost
+    outside   total - inside - JVM: Ray, the driver, packing, reading, assembling, what the JVM part lost, and JPype's
+              reference thread ("Python Reference Queue"), which is shown apart too
+
+Memory is PSS (shared pages divided among those who share them), sampled once a second from outside. The konlpy loop
+runs before and after the pipeline's one-core run on the same articles (bench/kkma.py); the driver's own limit and the
+corpus are measured by bench/pool.py and bench/corpus.py. Rows say "measured" or "extrapolated".
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.pop(0)  # of this folder, this file would be the package `preprocess`
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import psutil
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from bench.kkma import PLAIN, PLAIN_17, Variant, java_17, read_articles
+from kogpt.tokenizer.kkma import Kkma
+from kogpt.tokenizer.wordpiece import Tokenizer
+from preprocess import pipeline, pool
+from preprocess.options import Options as PipelineOptions
+from preprocess.units import Analysed
+
+ROOT = Path(__file__).resolve().parent.parent
+WARM_UP, MEMORY_CORES, ARTICLES, CORES = 200, (1, 2, 4), 140_000, (2, 16, 64, 256)
+_JVM_THREADS, _JPYPE_THREAD = ("C1 Comp", "C2 Comp", "VM Thread", "GC Thread"), "Python Ref"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure the preprocessing on this machine."""
+
+    articles: Path
+    """JSONL file (or .gz) with a field `passage`."""
+    tokenizer: str = "snunlp/KR-Medium"
+    """A WordPiece folder, or a name on the hub."""
+    limit: int = 1000
+    """Articles to measure on; the next 200 are the warm-up."""
+    json: Path | None = None
+    """Also write the numbers to this file."""
+    plot: Path | None = None
+    """Draw them into this PNG."""
+
+
+# ---- one run of the pipeline, in a process of its own
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A stage's setup; each result comes with the CPU seconds that its thread spent inside Kkma or the tokenizer."""
+
+    setup: Callable[[], Callable[[Any], Any]]
+
+    def __call__(self) -> Callable[[Any], tuple[float, Any]]:
+        here = threading.local()
+
+        def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                start = time.thread_time()
+                try:
+                    return method(*arguments)
+                finally:
+                    here.seconds = getattr(here, "seconds", 0.0) + time.thread_time() - start
+
+            return call
+
+        for owner, name in ((Kkma, "analyze"), (Tokenizer, "encode"), (Tokenizer, "count_unknown")):
+            setattr(owner, name, timed(getattr(owner, name)))
+        function = self.setup()
+
+        def work(item: Any) -> tuple[float, Any]:
+            here.seconds = 0.0
+            result = function(item)
+            return here.seconds, result
+
+        return work
+
+
+@dataclass
+class Counts:
+    """What one run of the pipeline used."""
+
+    warm_up: list[str]
+    wall: list[float] = field(default_factory=list)
+    start_up: list[float] = field(default_factory=list)
+    cpu: list[dict[str, float]] = field(default_factory=list)
+    serial: dict[str, float] = field(default_factory=dict)
+    chars: int = 0
+
+
+def run_pipeline(options: Options, workers: int, answer: Path) -> None:
+    """Preprocess the articles with the pool and the run replaced by ones that count."""
+    texts = read_articles(options.articles, options.limit + WARM_UP)
+    counts = Counts(texts[options.limit :])
+
+    class CountingPool(pool.Pool):
+        """The pipeline's pool: all actors start and warm up, then it counts until the last result is in."""
+
+        def __init__(self, setup: Any, **needs: Any) -> None:
+            self.began = time.monotonic()
+            super().__init__(Timed(setup), **needs)
+
+        def map(self, chunks: Any) -> Iterator[tuple[Any, list[Any]]]:
+            first = len(counts.wall) == 0
+            items: list[Any] = counts.warm_up if first else [Analysed("가", b"", "가", None)] * WARM_UP
+            # Only a busy pool looks after its workers, so small work is sent until they and the spare are there.
+            while not self._slots or len(self._slots) < self._target + self._use_spare or not self._all_ready():
+                list(super().map([("start", items[:1])]))
+                time.sleep(pool.BEAT_SECONDS)
+            list(super().map((i, items[i : i + 10]) for i in range(0, len(items), 10)))
+            counts.start_up.append(time.monotonic() - self.began)
+            before, began, inside = Usage.now(), time.monotonic(), 0.0
+            for key, results in super().map(chunks):
+                inside += sum(result[0] for result in results if not isinstance(result, pool.Failed))
+                yield key, [r if isinstance(r, pool.Failed) else r[1] for r in results]
+            counts.wall.append(time.monotonic() - began)
+            counts.cpu.append(Usage.now().since(before) | {"inside": inside})
+
+        def _all_ready(self) -> bool:
+            return all(slot.ready for slot in self._slots)
+
+    class CountingRun(pipeline._Run):
+        """The pipeline's run: what the driver does alone is timed."""
+
+        def _scan(self) -> Any:
+            start = time.process_time()
+            found = super()._scan()
+            counts.serial["read"], counts.chars = time.process_time() - start, found.chars
+            return found
+
+        def _assemble(self, *arguments: Any) -> str:
+            start = time.process_time()
+            fingerprint = super()._assemble(*arguments)
+            counts.serial["assemble"] = time.process_time() - start
+            return fingerprint
+
+    pool.Pool, pipeline._Run = CountingPool, CountingRun  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.preprocess(
+            PipelineOptions(
+                input=(str(options.articles),),
+                output=f"{folder}/corpus",
+                tokenizer=options.tokenizer,
+                text_path="passage",
+                workers=workers,
+                limit=options.limit,
+                ray_address="local",
+            )
+        )
+    answer.write_text(json.dumps(vars(counts) | {"warm_up": len(counts.warm_up)}))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU seconds so far: of this process and all below it by role, and of each thread of the JVMs."""
+
+    roles: Counter[str]
+    jvm: dict[tuple[int, int, str], float]
+
+    @classmethod
+    def now(cls) -> "Usage":
+        me = psutil.Process()
+        roles, jvm = Counter[str](), {}
+        for process in [me, *me.children(recursive=True)]:
+            role = "driver" if process == me else role_of(process)
+            roles[role] += sum(process.cpu_times()[:4])
+            for thread in process.threads() if role == "actors" else ():
+                name = Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text()
+                if name.startswith((*_JVM_THREADS, _JPYPE_THREAD)):
+                    jvm[process.pid, thread.id, name] = thread.user_time + thread.system_time
+        return cls(roles, jvm)
+
+    def since(self, before: "Usage") -> dict[str, float]:
+        """The difference."""
+        used = {role: self.roles[role] - before.roles[role] for role in ("driver", "ray", "actors")}
+        used |= {"jvm": 0.0, "jpype": 0.0}
+        for thread, seconds in self.jvm.items():
+            part = "jpype" if thread[2].startswith(_JPYPE_THREAD) else "jvm"
+            used[part] += seconds - before.jvm.get(thread, 0.0)
+        return used
+
+
+def role_of(process: psutil.Process) -> str:
+    """Whose process below the driver it is."""
+    return "actors" if "".join(process.cmdline()[:1]).startswith("ray::_Actor") else "ray"
+
+
+# ---- the runs and what follows from them
+
+
+def watched(options: Options, workers: int) -> dict[str, Any]:
+    """One run of the pipeline, its memory sampled from here (MB)."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer.json")
+        arguments = json.dumps([str(options.articles), options.tokenizer, options.limit])
+        command = [sys.executable, __file__, "--run", arguments, str(workers), str(answer)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        peak: Counter[str] = Counter()
+        while process.poll() is None:
+            sample_memory(psutil.Process(process.pid), peak)
+            time.sleep(1)
+        if process.returncode:
+            raise SystemExit(f"the run with {workers} workers ended with {process.returncode}")
+        return json.loads(answer.read_text()) | {"memory": dict(peak), "workers": workers}
+
+
+def sample_memory(driver: psutil.Process, peak: Counter[str]) -> None:
+    """Raise the peaks to what the driver and all below it hold now."""
+    now: Counter[str] = Counter()
+    for process in [driver, *driver.children(recursive=True)]:
+        try:
+            memory, actor = process.memory_full_info(), role_of(process) == "actors"
+        except psutil.Error:
+            continue
+        now["node_pss"] += memory.pss // 2**20
+        now["actors_pss"] += actor * memory.pss // 2**20
+        if actor:
+            now["worker_pss"] = max(now["worker_pss"], memory.pss // 2**20)
+            now["worker_rss"] = max(now["worker_rss"], memory.rss // 2**20)
+    now["rest_pss"] = now["node_pss"] - now["actors_pss"]
+    peak |= now
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """All runs."""
+    texts = read_articles(options.articles, options.limit + WARM_UP)
+    fresh, warm_up = texts[: options.limit], texts[options.limit :]
+    loops = {name: Variant(name) for name in [*([PLAIN_17] if java_17() else []), PLAIN]}
+    for loop in loops.values():
+        loop.ask("time", warm_up[: WARM_UP // 4])  # it is slower, and so as warm
+    seconds = {name: loop.ask("time", fresh[::2])["cpu"] for name, loop in loops.items()}
+    runs = {1: watched(options, 1)}
+    for name, loop in loops.items():
+        seconds[name] += loop.ask("time", fresh[1::2])["cpu"]
+        loop.process.kill()
+    runs |= {workers: watched(options, workers) for workers in MEMORY_CORES[1:]}
+    chars = sum(map(len, fresh))
+    speed = runs[1]["chars"] / runs[1]["cpu"][0]["actors"]
+    shape = ["--chars", str(chars // len(fresh)), "--chars-per-second-per-core", str(speed)]
+    return {
+        "articles": len(fresh),
+        "speed": {"pipeline, stage 1": speed} | {name: chars / cpu for name, cpu in seconds.items()},
+        "runs": {workers: run | derived(run) for workers, run in runs.items()},
+        "driver": other("pool.py", "--articles", "6000", *shape),
+        "corpus": other(
+            "corpus.py", str(options.articles), "--tokenizer", options.tokenizer, "--limit", str(options.limit)
+        ),
+    }
+
+
+def other(script: str, *arguments: str) -> dict[str, float]:
+    """The numbers of another benchmark."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer.json")
+        command = [sys.executable, str(ROOT / "bench" / script), *arguments, "--json", str(answer)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(answer.read_text())
+
+
+def derived(run: dict[str, Any]) -> dict[str, Any]:
+    """Efficiency of stage 1 and where the CPU of both stages went."""
+    analyse, encode = run["cpu"]
+    parts = {role: analyse[role] + encode[role] for role in ("driver", "ray", "actors", "jpype", "jvm", "inside")}
+    parts["driver"] += sum(run["serial"].values())
+    parts["actors' rest"] = parts.pop("actors") - parts["inside"] - parts["jvm"] - parts["jpype"]
+    total = sum(parts.values())
+    outside = total - parts["inside"] - parts["jvm"]
+    return {
+        "efficiency": (analyse["inside"] + analyse["jvm"]) / (run["wall"][0] * run["workers"]),
+        "shares": {part: seconds / total for part, seconds in parts.items()},
+        "outside": outside / total,
+        "outside_with_jvm": (outside + parts["jvm"]) / total,
+    }
+
+
+def extrapolate(result: dict[str, Any], cores: int) -> float:
+    """Hours for all articles: start, reading and assembling, and the slower of the work and the driver.
+
+    The work's CPU an article and the efficiency are those of 2 workers on this machine, which share its cores with the
+    driver and Ray; nothing is known here of a network, and no run with more cores was made.
+    """
+    run, articles = result["runs"][2], result["articles"]
+    work = sum(stage["inside"] + stage["jvm"] for stage in run["cpu"]) / articles / (cores * run["efficiency"])
+    driver = sum(stage["driver"] for stage in run["cpu"]) / articles
+    serial = sum(run["serial"].values()) / articles
+    return (sum(run["start_up"]) + ARTICLES * (serial + max(work, driver))) / 3600
+
+
+# ---- table and picture
+
+
+def rows(result: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What, value, and measured or extrapolated."""
+    speed, runs, driver, corpus = (result[name] for name in ("speed", "runs", "driver", "corpus"))
+    ours = speed["pipeline, stage 1"]
+    yield "stage 1 in the pipeline, chars/s of the actors' CPU", f"{ours:,.0f}", "measured"
+    for name in list(speed)[1:]:
+        yield f"  loop of {name}, chars/s (pipeline x)", f"{speed[name]:,.0f} ({ours / speed[name]:.1f})", "measured"
+    for workers in (1, 2):
+        run = runs[workers]
+        parts = ", ".join(f"{part} {share:.1%}" for part, share in run["shares"].items())
+        yield f"efficiency of stage 1, {workers} workers", f"{run['efficiency']:.1%}", "measured"
+        yield f"CPU outside, {workers} workers (goal: 10 %)", f"{run['outside']:.1%}", "measured"
+        yield "  JIT and GC counted as outside too", f"{run['outside_with_jvm']:.1%}", "measured"
+        yield "  parts of all CPU", parts, "measured"
+    yield "driver, no-op work, articles/s by the clock", f"{driver['articles_per_second']:,.0f}", "measured"
+    fed = driver["cores_that_one_driver_feeds"]
+    yield "  cores that it feeds, by its CPU", f"{fed:,.0f}", "extrapolated"
+    yield "bytes per id", f"{corpus['bytes_per_id']:.3f}", "measured"
+    windows, files = corpus["stream_windows_per_s"], corpus["pt_windows_per_s"]
+    value = f"{windows:,.0f} / {files:,.0f} (x {windows / files:.0f})"
+    yield "random windows/s of CPU, corpus / torch.load", value, "measured"
+    for workers, run in runs.items():
+        worker, rss, node = (run["memory"][name] for name in ("worker_pss", "worker_rss", "node_pss"))
+        label = f"peak MB, {workers} analysing cores: worker PSS (RSS) / node PSS with spare"
+        yield label, f"{worker:,} ({rss:,}) / {node:,}", "measured"
+    yield "peak MB, 16 cores: 4 workers of 4, spare, rest", f"{memory_of_16(runs):,}", "extrapolated"
+    for cores in CORES:
+        yield f"{ARTICLES:,} articles on {cores} cores, hours", f"{extrapolate(result, cores):.3f}", "extrapolated"
+
+
+def memory_of_16(runs: dict[int, Any]) -> int:
+    """Four workers of four threads, and the spare, all as large as one of four; driver and Ray as at 4 cores."""
+    memory = runs[4]["memory"]
+    return 5 * memory["worker_pss"] + memory["rest_pss"]
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Speed, CPU, memory and the extrapolation as four small pictures."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, ((speed, cpu), (memory, hours)) = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    runs = result["runs"]
+    speed.barh(list(result["speed"]), list(result["speed"].values()))
+    speed.set_title("characters/s of CPU (measured)")
+    left = [0.0, 0.0]
+    for part in runs[1]["shares"]:
+        shares = [100 * runs[workers]["shares"][part] for workers in (1, 2)]
+        cpu.barh(["1 worker", "2 workers"], shares, left=left, label=part)
+        left = [a + b for a, b in zip(left, shares, strict=True)]
+    cpu.set_title("% of all CPU (measured)")
+    cpu.legend()
+    for name in ("node_pss", "worker_pss"):
+        memory.plot([str(n) for n in runs], [run["memory"][name] for run in runs.values()], marker="o", label=name)
+    memory.set_title("peak MB at analysing cores (measured)")
+    memory.set_ylim(bottom=0)
+    memory.legend()
+    hours.loglog(CORES, [extrapolate(result, cores) for cores in CORES], "o--")
+    hours.set_title(f"hours for {ARTICLES:,} articles at cores (extrapolated)")
+    figure.savefig(path, dpi=110)
+
+
+def main(options: Options) -> None:
+    """Measure, print, draw."""
+    result = measure(options)
+    table = Table("", "value", "", title=f"{result['articles']:,} articles, {os.cpu_count()} cores in this machine")
+    for row in rows(result):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot is not None:
+        draw(result, options.plot)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        articles, tokenizer, limit = json.loads(sys.argv[2])
+        run_pipeline(Options(Path(articles), tokenizer, limit), int(sys.argv[3]), Path(sys.argv[4]))
+    else:
+        main(tyro.cli(Options))
