@@ -10,6 +10,7 @@ workers, deaths or restarts; a kill at any instant costs the units in flight.
 
 import errno
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -331,7 +332,5 @@ def _still(store: Store, key: str) -> bytes:
 
 
 def _reasons(found: Scan) -> str:
-    counts: dict[str, int] = {}
-    for row in found.dropped:
-        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
+    counts = Counter(row["reason"] for row in found.dropped)
     return ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.items())) or "none"

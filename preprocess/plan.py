@@ -102,12 +102,12 @@ def check_folder(folder: Path, inputs: tuple[str, ...]) -> None:
     ):
         raise UserError(f"--output {folder} holds something that is not a corpus; name a new or an empty folder")
     for item in inputs:
-        if "://" not in item and (path := Path(item).expanduser()).is_dir():
-            outside = not folder.resolve().is_relative_to(path.resolve())
-            if not outside:
-                raise UserError(
-                    f"--output {folder} lies in --input {item}, whose files are all read; name a folder outside"
-                )
+        if "://" in item or not (path := Path(item).expanduser()).is_dir():
+            continue
+        if folder.resolve().is_relative_to(path.resolve()):
+            raise UserError(
+                f"--output {folder} lies in --input {item}, whose files are all read; name a folder outside"
+            )
 
 
 def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
