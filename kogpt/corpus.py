@@ -133,7 +133,7 @@ class CorpusWriter:
         written = len(self._rows["id"])
         if articles_in != written + reasons.total():
             raise ValueError(f"{articles_in} articles in, but {written} written + {reasons.total()} dropped")
-        self._rows["split"] = _splits(self._rows["text_sha256"], self._val_fraction)
+        self._rows["split"] = splits(self._rows["text_sha256"], self._val_fraction)
         table = pa.table(self._rows, schema=_ARTICLES)
         _write_table(self.folder / "articles.parquet", table)
         _write_table(self.folder / "dropped.parquet", pa.Table.from_pylist(dropped, schema=_DROPPED))
@@ -183,7 +183,8 @@ def _npy_header(dtype: np.dtype, count: int) -> bytes:
     return start + text.ljust(_HEADER_BYTES - 11) + b"\n"
 
 
-def _splits(hashes: list[str], val_fraction: float) -> list[str]:
+def splits(hashes: Sequence[str], val_fraction: float) -> list[str]:
+    """ "train" or "val" for each article: by the rank of its text's hash, whatever the order of the articles."""
     count = len(hashes)
     val = 0 if count < 2 or val_fraction == 0 else min(count - 1, max(1, round(count * val_fraction)))
     ranked = sorted(range(count), key=lambda i: hashlib.sha256((hashes[i] + "split").encode()).digest())

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from ray.exceptions import RayError, RayTaskError
 from tqdm import tqdm
 
-from kogpt.corpus import CorpusWriter, TokenCorpus, UserError
+from kogpt.corpus import CorpusWriter, TokenCorpus, UserError, splits
 from kogpt.tokenizer.analyzers import analyzer_identity
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
 from preprocess import pool, stages
@@ -155,7 +155,7 @@ class _Run:
 
     def _settings(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
         """All that decides the corpus's bytes; nothing that does not."""
-        trained = f"trained on the articles, {self.options.train_tokenizer} pieces"
+        trained = f"trained on the train split, {self.options.train_tokenizer} pieces"
         return {
             "analyzer": self.identity,
             "articles": {"in": self.scan.articles_in, "sha256": self.scan.fingerprint},
@@ -212,18 +212,21 @@ class _Run:
                 yield article
 
     def _train(self, cache: Store) -> Tokenizer:
-        """The vocabulary of these articles; kept, so that a killed run does not train again."""
+        """The vocabulary of the train split; kept, so that a killed run does not train again."""
         kept = self.folder / WORK / "tokenizer"
         try:
             return open_tokenizer(kept)
         except UserError:
             pass
         assert self.options.train_tokenizer is not None
-        say(f"training a vocabulary of {self.options.train_tokenizer:,} pieces on {self.scan.documents:,} articles")
+        hashes = [sha256 for unit in self.scan.units for sha256 in unit.articles["text_sha256"].to_pylist()]
+        split = splits(hashes, self.options.val_fraction)
+        say(f"training a vocabulary of {self.options.train_tokenizer:,} pieces on {split.count('train'):,} articles")
+        analysed = (document for unit in self.scan.units for document in unpack_analyses(_still(cache, unit.key)))
         documents = (
             (document.text, stages.analysis_of(document))
-            for unit in self.scan.units
-            for document in unpack_analyses(_still(cache, unit.key))
+            for document, part in zip(analysed, split, strict=True)
+            if part == "train"
         )
         tokenizer = train_tokenizer(
             documents, self.options.train_tokenizer, spacing=self.options.spacing, analyzer=self.identity

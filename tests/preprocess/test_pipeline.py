@@ -19,8 +19,9 @@ from filelock import FileLock
 
 from kogpt.corpus import TokenCorpus
 from kogpt.errors import UserError
+from kogpt.tokenizer.analyzers import load_analyzer
 from kogpt.tokenizer.normalize import normalize
-from kogpt.tokenizer.wordpiece import open_tokenizer
+from kogpt.tokenizer.wordpiece import open_tokenizer, train_tokenizer
 from preprocess import pipeline, pool, stages
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
@@ -140,6 +141,20 @@ def test_morphemes_are_used_again_by_another_tokenizer(
     preprocess(other := elsewhere(options, tmp_path / "2", spacing="morphemes", cache=str(options.cache_folder)))
     assert TokenCorpus.open(trained.output_folder).manifest["tokenizer"]["source"] == "trained-400"
     assert len(TokenCorpus.open(other.output_folder)) == COUNT
+    _learns_from_the_train_split_alone(TokenCorpus.open(trained.output_folder), trained.train_tokenizer)
+
+
+def _learns_from_the_train_split_alone(corpus: TokenCorpus, size: int | None) -> None:
+    assert size is not None
+    kept = open_tokenizer(corpus.tokenizer_folder)
+    analyzer = load_analyzer("none")
+
+    def vocabulary(*parts: str) -> str:
+        texts = (kept.decode(corpus.article(int(i)).tolist()) for part in parts for i in corpus.split(part))
+        documents = ((text, analyzer.analyze(text)) for text in texts)
+        return train_tokenizer(documents, size, spacing="original", analyzer=analyzer.identity).sha256
+
+    assert vocabulary("train") == kept.sha256 != vocabulary("train", "val")
 
 
 def test_text_that_kills_its_worker_is_kept_and_listed(
