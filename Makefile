@@ -8,10 +8,10 @@ demo: .venv/installed
 	@$(BIN)/python launch/demo.py $(DEMO)
 
 test: .venv/installed
-	@$(BIN)/python -m pytest -m "not crash and not cluster" $(TESTS)
+	@$(BIN)/python -m pytest -m "not crash and not cluster and not ecosystem" $(TESTS)
 
-test-long: .venv/installed
-	@$(BIN)/python -m pytest -m "crash or cluster" $(TESTS)
+test-long: .venv/ecosystem
+	@$(BIN)/python -m pytest -m "crash or cluster or ecosystem" $(TESTS)
 
 lint: .venv/installed
 	@$(BIN)/ruff check .
@@ -23,10 +23,14 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt launch/install.sh
 	@PYTHON="$(PYTHON)" sh launch/install.sh
 
+.venv/ecosystem: .venv/installed
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --quiet --editable '.[ecosystem]'
+	@touch $@
+
 # One set of versions for Python 3.11, 3.12 and 3.13.
 lock: .venv/installed
 	@$(BIN)/pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra ecosystem --universal --python-version 3.11 \
 		--no-annotate --custom-compile-command "make lock" --output-file constraints.txt >/dev/null
 
 clean:

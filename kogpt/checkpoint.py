@@ -45,6 +45,8 @@ MODEL, OPTIMIZER, CONFIG, STATE, MANIFEST = (
     "manifest.json",
 )
 _FILES = (MODEL, OPTIMIZER, CONFIG, STATE)
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's two moments, by torch's names."""
 _SYNC_BYTES = 1 << 28
 
 

@@ -128,6 +128,20 @@ def export(run: Positional[Path], folder: Positional[Path], /, licence: str = "u
     print(f"AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it")
 
 
+def import_(folder: Positional[Path], run: Positional[Path], /, corpus: Path) -> None:
+    """Make a GPT-2 checkpoint on disk a run at step 0, which launch/train.py goes on from (continued pre-training).
+
+    Args:
+        folder: the checkpoint as `transformers` saves it, with its vocabulary.
+        run: the run's folder to write.
+        corpus: the token corpus to train on; pieces that its vocabulary shares with the model's keep their rows.
+    """
+    from kogpt.import_run import import_run
+
+    import_run(folder, run, corpus)
+    print(f"go on with: deepspeed launch/train.py --corpus {corpus} --out {run}")
+
+
 def import_pt(
     folder: Positional[Path],
     corpus: Positional[Path],
@@ -171,6 +185,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "evaluate": evaluate,
     "export": export,
+    "import": import_,
     "inspect": inspect,
     "import-pt": import_pt,
     "export-windows": export_windows,

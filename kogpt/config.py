@@ -40,11 +40,12 @@ class ModelOptions:
     """The model's shape."""
 
     preset: Literal["tiny", "small", "medium", "large", "xl"] | None = None
-    """A shape by name: tiny (the default), or one of GPT-2's: small (124M), medium, large, xl."""
+    """A shape by name: tiny, or one of GPT-2's: small (124M), medium, large, xl. Without --preset and --depth it is
+    that of the checkpoint in --out, or tiny."""
     depth: int | None = None
     """A shape by its number of layers instead: 64 wide per layer (12 is small's shape)."""
-    max_seq_len: int = 256
-    """Context: the ids that a window predicts."""
+    max_seq_len: int | None = None
+    """Context: the ids that a window predicts; that of the checkpoint in --out, or 256."""
     dropout: float = 0.0
     """Dropout everywhere; 0.1 when a small corpus is read many times."""
 
@@ -144,7 +145,7 @@ def _model_problems(options: ModelOptions) -> list[str]:
         problems.append(f"--preset {options.preset} and --depth {options.depth} both name a shape; give one of them.")
     if options.depth is not None and options.depth < 1:
         problems.append(f"--depth is {options.depth}, give at least 1.")
-    if options.max_seq_len < 2:
+    if options.max_seq_len is not None and options.max_seq_len < 2:
         problems.append(f"--max-seq-len is {options.max_seq_len}, give at least 2.")
     if not 0 <= options.dropout < 1:
         problems.append(f"--dropout is {options.dropout}, give a share from 0 to below 1.")
@@ -181,12 +182,16 @@ def _run_problems(options: RunOptions) -> list[str]:
     return problems
 
 
-def model_config(options: ModelOptions, vocab_size: int) -> GPTConfig:
-    """The model for a vocabulary."""
-    shape = shape_of_depth(options.depth) if options.depth is not None else PRESETS[options.preset or "tiny"]
-    return GPTConfig(
-        vocab_size=vocab_size, max_seq_len=options.max_seq_len, dropout=options.dropout, bias=True, **shape
-    )
+def model_config(options: ModelOptions, vocab_size: int, begun: dict[str, Any] | None = None) -> GPTConfig:
+    """The model for a vocabulary; `begun` has the fields of the one to go on with, for what no flag names."""
+    shape = {"max_seq_len": 256, "bias": True, **PRESETS["tiny"], **(begun or {})}
+    if options.depth is not None:
+        shape |= shape_of_depth(options.depth)
+    elif options.preset is not None:
+        shape |= PRESETS[options.preset]
+    if options.max_seq_len is not None:
+        shape["max_seq_len"] = options.max_seq_len
+    return GPTConfig(**shape | {"vocab_size": vocab_size, "dropout": options.dropout})
 
 
 def length_in_steps(options: ScheduleOptions, *, tokens_per_step: int, windows: int, global_batch: int) -> int:

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from kogpt import distributed
-from kogpt.checkpoint import CONFIG, MODEL, OPTIMIZER, STATE, CheckpointReader, CheckpointWriter
+from kogpt.checkpoint import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE, CheckpointReader, CheckpointWriter
 from kogpt.deepspeed_config import EnginePlan
 from kogpt.distributed import Ranks, broadcast, broadcast_object, reduce_max
 from kogpt.errors import UserError
 from kogpt.flops import Memory, memory_per_rank
 from kogpt.model import GPT, GPTConfig, parameter_groups
-from kogpt.zero import MOMENTS, WholeState
+from kogpt.zero import WholeState
 
 _SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 

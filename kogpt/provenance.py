@@ -35,7 +35,7 @@ def about(
         "precision": plan.precision,
         "zero_stage": plan.stage,
         "parameters": parameter_count(GPTConfig(**identity["model"])),
-        "tokens_per_step": plan.global_batch * options.model.max_seq_len,
+        "tokens_per_step": plan.global_batch * identity["model"]["max_seq_len"],
         "corpus_folder": str(corpus.folder),
         "corpus_counts": corpus.manifest["counts"],
         **{key: identity[key] for key in ("corpus", "seed", "global_batch", "model")},

@@ -1,10 +1,13 @@
 """Where a run goes on. In: the run folder and what was asked for. Out: `Start`, the same on all ranks.
 
 What decides the numbers (model, corpus, seed, global batch) must be what the checkpoint was made with, or it is
-refused with both values named. What does not (ranks, ZeRO stage, precision, micro-batch, length) may change.
+refused with both values named; a shape that no flag names is the checkpoint's. What does not (ranks, ZeRO stage,
+precision, micro-batch, length) may change. An imported checkpoint (kogpt import) leaves the rest to the training.
 """
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,15 @@ def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks, s
     return Start(reader, broadcast_object(reader and reader.state))
 
 
+def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
+    """The model's fields in the checkpoint that would be gone on from; None at a fresh start."""
+    named = [] if resume in ("auto", "never") else [Path(resume)]
+    for folder in named or checkpoint.checkpoints(run):
+        with suppress(OSError, ValueError, KeyError):  # a broken one: `_look` tells
+            return json.loads((folder / checkpoint.CONFIG).read_bytes())["model"]
+    return None
+
+
 def _look(run: Path, resume: str, say: Callable[[str], None]) -> CheckpointReader | None:
     if resume not in ("auto", "never"):
         folder = Path(resume)
@@ -67,10 +79,12 @@ def _look(run: Path, resume: str, say: Callable[[str], None]) -> CheckpointReade
 def _compare(reader: CheckpointReader, identity: dict[str, Any]) -> None:
     differences = []
     for key, flag in FLAGS.items():
+        if key not in reader.config:
+            continue
         theirs, ours = reader.config[key], identity[key]
         if isinstance(ours, dict):
-            changed = [name for name in ours if ours[name] != theirs.get(name)]
-            differences += [f"{flag}: {name} is {ours[name]}, there {theirs.get(name)}" for name in changed]
+            changed = [name for name in theirs if ours.get(name) != theirs[name]]
+            differences += [f"{flag}: {name} is {ours.get(name)}, there {theirs[name]}" for name in changed]
         elif theirs != ours:
             differences.append(f"{flag} is {ours}, there {theirs}")
     if differences:

@@ -24,7 +24,7 @@ from kogpt.engine import TrainingEngine, can_compile, check_memory
 from kogpt.flops import flops_per_token, peak_flops
 from kogpt.metrics import agree, mfu, validate
 from kogpt.provenance import about, copy_tokenizer
-from kogpt.resume import Start, find_start
+from kogpt.resume import Start, begun_model, find_start
 from kogpt.schedule import learning_rate
 from kogpt.tracking import Tracker
 from kogpt.wandb_run import start as start_wandb
@@ -43,7 +43,8 @@ class Trainer:
     def __init__(self, options: TrainOptions, plan: EnginePlan, corpus: TokenCorpus, ranks: Ranks, stop: Stop) -> None:
         self.options, self.plan, self.corpus, self.ranks, self.stop = options, plan, corpus, ranks, stop
         self.run = options.out
-        self.config = model_config(options.model, corpus.vocab_size)
+        begun = broadcast_object(on_first(ranks, lambda: begun_model(self.run, options.run.resume)))
+        self.config = model_config(options.model, corpus.vocab_size, begun)
         share = Share(plan.micro_batch, plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         self.batches = TrainBatches(corpus, max_seq_len=self.config.max_seq_len, seed=options.run.seed, share=share)
         self.validation = EvalBatches(

@@ -21,7 +21,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from kogpt.checkpoint import MOMENTS
 
 
 class WholeState:

@@ -250,10 +250,9 @@ def test_reads_the_whole_of_kobest(run, codec, model):
         assert 0.0 < accuracy.accuracy < 1.0
 
 
+@pytest.mark.ecosystem
 def test_lm_eval_agrees(run, model, codec, tmp_path, monkeypatch):
     """EleutherAI's harness on the exported model, with a task file of ours: the same likelihoods and accuracy."""
-    for package in ("lm_eval", "accelerate", "datasets"):
-        pytest.importorskip(package, reason=f"no {package} here (pip install lm-eval accelerate)")
     import lm_eval
     from lm_eval.tasks import TaskManager
 

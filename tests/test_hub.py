@@ -18,15 +18,16 @@ from kogpt.sampling import Sampling
 from kogpt.tokenizer.analyzers import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.text import TextCodec
-from kogpt.tokenizer.wordpiece import train_tokenizer
+from kogpt.tokenizer.wordpiece import Tokenizer, train_tokenizer
 
 TEXTS = ["나는 학교에 갔다.\n친구가 왔다.", "어제는  비가 왔고 오늘은 맑다.", "학교에 친구가 있다."]
 
 
-def make_run(folder: Path, *, bias: bool = True) -> Path:
-    analyzer = load_analyzer("none")
-    documents = [(text, analyzer.analyze(text)) for text in TEXTS * 3]
-    tokenizer = train_tokenizer(documents, 300, spacing="original", analyzer=analyzer.identity)
+def make_run(folder: Path, *, bias: bool = True, tokenizer: Tokenizer | None = None) -> Path:
+    if tokenizer is None:
+        analyzer = load_analyzer("none")
+        documents = [(text, analyzer.analyze(text)) for text in TEXTS * 3]
+        tokenizer = train_tokenizer(documents, 300, spacing="original", analyzer=analyzer.identity)
     tokenizer.save(folder / "tokenizer")
     torch.manual_seed(0)
     shape = {
@@ -110,9 +111,11 @@ def test_needs_no_code_of_ours(exported):
     assert stop == sep
 
 
+@pytest.mark.ecosystem
 def test_another_engine_writes_the_same(run, exported, tmp_path):
     """CTranslate2, a C++ engine with no PyTorch in it."""
-    ctranslate2 = pytest.importorskip("ctranslate2", reason="no ctranslate2 here (pip install ctranslate2)")
+    import ctranslate2
+
     ctranslate2.converters.TransformersConverter(str(exported)).convert(str(tmp_path / "converted"))
     engine = ctranslate2.Generator(str(tmp_path / "converted"), device="cpu", intra_threads=1)
     loaded = load_for_inference(run)

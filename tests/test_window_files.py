@@ -86,12 +86,12 @@ def test_megatron_read_by_deepspeed(corpus, expected, tmp_path):
     assert dataset[0].dtype == np.int32
 
 
+@pytest.mark.ecosystem
 def test_megatron_read_by_megatron(corpus, expected, tmp_path):
-    indexed = pytest.importorskip(
-        "megatron.core.datasets.indexed_dataset", reason="needs megatron-core (DeepSpeed's reader is tested above)"
-    )
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
     export_windows(corpus.folder, tmp_path / "out", "megatron")
-    dataset = indexed.IndexedDataset(str(tmp_path / "out" / "windows"))
+    dataset = IndexedDataset(str(tmp_path / "out" / "windows"))
     check_megatron([dataset[k] for k in range(len(dataset))], dataset.document_indices, expected)
 
 
