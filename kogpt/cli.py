@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
@@ -90,6 +91,8 @@ def evaluate(
     limit: int | None = None,
     json_file: Path | None = None,
     device: str | None = None,
+    wandb: Literal["off", "auto", "online", "offline"] = "off",
+    wandb_project: str = "kogpt",
 ) -> None:
     """Bits per character of held-out text, and multiple-choice accuracy (KoBEST) with its standard error.
 
@@ -102,16 +105,20 @@ def evaluate(
         limit: take only the first N articles, and the first N items of each task.
         json_file: write the numbers to this file as well.
         device: cpu, cuda, cuda:1 ...; by default a GPU if there is one.
+        wandb: log the numbers to Weights & Biases, grouped with the training; auto is online when logged in.
+        wandb_project: W&B project.
     """
     from rich.console import Console
 
-    from kogpt.evaluate import evaluate_run, table
+    from kogpt.evaluate import evaluate_run, numbers, table
+    from kogpt.wandb_run import log_evaluation
 
     result = evaluate_run(run, corpus=corpus, texts=texts, choices=choices, shots=shots, limit=limit, device=device)
     Console().print(table(result))
     if json_file is not None:
         with atomic_write(json_file) as file:
             file.write(json.dumps(result, ensure_ascii=False, indent=1).encode() + b"\n")
+    log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
 def export(run: Positional[Path], folder: Positional[Path], /, licence: str = "unknown") -> None:

@@ -269,7 +269,7 @@ def evaluate_run(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     run = load_for_inference(Path(run_folder), device)
     codec = TextCodec(run.tokenizer_folder)
-    result: dict[str, Any] = {"run": str(run_folder), "step": run.info.get("step")}
+    result: dict[str, Any] = {"run": str(run.tokenizer_folder.parent), "step": run.info.get("step")}
     measured: dict[str, list[tuple[Any, int]]] = {}
     if corpus is not None:
         opened = TokenCorpus.open(corpus)
@@ -295,6 +295,17 @@ def evaluate_run(
             for count in shots
         }
     return result
+
+
+def numbers(result: dict[str, Any]) -> dict[str, float]:
+    """The result of `evaluate_run` as flat names, for W&B."""
+    flat = {
+        f"bits_per_char/{name}": scored["bits_per_char"] for name, scored in result.get("bits_per_char", {}).items()
+    }
+    for shots, tasks in result.get("multiple_choice", {}).items():
+        for task, scored in tasks.items():
+            flat |= {f"{task}/{shots}-shot/{key}": scored[key] for key in ("accuracy", "standard_error")}
+    return flat
 
 
 def table(result: dict[str, Any]) -> Table:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
+from kogpt.errors import UserError
 from kogpt.files import atomic_write
 
 INIT_SECONDS = 20
@@ -36,10 +37,44 @@ def logged_in() -> bool:
         return False
 
 
+def _decided(mode: Mode) -> Mode:
+    if mode == "auto":
+        return _AUTO.get(os.environ.get("WANDB_MODE", ""), "online" if logged_in() else "offline")
+    return mode
+
+
+def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict[str, float]) -> None:
+    """An evaluation as a W&B run of its own, in the group that bears the id of the training's (which may be going on).
+
+    Offline it lies in RUN/evaluations. `UserError` where W&B cannot be had: the numbers were asked for there.
+    """
+    mode = _decided(mode)
+    if mode == "off":
+        return
+    import wandb
+
+    folder = run / "evaluations"
+    folder.mkdir(exist_ok=True)
+    try:
+        with wandb.init(
+            project=project,
+            name=f"{run.name} at step {step}",
+            group=_id_of(run),
+            job_type="evaluation",
+            dir=folder,
+            mode="online" if mode == "online" else "offline",
+            config={"run": run.name, "step": step},
+            settings=wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True),
+        ) as handle:
+            handle.log(numbers)
+    except wandb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"W&B {mode} cannot take the evaluation ({reason}); say --wandb offline.") from None
+
+
 def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Callable[[str], None]) -> "WandbRun | None":
     """The W&B run of a run folder; None if it is off or cannot be had, with a line."""
-    if mode == "auto":
-        mode = _AUTO.get(os.environ.get("WANDB_MODE", ""), "online" if logged_in() else "offline")
+    mode = _decided(mode)
     if mode == "off":
         return None
     import wandb

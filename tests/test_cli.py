@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kogpt import wandb_run
 from kogpt.checkpoint import CONFIG, MODEL, CheckpointWriter
 from kogpt.corpus import CorpusWriter
 from kogpt.model import GPT, GPTConfig
@@ -78,6 +79,23 @@ def test_generate_takes_prompts_from_standard_input_and_files(run: Path, tmp_pat
     by_word = kogpt("generate", run, "나는", "오늘은", "--max-new-tokens", "3")
     assert by_word.stdout
     assert by_file.stdout == by_input.stdout == by_word.stdout
+
+
+def test_evaluate_writes_json_and_a_wandb_run_in_the_training_s_group(run: Path, corpus: Path, tmp_path: Path) -> None:
+    words = ["evaluate", run, "--corpus", corpus, "--json-file", tmp_path / "numbers.json", "--wandb", "offline"]
+    ended = kogpt(*words)
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads((tmp_path / "numbers.json").read_text())
+    expected = result["bits_per_char"][str(corpus)]["bits_per_char"]
+    assert f"{expected:.4f}" in ended.stdout
+    [record] = wandb_run.offline_records(run / "evaluations")
+    assert record["item"][f"bits_per_char/{corpus}"] == expected
+    [folder] = (run / "evaluations/wandb").glob("offline-run-*")
+    inspected = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    said = subprocess.run(inspected, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL).stdout
+    [started] = [line["run"] for line in map(json.loads, said.splitlines()) if line.get("type") == "run"]
+    assert started["run_group"] == (run / "wandb_id").read_text()
+    assert started["job_type"] == "evaluation"
 
 
 @pytest.mark.parametrize(
