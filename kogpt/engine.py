@@ -58,6 +58,9 @@ class TrainingEngine:
             fused=True,
         )
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.adam, config=plan.engine)
+        if ranks.world_size == 1 and plan.stage == 0:
+            # DeepSpeed would copy all gradients into one buffer and back, to sum them over one rank.
+            self.engine.enable_backward_allreduce = False
         self.whole = WholeState(self.engine, self.adam)
         distributed.set_timeouts()
 

@@ -1,0 +1,142 @@
+"""Real shapes on one GPU: tokens/s, MFU and peak memory of ours in each ZeRO stage, a plain loop, and transformers.
+
+    python bench/train.py gpu                                           # three shapes, each contestant compiled
+    python bench/train.py gpu --gpu.shapes small:1024 --gpu.ids 16384   # one shape, for a smaller GPU
+    python bench/train.py gpu --gpu.shapes tiny:64 --gpu.ids 256 --gpu.steps 1 --gpu.blocks 2    # also on a CPU
+
+Everything in bf16 (the plain loop and transformers by autocast) with a fused AdamW and torch's scaled dot product
+attention; that the flash kernel is the one in use is checked. Each contestant has a process of its own, so that its
+memory is its own; the plain loop runs first and once more at the end: how far its two numbers are apart is how far the
+rest may be trusted. A number is the median of `blocks` blocks of `steps` steps each, after a warm-up that compiles.
+MFU is by kogpt.flops, and unknown where the GPU is not in its table.
+
+"ours" is what the program does on one rank (stage 0 for ZeRO 0, 1 and 2); "ZeRO n, bare" is DeepSpeed's stage n on one
+rank without that change. The vocabulary is GPT-2's, rounded up to a multiple of 64, so that nobody loses by its size.
+"""
+
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import contestants
+import torch
+from contestants import Step, Task, make_corpus
+from rich.console import Console
+from rich.table import Table
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kogpt.distributed import Ranks
+from kogpt.flops import flops_per_token, parameter_count, peak_flops
+from kogpt.metrics import mfu
+
+VOCABULARY = 50304
+WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """Shapes and length of the measurement on a GPU."""
+
+    shapes: tuple[str, ...] = ("small:256", "small:1024", "medium:1024")
+    """PRESET:CONTEXT; small is 124M, medium 355M."""
+    ids: int = 32768
+    """Ids in a step, in one micro-batch."""
+    steps: int = 10
+    """Steps in a block."""
+    blocks: int = 5
+    """Blocks that are timed."""
+    eager: bool = False
+    """Without torch.compile."""
+
+
+def measure(options: Options, scratch: Path) -> dict[str, Any]:
+    """All shapes, one contestant after the other; what fails has its error in its row."""
+    corpus = make_corpus(scratch / "corpus", vocab=VOCABULARY, ids=2_000_000)
+    found = []
+    for shape in options.shapes:
+        preset, context = shape.split(":")
+        windows = options.ids // int(context)
+        task = Task(corpus, scratch, ("--preset", preset), context=int(context), windows=windows, micro=windows)
+        table = Table(shape, "tokens/s", "MFU", "peak GiB", title=f"{parameter_count(task.model) / 1e6:.0f}M")
+        for name in ("plain loop", "ours", *(f"ZeRO {n}, bare" for n in range(4)), "transformers", "plain loop, again"):
+            row = {"shape": shape, "contestant": name, **_in_a_process(task, name, options)}
+            table.add_row(name, *_cells(row))
+            found.append(row)
+        Console().print(table)
+    return {"rows": found}
+
+
+def _in_a_process(task: Task, name: str, options: Options) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_run, task, name, options).result()
+        except Exception as error:  # out of memory, a compiler that gives up: the others shall still run
+            return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if "error" in row:
+        return row["error"].splitlines()[0][:80], "", ""
+    share = "unknown" if row["mfu"] is None else f"{row['mfu']:.1%}"
+    return f"{row['tokens_per_s']:,.0f}", share, f"{row['peak_gib']:.1f}" if row["peak_gib"] else "-"
+
+
+def _run(task: Task, name: str, options: Options) -> dict[str, Any]:
+    """One contestant, in this process alone."""
+    ranks, stop = contestants.start()
+    cuda = ranks.device.type == "cuda"
+    step = _contestant(task, ranks, stop, name, compiled=not options.eager)
+    if cuda:
+        _demand_flash(task)
+    seconds = _time(step, ranks, options)
+    tokens_per_s = task.tokens * options.steps / statistics.median(seconds)
+    device = torch.cuda.get_device_name(ranks.device) if cuda else "cpu"
+    return {
+        "tokens_per_s": tokens_per_s,
+        "seconds": seconds,
+        "mfu": mfu(tokens_per_s, flops_per_token(task.model, task.context), peak_flops(device, "bf16"), 1),
+        "peak_gib": torch.cuda.max_memory_allocated(ranks.device) / 2**30 if cuda else None,
+        "device": device,
+    }
+
+
+def _contestant(task: Task, ranks: Ranks, stop: Any, name: str, compiled: bool) -> Step:
+    if name.startswith("plain loop"):
+        return contestants.plain(task, ranks, precision="bf16", compiled=compiled)
+    if name == "transformers":
+        return contestants.of_transformers(task, ranks, precision="bf16", compiled=compiled, fused=True)
+    ours = partial(contestants.ours, task, ranks, stop, precision="bf16", compiled=compiled)
+    return ours(stage=2) if name == "ours" else ours(stage=int(name[5]), bare=True)
+
+
+def _time(step: Step, ranks: Ranks, options: Options) -> list[float]:
+    """Seconds of each block, by the clock."""
+    for _ in range(WARM_UP):
+        step()
+    seconds = []
+    for _ in range(options.blocks):
+        _wait(ranks)
+        started = time.perf_counter()
+        for _ in range(options.steps):
+            step()
+        _wait(ranks)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _wait(ranks: Ranks) -> None:
+    if ranks.device.type == "cuda":
+        torch.cuda.synchronize(ranks.device)
+
+
+def _demand_flash(task: Task) -> None:
+    """Raises where torch has no flash kernel for this shape on this GPU."""
+    heads = (1, task.model.n_head, task.context, task.model.n_embd // task.model.n_head)
+    query = torch.zeros(heads, device="cuda", dtype=torch.bfloat16)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        torch.nn.functional.scaled_dot_product_attention(query, query, query, is_causal=True)
