@@ -3,13 +3,12 @@
 import json
 import math
 import re
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from trainings import GLOBAL_BATCH, Plan, deepspeed_file, flags, losses, make_corpus, records, together
+from trainings import GLOBAL_BATCH, Plan, copy_as_of, deepspeed_file, flags, losses, make_corpus, records, together
 
 from kogpt import checkpoint
 from kogpt.corpus import TokenCorpus
@@ -86,14 +85,6 @@ def test_golden_losses(reference: list[float]) -> None:
     assert reference[::7] == pytest.approx(golden, abs=2e-4)
 
 
-def _copy_as_of(run: Path, step: int, target: Path) -> Path:
-    """The run as a kill -9 at some step after `step` left it."""
-    shutil.copytree(run, target, ignore=shutil.ignore_patterns("step-*", "best", "latest"))
-    folder = checkpoint.step_folder(run, step)
-    shutil.copytree(folder, target / "checkpoints" / folder.name)
-    return target
-
-
 def test_resume_is_exact_on_as_many_ranks_and_close_on_others(corpus: Path, tmp_path: Path) -> None:
     """The weights, Adam's moments and step, dropout, order and schedule go on as if nothing had been."""
     kinds = [*((stage, "fp32") for stage in STAGES), (2, "bf16"), (3, "bf16")]
@@ -103,7 +94,7 @@ def test_resume_is_exact_on_as_many_ranks_and_close_on_others(corpus: Path, tmp_
     dry = tmp_path / "dry"
     assert together(2, [*plans, Plan(_arguments(corpus, dry, 2, "fp32", 12, *every))], tmp_path / "a") == [0] * 7
 
-    again = {kind: _copy_as_of(run, 6, tmp_path / f"again-{run.name}") for kind, run in wet.items()}
+    again = {kind: copy_as_of(run, 6, tmp_path / f"again-{run.name}") for kind, run in wet.items()}
     plans = [Plan(_arguments(corpus, run, *kind, 12, *every, "--dropout", "0.1")) for kind, run in again.items()]
     assert together(2, plans, tmp_path / "b") == [0] * 6
     for kind in kinds:
@@ -112,11 +103,47 @@ def test_resume_is_exact_on_as_many_ranks_and_close_on_others(corpus: Path, tmp_
         last = [checkpoint.step_folder(run, 12) / checkpoint.MODEL for run in (wet[kind], again[kind])]
         assert sha256_of(last[0]) == sha256_of(last[1])
 
-    alone = {stage: _copy_as_of(dry, 6, tmp_path / f"alone-{stage}") for stage in STAGES}
+    alone = {stage: copy_as_of(dry, 6, tmp_path / f"alone-{stage}") for stage in STAGES}
     plans = [Plan(_arguments(corpus, run, stage, "fp32", 12, *every)) for stage, run in alone.items()]
     assert together(1, plans, tmp_path / "c") == [0] * 4
     for stage, run in alone.items():
         assert losses(run) == pytest.approx(losses(dry), abs=1e-5), f"2 ranks, stage 2 -> 1 rank, stage {stage}"
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(2, 4, marks=pytest.mark.crash)])
+def test_resume_on_more_ranks(before: int, after: int, corpus: Path, tmp_path: Path) -> None:
+    """Every stage: the windows of each step are the same, the losses to rounding."""
+    every = ("--save-every", "6", "--eval-every", "100")
+
+    def train(world: int, prefix: str) -> dict[int, Path]:
+        runs = {stage: tmp_path / f"{prefix}-{stage}" for stage in STAGES}
+        seen = {stage: tmp_path / f"windows-{prefix}-{stage}" for stage in STAGES}
+        for folder in seen.values():
+            folder.mkdir()
+        plans = [
+            Plan(_arguments(corpus, run, stage, "fp32", 12, *every), {"note_windows": str(seen[stage])})
+            for stage, run in runs.items()
+        ]
+        assert together(world, plans, tmp_path / prefix) == [0] * len(STAGES)
+        return runs
+
+    whole = train(before, "whole")
+    for stage in STAGES:
+        copy_as_of(whole[stage], 6, tmp_path / f"more-{stage}")
+    more = train(after, "more")
+    for stage in STAGES:
+        assert losses(more[stage]) == pytest.approx(losses(whole[stage]), abs=1e-5), f"stage {stage}"
+        for step in range(7, 13):
+            order = [_windows(tmp_path / f"windows-{prefix}-{stage}", step) for prefix in ("whole", "more")]
+            assert len(order[0]) == GLOBAL_BATCH
+            assert order[0] == order[1], f"stage {stage}, step {step}"
+
+
+def _windows(folder: Path, step: int) -> list[bytes]:
+    """The windows of a step, all ranks together, without their order in the batch, which changes nothing."""
+    found = b"".join(path.read_bytes() for path in folder.glob(f"step-{step}-rank-*"))
+    size = 32 * 8  # ids of int64
+    return sorted(found[start : start + size] for start in range(0, len(found), size))
 
 
 def test_what_breaks_inside_a_rank(corpus: Path, tmp_path: Path) -> None:

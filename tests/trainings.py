@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -163,6 +164,16 @@ def flags(corpus: Path, out: Path, config: Path, steps: int, *more: str) -> list
     return [*SHAPE, *required, "--wandb", "off", *more]
 
 
+def copy_as_of(run: Path, step: int, target: Path) -> Path:
+    """The run as a kill -9 at some step after `step` left it."""
+    from kogpt import checkpoint
+
+    shutil.copytree(run, target, ignore=shutil.ignore_patterns("step-*", "best", "latest"))
+    folder = checkpoint.step_folder(run, step)
+    shutil.copytree(folder, target / "checkpoints" / folder.name)
+    return target
+
+
 @contextmanager
 def launch(arguments: list[str], log: Path, *, world: int = 2, command: bool = True):
     """launch/train.py under the `deepspeed` command (one process to wait for), or as bare ranks (`world` of them)."""
@@ -201,7 +212,10 @@ def together(world: int, plans: list[Plan], scratch: Path, seconds: float = 200)
 
 
 def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
-    """Break something inside this rank: the weights, the disk, a signal at a bad moment, death at a worse one."""
+    """Break something inside this rank: the weights, the disk, a signal at a bad moment, death at a worse one.
+
+    Or look on: `note_windows` names a folder for the ids of each step.
+    """
     import torch
 
     from kogpt import checkpoint, engine
@@ -212,6 +226,10 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
     def loss(self: Any, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         value = whole_loss(self, ids, targets)
         if torch.is_grad_enabled():
+            if "note_windows" in orders:
+                path = Path(orders["note_windows"]) / f"step-{trainer.step + 1}-rank-{trainer.ranks.rank}"
+                with open(path, "ab") as file:
+                    file.writelines(row.numpy().tobytes() for row in ids)
             return value * float("nan") if mine and trainer.step + 1 in orders.get("nan", []) else value
         if mine and orders.get("signal_in_evaluation"):
             os.kill(os.getpid(), orders["signal_in_evaluation"])
@@ -248,6 +266,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
 def _main() -> None:
     sys.path[:0] = [str(PROJECT), str(PROJECT / "launch")]
     import train
+    from deepspeed.accelerator import get_accelerator
 
     from kogpt import deepspeed_config, distributed, engine
     from kogpt.corpus import TokenCorpus
@@ -261,9 +280,15 @@ def _main() -> None:
     for plan in plans:
         engine.TrainingEngine.loss, engine.TrainingEngine.save = whole  # type: ignore[method-assign]
         options = train.parse(plan["arguments"])
-        path = options.run.deepspeed_config
+        path, old_gpu = options.run.deepspeed_config, plan["sabotage"].get("old_gpu", False)
+        if old_gpu:  # torch's CPU kernels compute in fp16; only DeepSpeed does not offer it there
+            get_accelerator().is_fp16_supported = lambda: True
         fitted = deepspeed_config.plan(
-            path, deepspeed_config.read(path), world_size=ranks.world_size, device="cpu", has_bf16=True
+            path,
+            deepspeed_config.read(path),
+            world_size=ranks.world_size,
+            device="cuda" if old_gpu else "cpu",
+            has_bf16=not old_gpu,
         )
         try:
             trainer = Trainer(options, fitted, TokenCorpus.open(options.corpus), ranks, distributed.Stop())
