@@ -115,7 +115,7 @@ def ours(
 
     def step() -> None:
         record, _ = trainer.train_step()
-        trainer.log(record, [])
+        trainer.log(record)
 
     return step
 

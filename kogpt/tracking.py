@@ -29,6 +29,7 @@ from kogpt.wandb_run import WandbRun
 RUN_JSON_SECONDS = 10.0
 CURVES_SECONDS = 60.0
 PLAIN_LINE_SECONDS = 15.0
+LAST = "last_checkpoint"
 
 
 class MetricsFile:
@@ -225,22 +226,21 @@ class Tracker:
         self.metrics.append(record)
         self.progress.show(record)
         last = {key: record[key] for key in ("step", "loss", "lr", "epoch", "tokens", "tokens_per_s", "skipped_steps")}
+        last["mfu"] = "unknown" if record["mfu"] is None else record["mfu"]
         self._write_state(now=False, **last, eta_seconds=self.progress.seconds_left, next_evaluation=next_evaluation)
         if self.wandb is not None:
             self.wandb.log(record)
 
-    def evaluated(self, record: dict[str, Any], continued: list[tuple[str, str]]) -> None:
-        """A step with an evaluation is logged: show it, and put the continued prompts into a table."""
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """A step with an evaluation is logged: show it, and how the prompts went on."""
         keys = ("step", "val_loss", "val_bits_per_char")
         if record["val_loss"] is not None:
             self.progress.say(
                 f"step {record['step']}: validation loss {record['val_loss']:.4f}, "
                 f"{record['val_bits_per_char']:.4f} bits per character"
             )
-        for prompt, continuation in continued:
+        for prompt, continuation in record.get("continuations", []):
             self.progress.say(f"    {prompt}|{continuation}".replace("\n", "\\n"))
-        if self.wandb is not None and continued:
-            self.wandb.table(record["step"], continued)
         self._write_state(now=True, last_evaluation={key: record[key] for key in keys})
         self._draw(now=False)
 
@@ -258,7 +258,7 @@ class Tracker:
             if best:
                 point(folder, "best")
             retain(self.run, keep)
-        self._write_state(now=True, last_checkpoint=str(folder))
+        self._write_state(now=True, **{LAST: str(folder)})
         self._draw(now=False)
 
     def finish(self, state: str) -> None:
@@ -267,10 +267,9 @@ class Tracker:
         self._write_state(now=True, state=state, eta_seconds=None)
         self._draw(now=True)
         if self.wandb is not None:
-            fields = ("step", "loss", "tokens", "tokens_per_s", "skipped_steps", "last_evaluation", "last_checkpoint")
-            last = self.file.content.get("last_checkpoint")
-            if self.artifact and state == "finished" and last:
-                self.wandb.artifact(Path(last))
+            fields = ("step", "loss", "tokens", "tokens_per_s", "mfu", "skipped_steps", "last_evaluation", LAST)
+            if self.artifact and state == "finished" and LAST in self.file.content:
+                self.wandb.artifact(Path(self.file.content[LAST]))
             self.wandb.finish(state, {key: self.file.content[key] for key in fields if key in self.file.content})
 
     def _write_state(self, *, now: bool, **changes: Any) -> None:

@@ -102,10 +102,9 @@ class Trainer:
         while self.step < self.steps:
             record, code = self.train_step()
             last = self.step == self.steps
-            continued: list[tuple[str, str]] = []
             if not code and (last or self.step % run.eval_every == 0 or self.step % run.save_every == 0):
-                code, continued = self._evaluate(record)
-            self.log(record, continued)
+                code = self._evaluate(record)
+            self.log(record)
             if code or last or self.step % run.save_every == 0:
                 self._save(record)
             if code:
@@ -172,28 +171,27 @@ class Trainer:
                 f'"optimizer.params.lr" than {self.plan.adam["lr"]} in {self.plan.path.name}.'
             )
 
-    def _evaluate(self, record: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]:
-        """Validation numbers into the record; the exit status if cut short, and the continued prompts."""
-        continued: list[tuple[str, str]] = []
+    def _evaluate(self, record: dict[str, Any]) -> int:
+        """Validation numbers and the continued prompts into the record; the exit status if cut short."""
         with self.engine.evaluating():
             if self.validation.rounds:
                 result = validate(self.engine.loss, self.validation, self.validation.chars, self.ranks, self.stop)
                 if isinstance(result, int):
-                    return result, []
+                    return result
                 record |= {"val_loss": result.loss, "val_bits_per_char": result.bits_per_char}
             if self.prompts:
                 texts = prompts.continue_prompts(self.engine.module, self.run / "tokenizer", self.prompts)
-                continued = list(zip(self.options.run.prompts, texts, strict=True))
-        return 0, continued
+                record["continuations"] = list(zip(self.options.run.prompts, texts, strict=True))
+        return 0
 
-    def log(self, record: dict[str, Any], continued: list[tuple[str, str]]) -> None:
+    def log(self, record: dict[str, Any]) -> None:
         """Hand a step on to where numbers go."""
         if self.tracker is None:
             return
         every = self.options.run.eval_every
         self.tracker.log(record, next_evaluation=min(self.steps, (self.step // every + 1) * every))
-        if record["val_loss"] is not None or continued:
-            self.tracker.evaluated(record, continued)
+        if record["val_loss"] is not None or "continuations" in record:
+            self.tracker.evaluated(record)
 
     def _save(self, record: dict[str, Any]) -> None:
         """A checkpoint of this step; without disk space the training goes on, loudly."""

@@ -165,9 +165,9 @@ def _id_of(run: Path) -> str:
     return path.read_text().strip()
 
 
-def offline_records(run: Path) -> list[dict[str, Any]]:
-    """The history that the offline files of a run folder hold, all starts together; values parsed from JSON."""
-    history: list[dict[str, Any]] = []
+def offline_records(run: Path, kind: str = "history") -> list[dict[str, Any]]:
+    """The records of a kind that the offline files of a run folder hold, all starts together, parsed from JSON."""
+    found: list[dict[str, Any]] = []
     for folder in sorted((run / "wandb").glob("offline-run-*")):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
@@ -176,9 +176,9 @@ def offline_records(run: Path) -> list[dict[str, Any]]:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if record.get("type") == "history":
-                history.append(record["history"])
-    return history
+            if record.get("type") == kind:
+                found.append(record[kind])
+    return found
 
 
 def last_step_offline(run: Path) -> int:
@@ -199,19 +199,16 @@ class WandbRun:
             self.log(record)
 
     def log(self, record: dict[str, Any]) -> None:
-        """A step, unless W&B has it already."""
-        if record["step"] > self.seen:
-            numbers = {key: value for key, value in record.items() if value is not None}
-            self._try(lambda: self.handle.log(numbers, step=record["step"]))
-
-    def table(self, step: int, continuations: list[tuple[str, str]]) -> None:
-        """The continued prompts of an evaluation, beside the step's numbers."""
+        """A step, the continued prompts of its evaluation as a table, unless W&B has it already."""
         import wandb
 
-        if step > self.seen:
-            rows = [[step, *pair] for pair in continuations]
-            table = wandb.Table(columns=["step", "prompt", "continuation"], data=rows)
-            self._try(lambda: self.handle.log({"continuations": table}, step=step))
+        if record["step"] <= self.seen:
+            return
+        values = {key: value for key, value in record.items() if value is not None}
+        if "continuations" in values:
+            rows = [[record["step"], *pair] for pair in values["continuations"]]
+            values["continuations"] = wandb.Table(columns=["step", "prompt", "continuation"], data=rows)
+        self._try(lambda: self.handle.log(values, step=record["step"]))
 
     def artifact(self, folder: Path) -> None:
         """Upload a checkpoint (offline: keep it for `wandb sync`)."""

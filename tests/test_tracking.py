@@ -85,12 +85,13 @@ def test_tracker_says_where_the_run_stands(tmp_path: Path, capfd: pytest.Capture
     source = tmp_path / "metrics.jsonl"
     tracker = Tracker(tmp_path, step=0, steps=4, about={"seed": 1}, wandb=None, source=source, artifact=False)
     tracker.log(_record(1), next_evaluation=2)
-    record = _record(2, val_loss=1.5, val_bits_per_char=2.25)
+    continued = [("대한민국은 ", "민주\n공화국이다")]
+    record = _record(2, val_loss=1.5, val_bits_per_char=2.25, continuations=continued)
     tracker.log(record, next_evaluation=4)
-    tracker.evaluated(record, [("대한민국은 ", "민주\n공화국이다")])
+    tracker.evaluated(record)
     state = json.loads((tmp_path / "run.json").read_text())
     assert (state["state"], state["step"], state["steps"], state["next_evaluation"]) == ("running", 2, 4, 4)
-    assert state["tokens"] == 20
+    assert (state["tokens"], state["mfu"]) == (20, "unknown")
     assert state["eta_seconds"] > 0
     assert state["last_evaluation"] == {"step": 2, "val_loss": 1.5, "val_bits_per_char": 2.25}
     tracker.finish("stopped")

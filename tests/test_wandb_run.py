@@ -21,22 +21,24 @@ def test_a_resumed_run_fills_the_gap_and_doubles_nothing(tmp_path: Path) -> None
     said: list[str] = []
     first = wandb_run.start(tmp_path, "offline", "kogpt-test", {"seed": 1}, said.append)
     assert first is not None
-    for record in _records(1, 2, 3):
+    for record in _records(1, 2):
         first.log(record)
-    first.table(3, [("대한민국은 ", "민주공화국이다")])
+    first.log({**_records(3)[0], "continuations": [("대한민국은 ", "민주공화국이다")]})
     first.finish("stopped", {"loss": 1 / 3})
     assert wandb_run.last_step_offline(tmp_path) == 3
     assert any("wandb sync" in line for line in said)
-    # metrics.jsonl goes to 5: steps 4 and 5 never reached W&B; the run then goes on with 6.
+    # metrics.jsonl goes to 5: steps 4 and 5, with its table, never reached W&B; the run then goes on with 6.
     second = wandb_run.start(tmp_path, "offline", "kogpt-test", {"seed": 1}, said.append)
     assert second is not None
     assert second.handle.id == first.handle.id
-    second.catch_up(_records(1, 2, 3, 4, 5))
+    fifth = {**_records(5)[0], "continuations": [["모든 국민은 ", "법 앞에"]]}
+    second.catch_up([*_records(1, 2, 3, 4), fifth])
     second.log(_records(6)[0])
     second.finish("finished", {})
     assert _history(tmp_path) == [(step, pytest.approx(1 / step)) for step in range(1, 7)]
-    [table] = (tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json")
-    assert json.loads(table.read_text())["data"] == [[3, "대한민국은 ", "민주공화국이다"]]
+    tables = (tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json")
+    rows = sorted(row for table in tables for row in json.loads(table.read_text())["data"])
+    assert rows == [[3, "대한민국은 ", "민주공화국이다"], [5, "모든 국민은 ", "법 앞에"]]
 
 
 def test_off_starts_nothing(tmp_path: Path) -> None:

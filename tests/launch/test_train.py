@@ -1,12 +1,15 @@
 """launch/train.py as a user starts it: under the `deepspeed` command, killed, told to stop, and given nonsense."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,6 +29,7 @@ from trainings import (
 )
 
 from kogpt import checkpoint
+from kogpt.corpus import TokenCorpus
 from kogpt.deepspeed_config import plan, read
 from kogpt.wandb_run import last_step_offline, offline_records
 
@@ -56,11 +60,22 @@ def records_so_far(run: Path) -> list[bytes]:
     return path.read_bytes().splitlines() if path.exists() else []
 
 
-def test_killed_it_goes_on_bit_for_bit_and_w_and_b_has_every_step_once(corpus: Path, tmp_path: Path) -> None:
+QUANTITIES = {
+    *("loss", "lr", "grad_norm", "loss_scale", "skipped_steps", "epoch", "tokens", "tokens_per_s", "chars_per_s"),
+    *("step", "step_s", "data_wait", "memory_gib_rank0", "memory_gib_rank1"),
+}
+"""Of each step in W&B; MFU only where the GPU's peak is known."""
+
+
+def test_killed_it_goes_on_bit_for_bit_and_w_and_b_has_every_step_once(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))  # where an offline artifact waits for `wandb sync`
     config = deepspeed_file(tmp_path / "ds.json", 2)
     every = ["--save-every", "25", "--eval-every", "1000"]
     run = tmp_path / "killed"
-    arguments = [*flags(corpus, run, config, STEPS, *every), "--wandb", "offline"]
+    watched = ["--wandb", "offline", "--wandb-artifact", "--prompts", "대한민국은", "모든 국민은"]
+    arguments = [*flags(corpus, run, config, STEPS, *every), *watched]
     with launch(arguments, tmp_path / "log") as job:
         _wait_for_step(run, 30, job)
         job.kill()
@@ -80,7 +95,35 @@ def test_killed_it_goes_on_bit_for_bit_and_w_and_b_has_every_step_once(corpus: P
     logged = {entry["step"]["num"]: entry["item"]["loss"] for entry in history}
     assert [logged[step] for step in sorted(logged)] == losses(run)
     assert len({entry["item"]["lr"] for entry in history}) > STEPS / 2
+    _check_what_w_and_b_has(run, corpus, history)
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _check_what_w_and_b_has(run: Path, corpus: Path, history: list[dict[str, Any]]) -> None:
+    """All quantities at each step, those of evaluations at each checkpoint, the origin of the run and its end."""
+    items = {entry["step"]["num"]: entry["item"] for entry in history}
+    assert all(items[step].keys() >= QUANTITIES for step in items)
+    evaluated = {step for step in items if {"val_loss", "val_bits_per_char"} <= items[step].keys()}
+    assert evaluated == {25, 50, 75, STEPS}
+
+    tables = (run / "wandb").glob("offline-run-*/files/media/table/*.json")
+    rows = {tuple(row[:2]) for table in tables for row in json.loads(table.read_text())["data"]}
+    assert rows == {(step, prompt) for step in evaluated for prompt in ("대한민국은", "모든 국민은")}
+
+    config = offline_records(run, "run")[-1]["config"]["update"]
+    assert config["corpus"] == TokenCorpus.open(corpus).fingerprint
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", config["git_commit"])
+    assert (config["options"]["schedule"]["steps"], config["zero_stage"], config["world_size"]) == (STEPS, 2, 2)
+
+    summary: dict[str, Any] = {}
+    for record in offline_records(run, "summary"):
+        summary |= record["update"]
+    assert (summary["state"], summary["step"], summary["mfu"]) == ("finished", STEPS, "unknown")
+    assert summary["last_evaluation"]["val_bits_per_char"] == items[STEPS]["val_bits_per_char"]
+
+    [artifact] = [a for a in offline_records(run, "artifact") if a["type"] == "model"]
+    files = {entry["path"] for entry in artifact["manifest"]["contents"]}
+    assert {checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.CONFIG, checkpoint.MANIFEST} <= files
 
 
 def _terminate_rank(job: Job) -> None:
