@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from kogpt import bits
 from kogpt.checkpoint import load_for_inference
 from kogpt.corpus import TokenCorpus
 from kogpt.errors import UserError
@@ -114,7 +115,7 @@ def bits_per_char(
         raise UserError("there is no text to evaluate on; give a corpus with a val split or a folder of texts.")
     nats = np.bincount(owners, sequence_nats(model, rows), minlength=number)
     total = float(nats.sum())
-    return BitsPerChar(total / math.log(2) / chars, total / targets, number, chars, targets, nats.tolist())
+    return BitsPerChar(bits.per_char(total, chars), total / targets, number, chars, targets, nats.tolist())
 
 
 def corpus_articles(corpus: TokenCorpus, split: str = "val") -> list[tuple[np.ndarray, int]]:

@@ -6,7 +6,6 @@ does not depend on the tokenizer. MFU is the model's FLOPs (kogpt.flops) over th
 peak is unknown.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from kogpt import bits
 from kogpt.distributed import Ranks, Stop, reduce_sum
 
 SIGINT_CODE, SIGTERM_CODE = 130, 143
@@ -45,11 +45,6 @@ def memory_gib(device: torch.device) -> float:
     return psutil.Process().memory_info().rss / 2**30
 
 
-def bits_per_char(nats: float, chars: int) -> float:
-    """Total surprise of a text in nats -> bits for each of its characters."""
-    return nats / math.log(2) / chars
-
-
 @dataclass(frozen=True)
 class Validation:
     """Mean loss in nats per id, and bits per character of the original text."""
@@ -76,7 +71,7 @@ def validate(
         if code := agree(ranks, stop, 0.0).stop_code:
             return code
     total, count = reduce_sum(ranks, nats, targets)
-    return Validation(total / count, bits_per_char(total, chars))
+    return Validation(total / count, bits.per_char(total, chars))
 
 
 def mfu(tokens_per_s: float, flops_per_token: int, peak_per_gpu: float | None, gpus: int) -> float | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kogpt.distributed import Ranks, Stop
-from kogpt.metrics import agree, bits_per_char, mfu, validate
+from kogpt.metrics import agree, mfu, validate
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
@@ -16,10 +16,6 @@ class _Wish(Stop):
 
     def __init__(self, code: int) -> None:
         self.code = code
-
-
-def test_bits_per_char() -> None:
-    assert bits_per_char(math.log(2) * 30, 10) == pytest.approx(3.0)
 
 
 def test_mfu_is_unknown_rather_than_guessed() -> None:
