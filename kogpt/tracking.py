@@ -117,12 +117,21 @@ class Progress:
 
     def show(self, record: dict[str, Any]) -> None:
         """Advance by the step of `record`."""
-        shown = {"loss": f"{record['loss']:.4f}", "lr": f"{record['lr']:.2e}"}
-        shown["tok/s"] = f"{record['tokens_per_s']:,.0f}"
-        if record["mfu"] is not None:
-            shown["mfu"] = f"{record['mfu']:.1%}"
+        shown = {
+            "loss": f"{record['loss']:.4f}",
+            "lr": f"{record['lr']:.2e}",
+            "norm": f"{record['grad_norm']:.2f}",
+            "tok/s": f"{record['tokens_per_s']:,.0f}",
+            "char/s": f"{record['chars_per_s']:,.0f}",
+            "mfu": "unknown" if record["mfu"] is None else f"{record['mfu']:.1%}",
+            "wait": f"{record['data_wait']:.1%}",
+            "GiB": f"{max(value for key, value in record.items() if key.startswith('memory_gib_rank')):.1f}",
+            "epoch": f"{record['epoch']:.2f}",
+        }
         if record["skipped_steps"]:
             shown["skipped"] = str(record["skipped_steps"])
+        if record["loss_scale"] != 1.0:
+            shown["scale"] = f"{record['loss_scale']:.0f}"
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(record["step"] - self.bar.n)
         if not self._terminal and time.monotonic() - self._printed > PLAIN_LINE_SECONDS:

@@ -21,7 +21,7 @@ from kogpt.corpus import TokenCorpus
 from kogpt.deepspeed_config import EnginePlan
 from kogpt.distributed import Ranks, Stop, broadcast_object, on_first
 from kogpt.engine import TrainingEngine, can_compile, check_memory
-from kogpt.flops import flops_per_token, peak_flops
+from kogpt.flops import flops_per_token, parameter_count, peak_flops
 from kogpt.metrics import agree, mfu, validate
 from kogpt.provenance import about, copy_tokenizer
 from kogpt.resume import Start, begun_model, find_start
@@ -88,6 +88,7 @@ class Trainer:
         if self.step >= self.steps:
             self._say(f"{self.run} is finished: {self.step} of {self.steps} steps; raise --steps to go on.")
             return False
+        self._say(self._outlook())
         on_first(self.ranks, lambda: copy_tokenizer(self.corpus.tokenizer_folder, self.run))
         self.prompts = self._encode_prompts()
         self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.reader)
@@ -96,6 +97,15 @@ class Trainer:
         self._compile()
         self._start_tracking(start)
         return True
+
+    def _outlook(self) -> str:
+        """What is about to be trained, and what it will need."""
+        parts = [f"{name} {size / 2**30:.2f}" for name, size in asdict(self.memory).items()]
+        return (
+            f"{parameter_count(self.config) / 1e6:.1f}M parameters, {self.steps:,} steps of "
+            f"{self.tokens_per_step:,} tokens; each rank needs about {self.memory.total / 2**30:.2f} GiB: "
+            + ", ".join(parts)
+        )
 
     def _loop(self) -> int:
         run = self.options.run

@@ -13,6 +13,7 @@ from kogpt.tracking import MetricsFile, RunFile, Tracker, draw_curves, finite, r
 
 def _record(step: int, **more: Any) -> dict[str, Any]:
     numbers = {"loss": 5.0 / step, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_s": 10.0, "mfu": None}
+    numbers |= {"chars_per_s": 20.0, "data_wait": 0.01, "loss_scale": 1.0, "memory_gib_rank0": 0.5}
     counts = {"step": step, "skipped_steps": 0, "epoch": 0.1, "tokens": 10 * step}
     return {**numbers, **counts, "val_loss": None, "val_bits_per_char": None, **more}
 
@@ -97,6 +98,7 @@ def test_tracker_says_where_the_run_stands(tmp_path: Path, capfd: pytest.Capture
     tracker.finish("stopped")
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "stopped"
     said = capfd.readouterr().err
+    assert "loss=2.5000, lr=1.00e-03, norm=1.00, tok/s=10, char/s=20, mfu=unknown, wait=1.0%, GiB=0.5" in said
     assert "2.2500 bits per character" in said
     assert "대한민국은 |민주\\n공화국이다" in said
     assert (tmp_path / "curves.png").exists()

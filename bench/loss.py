@@ -1,0 +1,98 @@
+"""The loss in chunks against the loss over all logits at once: time and memory of the head, forward and backward.
+
+    python bench/loss.py [--rows 4096] [--width 256] [--vocab 20000] [--json FILE]
+
+Each case runs in a process of its own, on one thread: CPU seconds (median of `repeats`, after one warm-up that also
+compiles) and the peak of resident memory above what was there before, in steps after the warm-up.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from kogpt.model import chunked_cross_entropy
+
+
+@dataclass(frozen=True)
+class Options:
+    """The head's shape."""
+
+    rows: int = 4096
+    """Positions whose next id is predicted: micro-batch times context."""
+    width: int = 256
+    """Width of the model."""
+    vocab: int = 20000
+    """Pieces."""
+    repeats: int = 3
+    """Measured passes."""
+    json: Path | None = None
+    """Also write the numbers to this file."""
+
+
+def main(options: Options) -> None:
+    """All eight cases."""
+    table = Table("precision", "mode", "loss", "CPU seconds", "peak memory added, MB")
+    found = []
+    for precision, compiled, chunked in product(("fp32", "bf16"), (False, True), (True, False)):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            seconds, megabytes = pool.submit(measure, options, precision, compiled, chunked).result()
+        mode, loss = "compiled" if compiled else "eager", "chunked" if chunked else "whole"
+        table.add_row(precision, mode, loss, f"{seconds:.2f}", f"{megabytes:,.0f}")
+        found.append({"precision": precision, "mode": mode, "loss": loss, "cpu_s": seconds, "added_mb": megabytes})
+    Console().print(table)
+    if options.json is not None:
+        settings = json.loads(json.dumps(asdict(options), default=str))
+        options.json.write_text(json.dumps({"settings": settings, "cases": found}, indent=1) + "\n")
+
+
+def measure(options: Options, precision: str, compiled: bool, chunked: bool) -> tuple[float, float]:
+    """CPU seconds and megabytes of one case, in this process alone."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    hidden = torch.randn(options.rows, options.width, dtype=dtype, requires_grad=True)
+    weight = (torch.randn(options.vocab, options.width) * 0.02).to(dtype).requires_grad_()
+    targets = torch.randint(options.vocab, (options.rows,))
+    call: Callable[..., Tensor] = chunked_cross_entropy if chunked else _whole
+    if compiled:
+        call = torch.compile(call)
+
+    def step() -> None:
+        call(hidden, weight, targets).backward()
+        hidden.grad = weight.grad = None
+
+    step()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _status("VmRSS")
+    seconds = []
+    for _ in range(options.repeats):
+        started = time.process_time()
+        step()
+        seconds.append(time.process_time() - started)
+    return statistics.median(seconds), (_status("VmHWM") - before) / 1e3
+
+
+def _whole(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy((hidden @ weight.T).float(), targets)
+
+
+def _status(key: str) -> int:
+    """Kilobytes, from the kernel's account of this process."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)]
+    return int(line.split()[1])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
