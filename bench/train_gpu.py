@@ -5,20 +5,19 @@
     python bench/train.py gpu --gpu.shapes tiny:64 --gpu.ids 256 --gpu.steps 1 --gpu.blocks 2    # also on a CPU
 
 Everything in bf16 (the plain loop and transformers by autocast) with a fused AdamW and torch's scaled dot product
-attention; that the flash kernel is the one in use is checked. Each contestant has a process of its own, so that its
+attention; that its flash kernel takes these shapes is checked. Each contestant has a process of its own, so that its
 memory is its own; the plain loop runs first and once more at the end: how far its two numbers are apart is how far the
 rest may be trusted. A number is the median of `blocks` blocks of `steps` steps each, after a warm-up that compiles.
 MFU is by kogpt.flops, and unknown where the GPU is not in its table.
 
-"ours" is what the program does on one rank (stage 0 for ZeRO 0, 1 and 2); "ZeRO n, bare" is DeepSpeed's stage n on one
-rank without that change. The vocabulary is GPT-2's, rounded up to a multiple of 64, so that nobody loses by its size.
+Stages 1 and 2 are DeepSpeed's own on one rank; the program itself takes stage 0 for them there. The vocabulary is
+GPT-2's, rounded up to a multiple of 64, so that nobody loses by its size.
 """
 
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ def measure(options: Options, scratch: Path) -> dict[str, Any]:
         windows = options.ids // int(context)
         task = Task(corpus, scratch, ("--preset", preset), context=int(context), windows=windows, micro=windows)
         table = Table(shape, "tokens/s", "MFU", "peak GiB", title=f"{parameter_count(task.model) / 1e6:.0f}M")
-        for name in ("plain loop", "ours", *(f"ZeRO {n}, bare" for n in range(4)), "transformers", "plain loop, again"):
+        for name in ("plain loop", *(f"ours, ZeRO {n}" for n in range(4)), "transformers", "plain loop, again"):
             row = {"shape": shape, "contestant": name, **_in_a_process(task, name, options)}
             table.add_row(name, *_cells(row))
             found.append(row)
@@ -110,8 +109,8 @@ def _contestant(task: Task, ranks: Ranks, stop: Any, name: str, compiled: bool) 
         return contestants.plain(task, ranks, precision="bf16", compiled=compiled)
     if name == "transformers":
         return contestants.of_transformers(task, ranks, precision="bf16", compiled=compiled, fused=True)
-    ours = partial(contestants.ours, task, ranks, stop, precision="bf16", compiled=compiled)
-    return ours(stage=2) if name == "ours" else ours(stage=int(name[5]), bare=True)
+    stage = int(name.removeprefix("ours, ZeRO "))
+    return contestants.ours(task, ranks, stop, stage=stage, precision="bf16", compiled=compiled, bare=True)
 
 
 def _time(step: Step, ranks: Ranks, options: Options) -> list[float]:
