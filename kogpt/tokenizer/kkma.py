@@ -17,6 +17,7 @@ What Kkma cannot analyse at a bounded cost falls back, by rules that count and n
 without the budget, and a warning says so.
 """
 
+import gc
 import logging
 import os
 import re
@@ -155,6 +156,10 @@ def _start_jvm(jar: Path) -> None:
         classpath=classpath,
         convertStrings=False,
     )
+    # JPype 1.7.1 ties the two collectors together: each Java collection has Python run a full one (35 ms), and when
+    # memory grows each Python collection has Java run a full one (0.5 s, ten of them while the dictionary loads). It
+    # is for garbage cycles that cross the border, and here nothing does but one byte[] a document.
+    gc.callbacks[:] = [hook for hook in gc.callbacks if hook is not jpype._jpype._collect]
 
 
 def _is_long(text: str) -> bool:

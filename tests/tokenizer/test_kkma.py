@@ -1,5 +1,6 @@
 """Kkma against konlpy's own in a JVM of its own, poison, emoji, threads, and a jar that is not the known one."""
 
+import gc
 import gzip
 import json
 import shutil
@@ -149,6 +150,31 @@ def test_threads_give_what_one_thread_gives(kkma: Analyzer) -> None:
     alone = [kkma.analyze(text) for text in texts]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(kkma.analyze, texts)) == alone
+
+
+def test_javas_garbage_is_not_pythons_affair_nor_the_other_way(kkma: Analyzer) -> None:
+    import jpype
+
+    collectors = jpype.java.lang.management.ManagementFactory.getGarbageCollectorMXBeans()
+    generations: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        generations.append(info["generation"])
+
+    jpype.java.lang.System.gc()  # the first one still reaches Python
+    time.sleep(0.5)
+    gc.callbacks.append(note)
+    try:
+        for _ in range(3):
+            jpype.java.lang.System.gc()
+            time.sleep(0.2)  # JPype's thread answers later
+        assert 2 not in generations
+        java = sum(collector.getCollectionCount() for collector in collectors)
+        held = [bytes(1000) for _ in range(50_000)]
+        gc.collect()
+        assert sum(collector.getCollectionCount() for collector in collectors) == java, len(held)
+    finally:
+        gc.callbacks.remove(note)
 
 
 def test_another_jar_runs_plain_and_says_so(kkma: Analyzer, tmp_path: Path) -> None:
