@@ -35,7 +35,7 @@ MAX_DOCUMENT = 100_000
 MAX_EOJEOL = 20_000
 _OWN_CLASSES = Path(__file__).parent / "java"
 _JVM_OPTIONS = ["-Xmx512m", "-Xmn96m", "-XX:+UseSerialGC", "-XX:MinHeapFreeRatio=10", "-XX:MaxHeapFreeRatio=30"]
-_OUT_OF_MEMORY = 2
+_OUT_OF_MEMORY = "java.lang.OutOfMemoryError"
 _HEADER = 20
 _PROBE = ("나는 학교에 갔다.", ["나", "는", "학교", "에", "가", "었", "다", "."])
 
@@ -118,11 +118,23 @@ class Kkma:
         return whole
 
     def _call(self, text: str) -> _Parts:
-        answer = memoryview(bytes(self._java.analyze(text.encode("utf-16-le", "surrogatepass"))))
-        status = int.from_bytes(answer[:4], "little")
-        if status:
-            if status == _OUT_OF_MEMORY:
-                self._prove()
+        parts = self._ask(text)
+        if parts.error == _OUT_OF_MEMORY:
+            # A JVM that still analyses a sentence rightly may go on.
+            jpype.java.lang.System.gc()
+            sentence, morphemes = _PROBE
+            probe = self._ask(sentence)
+            if probe.error or probe.morphemes != morphemes:
+                raise AnalyzerBroken("The JVM ran out of memory and does not recover: this process must be replaced.")
+        return parts
+
+    def _ask(self, text: str) -> _Parts:
+        """One call to Java; `error` is the class of what it threw."""
+        try:
+            answer = memoryview(bytes(self._java.analyze(text.encode("utf-16-le", "surrogatepass"))))
+        except jpype.java.lang.Throwable as error:  # no heap even for the bytes of the text, or of the answer
+            return _Parts(error=str(type(error).__name__))
+        if int.from_bytes(answer[:4], "little"):
             return _Parts(error=str(answer[4:], "utf-16-le", "replace").split(":")[0])
         _, eojeols, characters, count, cut_count = answer[:_HEADER].cast("i")
         middle = _HEADER + 4 * count
@@ -132,14 +144,6 @@ class Kkma:
         joined = str(answer[end:], "utf-16-le", "surrogatepass")
         morphemes = [joined[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
         return _Parts(cuts, morphemes, eojeols, characters)
-
-    def _prove(self) -> None:
-        """After an OutOfMemoryError: a JVM that still analyses a sentence rightly may go on."""
-        jpype.java.lang.System.gc()
-        text, morphemes = _PROBE
-        parts = self._call(text)
-        if parts.error or parts.morphemes != morphemes:
-            raise AnalyzerBroken("The JVM ran out of memory and does not recover: this process must be replaced.")
 
 
 def _start_jvm(jar: Path) -> None:

@@ -1,5 +1,7 @@
 """What actors do to one document, here in this process."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,32 @@ def test_text_that_runs_out_of_heap_is_a_suspect_and_broken_analyzer_ends_the_pr
         work("big")
     with pytest.raises(pytest.fail.Exception, match="exit 1"):
         work("broken")
+
+
+HEAP = """
+import jpype
+from kogpt.tokenizer import kkma
+from preprocess.stages import Analyse
+
+work = Analyse("kkma")()
+sentence = "나는 학교에 갔다."
+expected = work(sentence)
+kkma.MAX_DOCUMENT = 10**9
+for size in (60_000_000, 150_000_000):  # no heap for the string of the text; none even for its bytes
+    try:
+        work(sentence + "\\n" * size)
+    except MemoryError:
+        print("suspect", work(sentence) == expected, flush=True)
+kkma._PROBE = (sentence + "\\n" * size, [])  # a heap that has no room for the proof either
+work(sentence + "\\n" * size)
+print("alive")
+"""
+
+
+def test_jvm_out_of_heap_is_survived_and_one_that_fails_the_proof_ends_its_process() -> None:
+    done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, timeout=250)
+    assert done.stdout.splitlines() == ["suspect True", "suspect True"], done.stderr
+    assert done.returncode == 1, done.stderr
 
 
 def test_fallback_says_what_happened() -> None:
