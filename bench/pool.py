@@ -24,7 +24,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from preprocess.pool import Pool, connect
+from preprocess.cluster import connect
+from preprocess.pool import Pool
 
 
 @dataclass(frozen=True)

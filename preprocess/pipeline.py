@@ -25,7 +25,7 @@ from tqdm import tqdm
 from kogpt.corpus import CorpusWriter, TokenCorpus, UserError, splits
 from kogpt.tokenizer.analyzers import analyzer_identity
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
-from preprocess import pool, stages
+from preprocess import cluster, pool, stages
 from preprocess.articles import Document, guess_layout, read_documents
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.options import Options
@@ -74,7 +74,7 @@ def preprocess(options: Options) -> None:
     except RayTaskError:
         raise
     except RayError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = cluster.one_line(error)
         raise UserError(f"the Ray cluster was lost ({reason}); the same command goes on where it stopped") from None
     finally:
         if ray.is_initialized() and not joined_before:
@@ -279,7 +279,7 @@ class _Run:
             say(f"{stage}: all {self.scan.documents:,} articles were done before")
             return
         if not ray.is_initialized():
-            say(pool.connect(self.options.ray_address, self.options.workers))
+            say(cluster.connect(self.options.ray_address, self.options.workers))
         progress = Progress(stage, self.scan.documents, self.scan.documents - to_do, self.log)
         with pool.Pool(setup, workers=self.options.workers, hang_seconds=_HANG_SECONDS, **needs) as workers:
             for key, results in workers.map(chunks):

@@ -19,30 +19,23 @@ there is none; so the nodes are asked, and a cluster that can never hold one get
 Cost: about 0.05 ms of the driver's CPU an item at 32 items a chunk (bench/pool.py).
 """
 
-import itertools
 import os
-import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves the clocks where others compute
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from kogpt.corpus import UserError
+from kogpt.errors import UserError
+from preprocess.cluster import MIB, even_threads, living_nodes, one_line
 
 BEAT_SECONDS = 0.2
 WARM_UP_SECONDS = 120.0
 UNPLACED_SECONDS = 20.0
 _LOOK_AT_NODES_SECONDS = 5.0
-_MIB = 1 << 20
 _STRIKES = 2
 
 
@@ -67,50 +60,6 @@ class Stats:
     """cores that work now"""
     deaths: int = 0
     failed: int = 0
-
-
-def connect(address: str | None, workers: int | None) -> str:
-    """Join the Ray cluster at `address`, or by default the one this machine is part of, or start Ray here.
-
-    Returns a sentence that says which. Only `ray start` makes a machine part of a cluster: the private Ray of
-    another run is never joined.
-    """
-    given = address or os.environ.get("RAY_ADDRESS")
-    chosen = given or _address_of_this_machine() or "local"
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    # Ray itself tells of every dead worker in a paragraph, across the progress bar; deaths are counted here.
-    ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    if chosen != "local":
-        try:
-            _knock(chosen)
-            ray.init(address=chosen, **quiet)
-            return f"Ray: cluster of {sum(node['Alive'] for node in ray.nodes())} nodes"
-        except (OSError, ValueError, RuntimeError) as error:
-            if given:
-                reason = " ".join(str(error).split())
-                raise UserError(f"--ray-address {given}: no Ray cluster can be reached there ({reason})") from None
-    cores = max(workers or 0, os.cpu_count() or 1)
-    store = 256 * _MIB
-    try:
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
-    except Exception as error:  # Ray raises just that when its processes do not come up
-        raise UserError(f"Ray did not start on this machine ({_one_line(error)}); run the same command again") from None
-    return "Ray: this machine"
-
-
-def _address_of_this_machine() -> str | None:
-    """The cluster that `ray start` made this machine part of."""
-    try:
-        return Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster").read_text().strip()
-    except OSError:
-        return None
-
-
-def _knock(address: str) -> None:
-    """Fail at once where nobody listens; Ray would try for minutes."""
-    host, separator, port = address.rpartition("://")[2].rpartition(":")
-    if separator and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -201,7 +150,7 @@ class Pool:
         to an actor at most; `memory_mib` is what an actor needs; the clocks: see the module."""
         self.stats = Stats()
         self._setup = ray.put(setup)
-        self._wanted, self._most_threads, self._memory = workers, threads, memory_mib * _MIB
+        self._wanted, self._most_threads, self._memory_mib = workers, threads, memory_mib
         self._threads = 0  # until a node with cores is seen
         self._use_spare, self._hang, self._item_seconds = spare, hang_seconds, item_seconds
         self._slots: list[_Slot] = []
@@ -239,6 +188,17 @@ class Pool:
 
     # ---- workers
 
+    def wait(self) -> None:
+        """Return when every worker is ready, the spare too. `map` needs no such thing; a measurement does."""
+        while not self._complete_crew():
+            self._look_after_workers()
+            self._listen()
+            self._kill_silent()
+
+    def _complete_crew(self) -> bool:
+        crew = self._target + self._use_spare
+        return self._target > 0 and len(self._slots) == crew and all(slot.ready for slot in self._slots)
+
     def _look_after_workers(self) -> None:
         now = time.monotonic()
         if now - self._looked >= _LOOK_AT_NODES_SECONDS:
@@ -255,26 +215,28 @@ class Pool:
         self.stats.workers = sum(slot.ready and not slot.spare for slot in self._slots) * self._threads
 
     def _count_places(self, now: float) -> None:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
-        if cores and not self._threads:
-            self._threads = _even_threads([*cores, self._wanted or cores[0]], self._most_threads)
-        fitting = [int(node.get("memory", 0) / self._memory) for node in nodes if node.get("CPU", 0) >= 1]
-        places = sum(min(n // self._threads, fit) for n, fit in zip(cores, fitting, strict=True))
+        nodes = living_nodes()
+        working = [node for node in nodes if node.cores]
+        if working and not self._threads:
+            cores = [node.cores for node in working]
+            self._threads = even_threads([*cores, self._wanted or cores[0]], self._most_threads)
+        places = sum(min(node.cores // self._threads, node.memory_mib // self._memory_mib) for node in working)
         self._target = places if self._wanted is None or not places else self._wanted // self._threads
         if places or any(slot.ready for slot in self._slots):
             self._placeable = now
         elif now - self._placeable >= UNPLACED_SECONDS:
             raise UserError(
                 f"no node of the Ray cluster can hold a worker, which needs {self._threads or 1} CPU and "
-                f"{self._memory // _MIB} MiB of memory (the nodes have {_describe(nodes)}); "
+                f"{self._memory_mib} MiB of memory (the nodes have {'; '.join(map(str, nodes[:8])) or 'none alive'}); "
                 "start Ray there with more (ray start --num-cpus --memory) or add a node"
             )
 
     def _start(self, spare: bool) -> None:
         # A spare is given no core of its own: it works only while another worker is missing.
         actor = _Actor.options(  # type: ignore[attr-defined]
-            num_cpus=0 if spare else self._threads, memory=self._memory, max_concurrency=self._threads
+            num_cpus=0 if spare else self._threads,
+            memory=self._memory_mib * MIB,
+            max_concurrency=self._threads,
         ).remote()
         self._slots.append(_Slot(actor, spare, pending=actor.place.remote()))
 
@@ -290,7 +252,7 @@ class Pool:
             cause = error.cause
             raise cause if isinstance(cause, UserError) else error from None
         except RayError as error:
-            self._start_failed(slot, _one_line(error))
+            self._start_failed(slot, one_line(error))
             return
         slot.heard = time.monotonic()
         if slot.node:
@@ -435,17 +397,3 @@ class Pool:
         chunk.results[i] = result
         if len(chunk.results) == len(chunk.items):
             self._complete.append(chunk)
-
-
-def _even_threads(cores: list[int], most: int) -> int:
-    """The most threads an actor, up to a limit, that leave no core over on any node."""
-    return next(n for n in range(most, 0, -1) if all(count % n == 0 for count in cores))
-
-
-def _describe(nodes: list[dict[str, float]]) -> str:
-    have = [f"{node.get('CPU', 0):.0f} CPU and {int(node.get('memory', 0)) // _MIB} MiB" for node in nodes]
-    return "; ".join(itertools.islice(have, 8)) or "none alive"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -22,7 +22,8 @@ from kogpt.errors import UserError
 from kogpt.tokenizer.analyzers import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import open_tokenizer, train_tokenizer
-from preprocess import pipeline, pool, stages
+from preprocess import pipeline, stages
+from preprocess.cluster import connect
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 
@@ -31,7 +32,7 @@ COUNT = 300
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    pool.connect("local", 2)
+    connect("local", 2)
     yield
     ray.shutdown()
 

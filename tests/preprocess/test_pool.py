@@ -10,6 +10,7 @@ import ray
 
 from kogpt.errors import UserError
 from preprocess import pool
+from preprocess.cluster import connect
 from preprocess.pool import Failed, Pool
 
 KILLERS = {17: "exit", 50: "kill", 90: "hang", 91: "raise", 92: "segfault", 140: "unsendable"}
@@ -18,7 +19,7 @@ ITEMS: list[Any] = [KILLERS.get(i, i) for i in range(160)]
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    assert pool.connect("local", 2) == "Ray: this machine"
+    connect("local", 2)
     yield
     ray.shutdown()
 
@@ -90,6 +91,23 @@ def test_without_killers_nothing_dies() -> None:
     results, stats = run(list(range(100)), workers=2)
     assert results == [2 * i for i in range(100)]
     assert (stats.deaths, stats.failed) == (0, 0)
+
+
+def test_wait_returns_when_everybody_works_and_the_spare_is_warm() -> None:
+    def setup() -> Callable[[Any], Any]:
+        import os
+        import time
+
+        time.sleep(1)
+        return lambda item: (time.sleep(0.1), os.getpid())[1]
+
+    with Pool(setup, workers=2, spare=True) as workers:
+        workers.wait()
+        assert workers.stats.workers == 2
+        began = time.monotonic()
+        pids = {pid for _, found in workers.map(chunked([0] * 16, 1)) for pid in found}
+        assert len(pids) == 2
+        assert time.monotonic() - began < 1.5  # nobody starts now
 
 
 def test_worker_killed_from_outside_costs_nothing() -> None:
@@ -178,23 +196,7 @@ def test_cluster_that_can_never_hold_a_worker_is_an_error_within_30_s(monkeypatc
     assert time.monotonic() - began < 15
 
 
-def test_threads_leave_no_core_over() -> None:
-    assert [pool._even_threads([n], 4) for n in (1, 2, 3, 4, 5, 6, 16)] == [1, 2, 3, 4, 1, 3, 4]
-    assert pool._even_threads([16, 6], 4) == 2
-    assert pool._even_threads([16], 1) == 1
-
-
 def test_all_cores_are_used_by_default() -> None:
     with Pool(setup_killable()) as workers:
         assert len(list(workers.map(chunked(list(range(400)))))) == 25
     assert workers.stats.workers == int(ray.cluster_resources()["CPU"])
-
-
-def test_cluster_that_is_not_there_is_named() -> None:
-    ray.shutdown()
-    try:
-        with pytest.raises(UserError, match=r"--ray-address 127.0.0.1:1: no Ray cluster can be reached"):
-            pool.connect("127.0.0.1:1", None)
-    finally:
-        ray.shutdown()
-        pool.connect("local", 2)

@@ -1,0 +1,92 @@
+"""The Ray cluster that the work is done on: joined, or started on this machine; and what its nodes have.
+
+A machine is part of a cluster by `ray start` (or `ray up`) alone. Ray says little here: the driver's progress bar is
+what a user looks at.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves the clocks where others compute
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from kogpt.errors import UserError
+
+MIB = 1 << 20
+
+
+def connect(address: str | None, workers: int | None) -> str:
+    """Join the Ray cluster at `address`, or by default the one this machine is part of, or start Ray here.
+
+    Returns a sentence that says which. Only `ray start` makes a machine part of a cluster: the private Ray of
+    another run is never joined.
+    """
+    given = address or os.environ.get("RAY_ADDRESS")
+    chosen = given or _address_of_this_machine() or "local"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    # Ray itself tells of every dead worker in a paragraph, across the progress bar; deaths are counted here.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    if chosen != "local":
+        try:
+            _knock(chosen)
+            ray.init(address=chosen, **quiet)
+            return f"Ray: cluster of {sum(node['Alive'] for node in ray.nodes())} nodes"
+        except (OSError, ValueError, RuntimeError) as error:
+            if given:
+                reason = one_line(error)
+                raise UserError(f"--ray-address {given}: no Ray cluster can be reached there ({reason})") from None
+    cores = max(workers or 0, os.cpu_count() or 1)
+    store = 256 * MIB
+    try:
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
+    except Exception as error:  # Ray raises just that when its processes do not come up
+        raise UserError(f"Ray did not start on this machine ({one_line(error)}); run the same command again") from None
+    return "Ray: this machine"
+
+
+def _address_of_this_machine() -> str | None:
+    """The cluster that `ray start` made this machine part of."""
+    try:
+        return Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return None
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray would try for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node of the cluster gives to work; no core where only a fraction is declared."""
+
+    cores: int
+    memory_mib: int
+
+    def __str__(self) -> str:
+        return f"{self.cores} CPU and {self.memory_mib} MiB"
+
+
+def living_nodes() -> list[Node]:
+    """The nodes of the cluster now."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(int(node.get("CPU", 0)), int(node.get("memory", 0)) // MIB) for node in found]
+
+
+def even_threads(cores: list[int], most: int) -> int:
+    """The most threads a process, up to a limit, that leave no core over on any node."""
+    return next(n for n in range(most, 0, -1) if all(count % n == 0 for count in cores))
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without line breaks and not for ever."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
