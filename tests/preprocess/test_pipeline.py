@@ -126,8 +126,17 @@ def test_finished_corpus_is_left_alone(
     preprocess(options)
     assert f"{COUNT} articles; there is nothing to do" in capsys.readouterr().err
     assert checksums(options) == undisturbed
-    with pytest.raises(UserError, match="was made with --spacing original, not morphemes"):
-        preprocess(replace(options, spacing="morphemes"))
+    for changes, difference in [
+        ({"spacing": "morphemes"}, "--spacing original, not morphemes"),
+        ({"val_fraction": 0.5}, "--val-fraction 0.02, not 0.5"),
+        ({"limit": 5}, "--limit None, not 5"),
+        ({"layout": "auto", "text_path": "text"}, "--layout plain, not text"),
+        ({"tokenizer": Options.tokenizer, "train_tokenizer": 400}, r"--tokenizer .*, not trained on the train split"),
+        ({"analyzer": "kkma"}, "--analyzer none, not kkma"),
+        ({"input": (f"{options.input[0]}/a.jsonl",)}, "other articles"),
+    ]:
+        with pytest.raises(UserError, match=f"was made with {difference}"):
+            preprocess(replace(options, **changes))
     assert checksums(options) == undisturbed
 
 

@@ -70,6 +70,9 @@ def test_folder_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
         ({"limit": 3, "articles": {"in": 3, "sha256": "cd"}}, "was begun with --limit None, not 3;"),
         ({"articles": {"in": 6, "sha256": "cd"}}, "other articles \\(5 with sha256 abababababab; now 6 with sha256 cd"),
         ({"analyzer": {"name": "kkma"}}, "--analyzer none, not kkma"),
+        ({"layout": "nikl"}, "--layout .*, not nikl"),
+        ({"tokenizer": "trained on the train split, 9 pieces"}, "--tokenizer .*, not trained on the train split"),
+        ({"val_fraction": 0.5}, "--val-fraction .*, not 0.5"),
         ({"analyzer": {"name": "none", "jar": "2"}}, "another version of the analyzer none \\(jar None, not 2\\)"),
     ]:
         with pytest.raises(UserError, match=message):
