@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from kogpt.errors import UserError
+from kogpt.corpus import UserError
 
 MIB = 1 << 20
 

@@ -29,7 +29,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from kogpt.errors import UserError
+from kogpt.corpus import UserError
 from preprocess.cluster import MIB, even_threads, living_nodes, one_line
 
 BEAT_SECONDS = 0.2
