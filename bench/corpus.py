@@ -26,7 +26,8 @@ from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional
 
 from kogpt.corpus import CorpusWriter, TokenCorpus
-from kogpt.tokenizer.analyzers import Analysis, analyzer_identity, load_analyzer
+from kogpt.tokenizer.analysis import Analysis
+from kogpt.tokenizer.analyzers import analyzer_identity, load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer
 from kogpt.window_files import export_windows

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kogpt.tokenizer.analyzers import Analysis, Analyzer, AnalyzerBroken, load_analyzer
+from kogpt.tokenizer.analysis import Analysis, AnalyzerBroken
+from kogpt.tokenizer.analyzers import Analyzer, load_analyzer
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 from preprocess.units import MORPHEME_SEPARATOR, Analysed, Encoded
 

@@ -6,7 +6,7 @@ import pytest
 from kogpt.corpus import CorpusWriter
 from kogpt.errors import UserError
 from kogpt.inspect_corpus import inspect
-from kogpt.tokenizer.analyzers import Analysis
+from kogpt.tokenizer.analysis import Analysis
 from kogpt.tokenizer.wordpiece import train_tokenizer
 
 TEXTS = ["학교에 갔다.\n[bold]한글[/bold]은  쉽다 👍", " 漢字\t\n\n끝 "]

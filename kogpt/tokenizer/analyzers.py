@@ -1,32 +1,16 @@
 """Morphological analyzers behind one interface: normalised text in, morphemes and cuts out.
 
-A cut is a code point offset into the text at which a morpheme starts: the text between cuts is the
-surface of a morpheme, and the pieces join to the text exactly. An analysis is a pure function of the
-text and the analyzer's identity; no clock decides anything, so a corpus comes out the same anywhere.
-
 `kkma` is konlpy's Kkma (see kkma.py), `kiwi` is kiwipiepy (optional), `none` cuts nothing.
 `analyzer_identity` names what decides an analyzer's output without starting it (cache keys).
 """
 
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Protocol
 
 from kogpt.errors import UserError
+from kogpt.tokenizer.analysis import Analysis
 
 ANALYZERS = ("kkma", "none", "kiwi")
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What an analyzer found in one text."""
-
-    cuts: list[int]
-    """Code point offsets where a morpheme starts, strictly increasing, 0 < cut < len(text)."""
-    morphemes: list[str]
-    """Exactly what the analyzer returns (dictionary forms; for "none" the words)."""
-    degraded: str | None
-    """None, or in one line which part of the text a stated fallback analysed."""
 
 
 class Analyzer(Protocol):
@@ -35,10 +19,6 @@ class Analyzer(Protocol):
     identity: dict[str, str]
 
     def analyze(self, text: str) -> Analysis: ...
-
-
-class AnalyzerBroken(RuntimeError):
-    """The analyzer of this process cannot be trusted any more: the process must be replaced."""
 
 
 def load_analyzer(name: str) -> Analyzer:

@@ -28,7 +28,7 @@ from pathlib import Path
 import jpype
 
 from kogpt.errors import UserError
-from kogpt.tokenizer.analyzers import Analysis, AnalyzerBroken
+from kogpt.tokenizer.analysis import Analysis, AnalyzerBroken
 from kogpt.tokenizer.kkma_patch import konlpy_java, patched_classes
 
 MAX_DOCUMENT = 100_000

@@ -30,7 +30,7 @@ from typing import Any
 from kogpt.errors import UserError
 from kogpt.files import atomic_write
 from kogpt.tokenizer import wordpiece_hf, wordpiece_train, wordpiece_vocab
-from kogpt.tokenizer.analyzers import Analysis
+from kogpt.tokenizer.analysis import Analysis
 from kogpt.tokenizer.normalize import NORMALIZER
 
 SPACINGS = ("original", "morphemes")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kogpt.tokenizer.analyzers import Analysis, AnalyzerBroken, load_analyzer
+from kogpt.tokenizer.analysis import Analysis, AnalyzerBroken
+from kogpt.tokenizer.analyzers import load_analyzer
 from kogpt.tokenizer.wordpiece import load_tokenizer
 from preprocess import stages
 from preprocess.stages import Analyse, Encode, analysed, analysis_of, encoding_with, without_analysis

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from kogpt.errors import UserError
-from kogpt.tokenizer.analyzers import Analysis, Analyzer, analyzer_identity, load_analyzer
+from kogpt.tokenizer.analysis import Analysis
+from kogpt.tokenizer.analyzers import Analyzer, analyzer_identity, load_analyzer
 
 TEXTS = ["", " \n ", "나는 😀 학교에\n갔다 간다ㅋㅋ.", "  a👨‍👩‍👧b 漢字 ㄳ 한\t\n", "했는데"]
 

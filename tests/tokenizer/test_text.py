@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from kogpt.tokenizer.analyzers import Analysis
+from kogpt.tokenizer.analysis import Analysis
 from kogpt.tokenizer.text import TextCodec
 from kogpt.tokenizer.wordpiece import train_tokenizer
 

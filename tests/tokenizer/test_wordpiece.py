@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kogpt.errors import UserError
-from kogpt.tokenizer.analyzers import Analysis, load_analyzer
+from kogpt.tokenizer.analysis import Analysis
+from kogpt.tokenizer.analyzers import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import (
     StreamDecoder,
