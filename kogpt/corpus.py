@@ -205,6 +205,24 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
+def count_rows(counts: dict[str, Any]) -> list[tuple[str, str]]:
+    """(what, value) of a manifest's counts, as readable text."""
+    ids, splits = counts["ids"], counts["splits"].items()
+    return [
+        ("articles in", f"{counts['articles_in']:,}"),
+        ("written", f"{counts['written']:,}"),
+        *((f"dropped: {reason}", f"{count:,}") for reason, count in counts["dropped"].items()),
+        ("degraded (dropped.parquet says why)", f"{counts['degraded']:,}"),
+        *((f"split {name}", f"{split['articles']:,} articles, {split['ids']:,} ids") for name, split in splits),
+        ("characters", f"{counts['chars']:,}"),
+        ("ids", f"{ids:,}"),
+        ("ids per character", f"{ids / max(1, counts['chars']):.3f}"),
+        ("unknown or byte ids", f"{counts['unknown_ids']:,} ({counts['unknown_ids'] / max(1, ids):.2%})"),
+        ("control characters removed", f"{counts['removed_controls']:,}"),
+        ("lone surrogates removed", f"{counts['removed_surrogates']:,}"),
+    ]
+
+
 class TokenCorpus:
     """A finished corpus, read only. `open` it; arrays are views of the files and cost nothing until read."""
 

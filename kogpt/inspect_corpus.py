@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from kogpt.corpus import TokenCorpus
+from kogpt.corpus import TokenCorpus, count_rows
 from kogpt.errors import UserError
 from kogpt.files import atomic_write
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
@@ -41,32 +41,16 @@ def inspect(corpus: str | Path, decode: str | Path | None = None) -> None:
 def summary(corpus: TokenCorpus) -> list[tuple[str, str]]:
     """(what, value) of the corpus's manifest, as readable text."""
     manifest = corpus.manifest
-    counts, tokenizer = manifest["counts"], manifest["tokenizer"]
-    ids = counts["ids"]
+    tokenizer = manifest["tokenizer"]
     token_bytes = sum(file["bytes"] for name, file in manifest["files"].items() if name.startswith("tokens-"))
-    rows = [
-        ("articles in", f"{counts['articles_in']:,}"),
-        ("written", f"{counts['written']:,}"),
-        ("dropped", f"{sum(counts['dropped'].values()):,}"),
-        *((f"  {reason}", f"{count:,}") for reason, count in counts["dropped"].items()),
-        ("degraded (written, listed)", f"{counts['degraded']:,}"),
-        ("characters", f"{counts['chars']:,}"),
-        ("ids", f"{ids:,}"),
-        ("ids per character", f"{ids / max(1, counts['chars']):.3f}"),
-        ("unknown ids", f"{counts['unknown_ids']:,} ({counts['unknown_ids'] / max(1, ids):.2%})"),
-        ("bytes per id", f"{token_bytes / max(1, ids):.2f} ({manifest['dtype']})"),
-        ("control characters removed", f"{counts['removed_controls']:,}"),
-        ("lone surrogates removed", f"{counts['removed_surrogates']:,}"),
-    ]
-    for name, split in counts["splits"].items():
-        rows.append((f"split {name}", f"{split['articles']:,} articles, {split['ids']:,} ids"))
-    rows += [
+    return [
+        *count_rows(manifest["counts"]),
+        ("bytes per id", f"{token_bytes / max(1, manifest['counts']['ids']):.2f} ({manifest['dtype']})"),
         ("tokenizer", f"{tokenizer['source']}, {tokenizer['vocab_size']:,} pieces, spacing {tokenizer['spacing']}"),
         ("analyzer", ", ".join(f"{key} {value}" for key, value in manifest["analyzer"].items())),
         ("normalizer", manifest["normalizer"]),
         ("fingerprint", corpus.fingerprint),
     ]
-    return rows
 
 
 def sample(corpus: TokenCorpus, tokenizer: Tokenizer) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from kogpt.corpus import UserError
+from kogpt.corpus import UserError, count_rows
 
 
 def say(sentence: str) -> None:
@@ -103,15 +103,6 @@ def show_summary(folder: Path, counts: dict[str, Any], fingerprint: str, happene
     table = Table(title=f"token corpus {folder}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    rows = [("articles in", f"{counts['articles_in']:,}"), ("written", f"{counts['written']:,}")]
-    rows += [(f"dropped: {reason}", f"{n:,}") for reason, n in counts["dropped"].items()]
-    rows.append(("degraded (dropped.parquet says why)", f"{counts['degraded']:,}"))
-    rows += [(f"split {name}", f"{split['articles']:,}") for name, split in counts["splits"].items()]
-    rows += [("characters", f"{counts['chars']:,}"), ("ids", f"{counts['ids']:,}")]
-    rows.append(("ids per character", f"{counts['ids'] / max(1, counts['chars']):.3f}"))
-    rows.append(("unknown or byte ids", f"{counts['unknown_ids'] / max(1, counts['ids']):.2%}"))
-    removed = counts["removed_controls"] + counts["removed_surrogates"]
-    rows.append(("control characters and surrogates removed", f"{removed:,}"))
-    for name, value in [*rows, *happened, ("fingerprint", fingerprint[:16])]:
+    for name, value in [*count_rows(counts), *happened, ("fingerprint", fingerprint[:16])]:
         table.add_row(name, value)
     Console(width=None if sys.stdout.isatty() else 100).print(table)
