@@ -5,6 +5,7 @@ Works under `deepspeed`, `torchrun` and plain `python` (one rank). What one has 
   collective that training never calls: it is switched off.
 - The `deepspeed` command sets no OMP_NUM_THREADS: ranks would fight for cores, so the cores are shared out.
 - A signal to the `deepspeed` process alone leaves its ranks training: `Stop` watches the launchers' pids.
+- Ranks end by `leave`, or gloo now and then makes a crash of a success.
 - Groups that DeepSpeed makes wait 30 minutes for a rank that hangs: `set_timeouts` gives all of them 40 s.
 """
 
@@ -12,12 +13,13 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psutil
 import torch
@@ -118,6 +120,17 @@ def finish(ranks: Ranks) -> None:
     """Leave together: the launcher stops everybody as soon as one rank has ended with an error code."""
     dist.barrier(device_ids=[ranks.local_rank] if ranks.device.type == "cuda" else None)
     dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process without the interpreter's teardown.
+
+    DeepSpeed keeps references to its process groups, so that gloo's threads outlive `destroy_process_group`; one that
+    asks for the GIL when Python has given it up aborts the process: exit -6 behind a training that had finished.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def reduce_sum(ranks: Ranks, *values: float) -> list[float]:

@@ -56,13 +56,14 @@ def run() -> int:
 def main() -> None:
     """What a user can mend ends in a sentence and 2, a training that cannot go on in a sentence and 1."""
     try:
-        sys.exit(run())
+        code = run()
     except (UserError, TrainingFailed) as error:
         if distributed.is_first():
             print(f"train.py: {error}", file=sys.stderr, flush=True)
         else:
             time.sleep(2)  # the launcher ends all ranks when one has ended: let rank 0 speak
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        code = 2 if isinstance(error, UserError) else 1
+    distributed.leave(code)
 
 
 if __name__ == "__main__":

@@ -75,3 +75,12 @@ def test_cores_are_shared_out(given: str | None, threads: int | None) -> None:
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     expected = threads or max(1, len(os.sched_getaffinity(0)) // 2)
     assert done.stdout.split() == [str(expected), "0", "1"]
+
+
+def test_leaving_flushes_and_tears_nothing_down() -> None:
+    """What would abort in the interpreter's teardown does not get to run."""
+    program = (
+        "import atexit, os\nfrom kogpt.distributed import leave\natexit.register(os.abort)\nprint('done')\nleave(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "done\n")

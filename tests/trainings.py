@@ -299,6 +299,7 @@ def _main() -> None:
     if ranks.first:
         Path(sys.argv[1]).with_name("ends.json").write_text(json.dumps(ends))
     distributed.finish(ranks)
+    distributed.leave(0)
 
 
 if __name__ == "__main__":
