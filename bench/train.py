@@ -3,7 +3,7 @@
     python bench/train.py speed                  # ours, a plain loop, nanoGPT's recipe, transformers: 1,024 ids a step
     python bench/train.py speed --windows 64     # ... at the shipped batch: 16,384 ids a step, 8 micro-batches
     python bench/train.py speed --compiled       # ... each also under torch.compile (minutes to compile)
-    python bench/train.py ranks                  # 2 ranks against 1
+    python bench/train.py ranks --windows 64     # 2 ranks against 1
     python bench/train.py memory                 # memory per rank by ZeRO stage against the formula
     python bench/train.py gpu                    # bench/train_gpu.py: tokens/s, MFU, memory of real shapes on one GPU
 
@@ -47,7 +47,7 @@ class Bench:
     what: tyro.conf.Positional[Literal["speed", "ranks", "memory", "gpu"]]
     """One of these."""
     windows: int = 4
-    """speed: windows of 256 ids in an optimizer step, in micro-batches of at most 8."""
+    """speed and ranks: windows of 256 ids in an optimizer step, in micro-batches of at most 8."""
     rounds: int = 8
     """speed and ranks: rounds, in each of which every contestant runs."""
     steps: int = 4
@@ -144,14 +144,13 @@ def _train(task: Task, ranks: int, out: Path, config: Path, steps: int) -> list[
 
 def ranks(bench: Bench, task: Task) -> dict[str, Any]:
     """The same global batch on one rank with all cores and on two with half of them each, in turn."""
-    task = replace(task, windows=2 * task.micro)
     config = task.deepspeed_file(2, "bf16")
     found = []
     for number in range(bench.rounds):
         seconds = {}
         for count in (1, 2) if number % 2 else (2, 1):
-            records = _train(task, count, task.scratch / f"{number}-{count}", config, 20)
-            seconds[count] = statistics.median(record["step_s"] for record in records[5:])
+            records = _train(task, count, task.scratch / f"{number}-{count}", config, 12)
+            seconds[count] = statistics.median(record["step_s"] for record in records[4:])
         found.append(seconds[1] / seconds[2])
         print(f"round {number}: 1 rank {seconds[1]:.3f} s per step, 2 ranks {seconds[2]:.3f} s, {found[-1]:.2f} x")
     print(f"2 ranks against 1: {statistics.median(found):.2f} x")
