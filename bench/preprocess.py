@@ -3,18 +3,18 @@
     python bench/preprocess.py --articles ../shared/data/articles.jsonl.gz --tokenizer FOLDER --plot preprocess.png
 
 In: JSON lines with a field `passage`. The real pipeline (preprocess.pipeline, local Ray, Kkma) runs on the first
-`limit` articles with 1, 2 and 4 analysing cores, each run in a process of its own. Counted is what happens between
-the end of a warm-up (JVM, JIT, spare actor; on other articles) and a stage's last result, plus reading and assembling:
+`limit` articles with 1, 2 and 16 analysing cores, each run in a process of its own; with more workers than cores only
+the memory means something. Counted is what happens between the end of a warm-up (JVM, JIT, spare actor; on other
+articles) and a stage's last result, plus all that the driver does outside its pools:
 
     total     CPU of the driver and of all processes below it (raylet, gcs, agents, idle workers, actors), both stages
     inside    CPU of the threads in Kkma.analyze, Tokenizer.encode and Tokenizer.count_unknown (time.thread_time)
     JVM       CPU of the JVM's compiler and collector threads, by name; what a thread that ended had used is lost
-    outside   total - inside - JVM: Ray, the driver, packing, reading, assembling, what the JVM part lost, and JPype's
-              reference thread ("Python Reference Queue"), which is shown apart too
+    outside   total - inside - JVM: Ray, the driver, packing, reading, assembling, and what the JVM part lost
 
 Memory is PSS (shared pages divided among those who share them), sampled once a second from outside. The konlpy loop
-runs before and after the pipeline's one-core run on the same articles (bench/kkma.py); the driver's own limit and the
-corpus are measured by bench/pool.py and bench/corpus.py. Rows say "measured" or "extrapolated".
+runs before and after the pipeline's one-core run on the first 200 of the articles (bench/kkma.py); the driver's own
+limit and the corpus are measured by bench/pool.py and bench/corpus.py. Rows say "measured" or "extrapolated".
 """
 
 import json
@@ -26,7 +26,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,17 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.kkma import PLAIN, PLAIN_17, Variant, java_17, read_articles
+from kogpt.corpus import TokenCorpus
 from kogpt.tokenizer.kkma import Kkma
-from kogpt.tokenizer.wordpiece import Tokenizer
+from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer
 from preprocess import pipeline, pool
+from preprocess.cluster import connect
 from preprocess.options import Options as PipelineOptions
 from preprocess.units import Analysed
 
 ROOT = Path(__file__).resolve().parent.parent
-WARM_UP, MEMORY_CORES, ARTICLES, CORES = 200, (1, 2, 4), 140_000, (2, 16, 64, 256)
-_JVM_THREADS, _JPYPE_THREAD = ("C1 Comp", "C2 Comp", "VM Thread", "GC Thread"), "Python Ref"
+WARM_UP, LOOP, RUNS, ARTICLES, CORES = 200, 200, (1, 2, 16), 140_000, (2, 16, 64, 256)
+_JVM_THREADS = ("C1 Comp", "C2 Comp", "VM Thread", "GC Thread")
 
 
 @dataclass(frozen=True)
@@ -100,83 +102,56 @@ class Timed:
         return work
 
 
-@dataclass
-class Counts:
-    """What one run of the pipeline used."""
+class CountingPool(pool.Pool):
+    """The pipeline's pool; when all actors are there and warm, it counts until the last result is in."""
 
-    warm_up: list[str]
-    wall: list[float] = field(default_factory=list)
-    start_up: list[float] = field(default_factory=list)
-    cpu: list[dict[str, float]] = field(default_factory=list)
-    serial: dict[str, float] = field(default_factory=dict)
-    chars: int = 0
+    warm_up: list[Any]
+    """Texts for the first stage; the second one gets some of its own."""
+    counts: list[dict[str, Any]]
+
+    def __init__(self, setup: Any, **needs: Any) -> None:
+        self._began, self._driver_before = time.monotonic(), time.process_time()
+        super().__init__(Timed(setup), **needs)
+
+    def map(self, chunks: Any) -> Iterator[tuple[Any, list[Any]]]:
+        items = self.warm_up if not self.counts else [Analysed("가", b"", "가", None)] * WARM_UP
+        self.wait()
+        list(super().map((i, items[i : i + 5]) for i in range(0, len(items), 5)))
+        start_up, before, began, inside = time.monotonic() - self._began, Usage.now(), time.monotonic(), 0.0
+        for key, results in super().map(chunks):
+            inside += sum(result[0] for result in results)
+            yield key, [result[1] for result in results]
+        wall, used = time.monotonic() - began, Usage.now().since(before)
+        in_pool = time.process_time() - self._driver_before
+        self.counts.append(used | {"inside": inside, "wall": wall, "start_up": start_up, "driver_in_pool": in_pool})
 
 
 def run_pipeline(options: Options, workers: int, answer: Path) -> None:
-    """Preprocess the articles with the pool and the run replaced by ones that count."""
-    texts = read_articles(options.articles, options.limit + WARM_UP)
-    counts = Counts(texts[options.limit :])
-
-    class CountingPool(pool.Pool):
-        """The pipeline's pool: all actors start and warm up, then it counts until the last result is in."""
-
-        def __init__(self, setup: Any, **needs: Any) -> None:
-            self.began = time.monotonic()
-            super().__init__(Timed(setup), **needs)
-
-        def map(self, chunks: Any) -> Iterator[tuple[Any, list[Any]]]:
-            first = len(counts.wall) == 0
-            items: list[Any] = counts.warm_up if first else [Analysed("가", b"", "가", None)] * WARM_UP
-            # Only a busy pool looks after its workers, so small work is sent until they and the spare are there.
-            while not self._slots or len(self._slots) < self._target + self._use_spare or not self._all_ready():
-                list(super().map([("start", items[:1])]))
-                time.sleep(pool.BEAT_SECONDS)
-            list(super().map((i, items[i : i + 10]) for i in range(0, len(items), 10)))
-            counts.start_up.append(time.monotonic() - self.began)
-            before, began, inside = Usage.now(), time.monotonic(), 0.0
-            for key, results in super().map(chunks):
-                inside += sum(result[0] for result in results if not isinstance(result, pool.Failed))
-                yield key, [r if isinstance(r, pool.Failed) else r[1] for r in results]
-            counts.wall.append(time.monotonic() - began)
-            counts.cpu.append(Usage.now().since(before) | {"inside": inside})
-
-        def _all_ready(self) -> bool:
-            return all(slot.ready for slot in self._slots)
-
-    class CountingRun(pipeline._Run):
-        """The pipeline's run: what the driver does alone is timed."""
-
-        def _scan(self) -> Any:
-            start = time.process_time()
-            found = super()._scan()
-            counts.serial["read"], counts.chars = time.process_time() - start, found.chars
-            return found
-
-        def _assemble(self, *arguments: Any) -> str:
-            start = time.process_time()
-            fingerprint = super()._assemble(*arguments)
-            counts.serial["assemble"] = time.process_time() - start
-            return fingerprint
-
-    pool.Pool, pipeline._Run = CountingPool, CountingRun  # type: ignore[misc]
+    """Preprocess the articles with a pool that counts."""
+    CountingPool.warm_up = read_articles(options.articles, options.limit + WARM_UP)[options.limit :]
+    CountingPool.counts = []
+    pool.Pool = CountingPool  # type: ignore[misc]
+    connect("local", workers)
     with tempfile.TemporaryDirectory() as folder:
-        pipeline.preprocess(
-            PipelineOptions(
-                input=(str(options.articles),),
-                output=f"{folder}/corpus",
-                tokenizer=options.tokenizer,
-                text_path="passage",
-                workers=workers,
-                limit=options.limit,
-                ray_address="local",
-            )
+        arguments = PipelineOptions(
+            input=(str(options.articles),),
+            output=f"{folder}/corpus",
+            tokenizer=options.tokenizer,
+            text_path="passage",
+            workers=workers,
+            limit=options.limit,
         )
-    answer.write_text(json.dumps(vars(counts) | {"warm_up": len(counts.warm_up)}))
+        load_tokenizer(options.tokenizer, spacing="original", analyzer={})  # importing what it needs is no work
+        before = time.process_time()
+        pipeline.preprocess(arguments)
+        alone = time.process_time() - before - sum(stage["driver_in_pool"] for stage in CountingPool.counts)
+        chars = TokenCorpus.open(Path(folder, "corpus")).manifest["counts"]["chars"]
+    answer.write_text(json.dumps({"stages": CountingPool.counts, "driver_alone": alone, "chars": chars}))
 
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU seconds so far: of this process and all below it by role, and of each thread of the JVMs."""
+    """CPU seconds so far: of this process and all below it by role, of all others, and of each thread of the JVMs."""
 
     roles: Counter[str]
     jvm: dict[tuple[int, int, str], float]
@@ -190,17 +165,16 @@ class Usage:
             roles[role] += sum(process.cpu_times()[:4])
             for thread in process.threads() if role == "actors" else ():
                 name = Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text()
-                if name.startswith((*_JVM_THREADS, _JPYPE_THREAD)):
+                if name.startswith(_JVM_THREADS):
                     jvm[process.pid, thread.id, name] = thread.user_time + thread.system_time
+        busy = psutil.cpu_times()
+        roles["others"] = busy.user + busy.nice + busy.system - roles.total()
         return cls(roles, jvm)
 
     def since(self, before: "Usage") -> dict[str, float]:
         """The difference."""
-        used = {role: self.roles[role] - before.roles[role] for role in ("driver", "ray", "actors")}
-        used |= {"jvm": 0.0, "jpype": 0.0}
-        for thread, seconds in self.jvm.items():
-            part = "jpype" if thread[2].startswith(_JPYPE_THREAD) else "jvm"
-            used[part] += seconds - before.jvm.get(thread, 0.0)
+        used = {role: self.roles[role] - before.roles[role] for role in ("driver", "ray", "actors", "others")}
+        used["jvm"] = sum(seconds - before.jvm.get(thread, 0.0) for thread, seconds in self.jvm.items())
         return used
 
 
@@ -248,26 +222,30 @@ def sample_memory(driver: psutil.Process, peak: Counter[str]) -> None:
 def measure(options: Options) -> dict[str, Any]:
     """All runs."""
     texts = read_articles(options.articles, options.limit + WARM_UP)
-    fresh, warm_up = texts[: options.limit], texts[options.limit :]
+    fresh, looped, warm_up = texts[: options.limit], texts[: options.limit][:LOOP], texts[options.limit :]
     loops = {name: Variant(name) for name in [*([PLAIN_17] if java_17() else []), PLAIN]}
     for loop in loops.values():
         loop.ask("time", warm_up[: WARM_UP // 4])  # it is slower, and so as warm
-    seconds = {name: loop.ask("time", fresh[::2])["cpu"] for name, loop in loops.items()}
+    seconds = {name: loop.ask("time", looped[::2])["cpu"] for name, loop in loops.items()}
     runs = {1: watched(options, 1)}
     for name, loop in loops.items():
-        seconds[name] += loop.ask("time", fresh[1::2])["cpu"]
+        seconds[name] += loop.ask("time", looped[1::2])["cpu"]
         loop.process.kill()
-    runs |= {workers: watched(options, workers) for workers in MEMORY_CORES[1:]}
-    chars = sum(map(len, fresh))
-    speed = runs[1]["chars"] / runs[1]["cpu"][0]["actors"]
-    shape = ["--chars", str(chars // len(fresh)), "--chars-per-second-per-core", str(speed)]
+    runs |= {workers: watched(options, workers) for workers in RUNS[1:]}
+    speed = runs[1]["chars"] / runs[1]["stages"][0]["actors"]
+    shape = ["--chars", str(sum(map(len, fresh)) // len(fresh)), "--chars-per-second-per-core", str(speed)]
     return {
         "articles": len(fresh),
-        "speed": {"pipeline, stage 1": speed} | {name: chars / cpu for name, cpu in seconds.items()},
+        "speed": {"pipeline, stage 1": speed} | {name: sum(map(len, looped)) / cpu for name, cpu in seconds.items()},
         "runs": {workers: run | derived(run) for workers, run in runs.items()},
         "driver": other("pool.py", "--articles", "6000", *shape),
         "corpus": other(
-            "corpus.py", str(options.articles), "--tokenizer", options.tokenizer, "--limit", str(options.limit)
+            "corpus.py",
+            str(options.articles),
+            "--tokenizer",
+            options.tokenizer,
+            "--limit",
+            str(min(1000, options.limit)),
         ),
     }
 
@@ -283,14 +261,15 @@ def other(script: str, *arguments: str) -> dict[str, float]:
 
 def derived(run: dict[str, Any]) -> dict[str, Any]:
     """Efficiency of stage 1 and where the CPU of both stages went."""
-    analyse, encode = run["cpu"]
-    parts = {role: analyse[role] + encode[role] for role in ("driver", "ray", "actors", "jpype", "jvm", "inside")}
-    parts["driver"] += sum(run["serial"].values())
-    parts["actors' rest"] = parts.pop("actors") - parts["inside"] - parts["jvm"] - parts["jpype"]
+    analyse, encode = run["stages"]
+    parts = {role: analyse[role] + encode[role] for role in ("driver", "ray", "actors", "jvm", "inside")}
+    parts["driver"] += run["driver_alone"]
+    parts["actors' rest"] = parts.pop("actors") - parts["inside"] - parts["jvm"]
     total = sum(parts.values())
     outside = total - parts["inside"] - parts["jvm"]
     return {
-        "efficiency": (analyse["inside"] + analyse["jvm"]) / (run["wall"][0] * run["workers"]),
+        "others": analyse["others"] / (analyse["wall"] * (os.cpu_count() or 1)),
+        "efficiency": (analyse["inside"] + analyse["jvm"]) / (analyse["wall"] * run["workers"]),
         "shares": {part: seconds / total for part, seconds in parts.items()},
         "outside": outside / total,
         "outside_with_jvm": (outside + parts["jvm"]) / total,
@@ -304,10 +283,10 @@ def extrapolate(result: dict[str, Any], cores: int) -> float:
     driver and Ray; nothing is known here of a network, and no run with more cores was made.
     """
     run, articles = result["runs"][2], result["articles"]
-    work = sum(stage["inside"] + stage["jvm"] for stage in run["cpu"]) / articles / (cores * run["efficiency"])
-    driver = sum(stage["driver"] for stage in run["cpu"]) / articles
-    serial = sum(run["serial"].values()) / articles
-    return (sum(run["start_up"]) + ARTICLES * (serial + max(work, driver))) / 3600
+    work = sum(stage["inside"] + stage["jvm"] for stage in run["stages"]) / articles / (cores * run["efficiency"])
+    driver = sum(stage["driver"] for stage in run["stages"]) / articles
+    serial = run["driver_alone"] / articles
+    return (sum(stage["start_up"] for stage in run["stages"]) + ARTICLES * (serial + max(work, driver))) / 3600
 
 
 # ---- table and picture
@@ -324,6 +303,7 @@ def rows(result: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         run = runs[workers]
         parts = ", ".join(f"{part} {share:.1%}" for part, share in run["shares"].items())
         yield f"efficiency of stage 1, {workers} workers", f"{run['efficiency']:.1%}", "measured"
+        yield "  cores' time that went to other programs", f"{run['others']:.1%}", "measured"
         yield f"CPU outside, {workers} workers (goal: 10 %)", f"{run['outside']:.1%}", "measured"
         yield "  JIT and GC counted as outside too", f"{run['outside_with_jvm']:.1%}", "measured"
         yield "  parts of all CPU", parts, "measured"
@@ -338,15 +318,8 @@ def rows(result: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         worker, rss, node = (run["memory"][name] for name in ("worker_pss", "worker_rss", "node_pss"))
         label = f"peak MB, {workers} analysing cores: worker PSS (RSS) / node PSS with spare"
         yield label, f"{worker:,} ({rss:,}) / {node:,}", "measured"
-    yield "peak MB, 16 cores: 4 workers of 4, spare, rest", f"{memory_of_16(runs):,}", "extrapolated"
     for cores in CORES:
         yield f"{ARTICLES:,} articles on {cores} cores, hours", f"{extrapolate(result, cores):.3f}", "extrapolated"
-
-
-def memory_of_16(runs: dict[int, Any]) -> int:
-    """Four workers of four threads, and the spare, all as large as one of four; driver and Ray as at 4 cores."""
-    memory = runs[4]["memory"]
-    return 5 * memory["worker_pss"] + memory["rest_pss"]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
