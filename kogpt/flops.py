@@ -34,7 +34,7 @@ def flops_per_token(config: GPTConfig, seq_len: int) -> int:
 # (the figures "with sparsity" are twice these), plain units for fp32 (torch does not use TF32 unless told).
 # From NVIDIA's data sheets of each product; the GeForce and RTX cards from the tables of the GA102, Ada and
 # RTX Blackwell whitepapers. Compared with torchtitan's table (A100, H100, H200, B200, L40S) and Lightning's (V100, T4,
-# A10, A100, H100): equal. None: the GPU has no such unit. A pattern must match the whole name, so
+# A100, H100): equal. None: the GPU has no such unit. A pattern must match the whole name, so
 # that laptop variants, MIG slices and cut-down models stay unknown instead of being taken for another.
 _PEAKS: list[tuple[str, dict[Dtype, float | None]]] = [
     (r"V100-SXM2-(16|32)GB", {"bf16": None, "fp16": 125, "fp32": 15.7}),

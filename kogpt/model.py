@@ -25,9 +25,10 @@ from torch import Tensor, nn
 IGNORED = -100
 """A target that is not scored (the same number as torch's cross_entropy uses)."""
 
-CHUNK_LOGITS = {"cpu": 1 << 24, "gpu": 1 << 27}
-"""Logits that exist at once in the loss, by kind of device: 64 MiB in float32 on a CPU, where larger chunks gain
-no speed; 512 MiB on a GPU, where each chunk also costs a pass over the gradient of the head."""
+CHUNK_LOGITS = {"cpu": 1 << 22, "gpu": 1 << 27}
+"""Logits that exist at once in the loss, by kind of device: 16 MiB in float32 on a CPU, since glibc takes larger arrays
+from the system and gives them back at every chunk (bench/loss.py); 512 MiB on a GPU, where each chunk also costs a pass
+over the gradient of the head."""
 
 
 @dataclass(frozen=True)
