@@ -58,7 +58,6 @@ def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path, s
 
 def read_pieces(folder: Path) -> dict[str, int]:
     """WordPiece piece -> row of the model's embedding, from vocab.txt or else tokenizer.json."""
-    names: dict[str, int]
     if (folder / "vocab.txt").is_file():
         lines = (folder / "vocab.txt").read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
         return {piece: row for row, piece in enumerate(lines) if piece}
@@ -66,6 +65,7 @@ def read_pieces(folder: Path) -> dict[str, int]:
         raise UserError(f"{folder} has neither vocab.txt nor tokenizer.json, which say whose the rows are; add one.")
     content = json.loads((folder / "tokenizer.json").read_bytes())
     vocab = content["model"]["vocab"]
+    names: dict[str, int]
     names = vocab if isinstance(vocab, dict) else {piece: row for row, (piece, _) in enumerate(vocab)}  # Unigram
     special = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
     if content["model"].get("type") != "WordPiece":

@@ -43,6 +43,13 @@ def _decided(mode: Mode) -> Mode:
     return mode
 
 
+def _quiet() -> Any:
+    """W&B's settings: no word on the console, no wait without end."""
+    import wandb
+
+    return wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True)
+
+
 def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict[str, float]) -> None:
     """An evaluation as a W&B run of its own, in the group that bears the id of the training's (which may be going on).
 
@@ -64,7 +71,7 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
             dir=folder,
             mode="online" if mode == "online" else "offline",
             config={"run": run.name, "step": step},
-            settings=wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True),
+            settings=_quiet(),
         ) as handle:
             handle.log(numbers)
     except wandb.Error as error:
@@ -94,7 +101,7 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Call
                 mode=attempt,
                 resume="allow" if attempt == "online" else None,
                 config=config,
-                settings=wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True),
+                settings=_quiet(),
             )
         except Exception as error:  # no network, a setting in the environment that it does not like, ...
             say(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")
