@@ -3,8 +3,8 @@
     python bench/preprocess.py --articles ../shared/data/articles.jsonl.gz --tokenizer FOLDER --plot preprocess.png
 
 In: JSON lines with a field `passage`. The real pipeline (preprocess.pipeline, local Ray, Kkma) runs on the first
-`limit` articles with 1, 2 and 16 analysing cores, each run in a process of its own; with more workers than cores only
-the memory means something. Counted is what happens between the end of a warm-up (JVM, JIT, spare actor; on other
+`limit` articles with 1, 2, 4 and 16 analysing cores, each run in a process of its own; with more workers than cores
+only the memory means something. Counted is what happens between the end of a warm-up (JVM, JIT, spare actor; on other
 articles) and a stage's last result, plus all that the driver does outside its pools:
 
     total     CPU of the driver and of all processes below it (raylet, gcs, agents, idle workers, actors), both stages
@@ -48,7 +48,7 @@ from preprocess.options import Options as PipelineOptions
 from preprocess.units import Analysed
 
 ROOT = Path(__file__).resolve().parent.parent
-WARM_UP, LOOP, RUNS, ARTICLES, CORES = 200, 200, (1, 2, 16), 140_000, (2, 16, 64, 256)
+WARM_UP, LOOP, RUNS, ARTICLES, CORES = 200, 200, (1, 2, 4, 16), 140_000, (2, 16, 64, 256)
 _JVM_THREADS = ("C1 Comp", "C2 Comp", "VM Thread", "GC Thread")
 
 

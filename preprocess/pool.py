@@ -6,7 +6,7 @@ or a `Failed`. Nothing is lost, nothing is done twice for the caller, and which 
 number of workers or on when processes die.
 
 How. The driver keeps two chunks in flight for each lane (thread) of each actor and waits with `ray.wait`. A chunk is
-one streaming call: before an item the actor sends what it has if its last message is 0.2 s old, so silence longer
+one streaming call: before an item the actor sends what it has if its last message is 1 s old, so silence longer
 than that is the present item's. An actor that is silent for `hang_seconds` (+ `item_seconds` of the chunk's slowest
 item) is killed; one that dies is replaced (`max_restarts=0`: a restarted actor would have lost its chunks). While it
 starts, a warm spare does its work. What a dead actor had not begun goes back; the rest of the chunk it was in is
@@ -32,7 +32,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from kogpt.corpus import UserError
 from preprocess.cluster import MIB, even_threads, living_nodes, one_line
 
-BEAT_SECONDS = 0.2
+BEAT_SECONDS = 1.0
 WARM_UP_SECONDS = 120.0
 UNPLACED_SECONDS = 20.0
 _LOOK_AT_NODES_SECONDS = 5.0
