@@ -99,24 +99,26 @@ def draw(result: list[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(14, 5), layout="constrained")
     compared = [pair for pair in product(BUDGETS, result) if "percent" in pair[1]["bits_per_char"][pair[0]][CLEAN]]
     for row, (budget, entry) in enumerate(compared):
         numbers = entry["bits_per_char"][budget][CLEAN]
-        low, high = numbers["interval"]
-        left.plot([low, high], [-row, -row], color="tab:blue" if budget == "characters" else "tab:orange")
-        left.plot(numbers["percent"], -row, "ko")
-        label = f"  {entry['analyzer']}, {entry['vocabulary']} vocabulary, equal {budget}"
-        left.text(high, -row, label, va="center", fontsize=8)
+        left.plot(numbers["interval"], [row, row], color="tab:blue" if budget == "characters" else "tab:orange")
+        left.plot(numbers["percent"], row, "ko")
     left.axvline(0, color="gray", linewidth=1)
-    left.margins(x=0.4)
-    left.set_yticks([])
+    left.set_yticks(range(len(compared)), [f"{label(entry)}, equal {budget}" for budget, entry in compared])
+    left.invert_yaxis()
     left.set_title(f'clean text: % more bits per character than "{BASELINE}"')
     for entry in result:
         bits = entry["bits_per_char"]["characters"]
-        style = "o-" if entry["vocabulary"] == "given" else "s--"
-        label = f"{entry['analyzer']}, {entry['vocabulary']} vocabulary"
-        right.plot(list(bits), [numbers["mean"] for numbers in bits.values()], style, label=label)
+        marker = "o" if entry["vocabulary"] == "given" else "s"
+        right.plot(list(bits), [numbers["mean"] for numbers in bits.values()], marker, alpha=0.7, label=label(entry))
     right.set_title("bits per character of the clean text, equal characters")
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="upper left")
     figure.savefig(path, dpi=110)
+
+
+def label(entry: dict[str, Any]) -> str:
+    """An arm's name in the picture."""
+    lossy = " (lossy)" if entry["come_back"] < 1 else ""
+    return f"{entry['analyzer']}{lossy}, {entry['vocabulary']} vocabulary"
