@@ -9,7 +9,7 @@ A `Store` keeps one file per key, whose name holds the sha256 of its bytes: the 
 rename, and a torn or altered file is no result. A stage-1 result is a parquet file (zstd) with a row per document:
 text, cuts (code points), morphemes (joined by U+001F, which no normalised text holds), degraded (null or a reason).
 
-Cost: 4 ms a unit of 64 articles to write, less to read; a file is about half the size of its texts in UTF-8.
+Cost: 0.1 ms an article to write, less to read; a file is about half the size of its texts in UTF-8.
 """
 
 import hashlib
