@@ -1,6 +1,6 @@
 """How many articles a second can one driver feed? Work that does nothing, on real Ray actors.
 
-Articles of a real size (1,400 characters, 64 a chunk, as units have them) go out to actors and the results that
+Articles of a real size (1,400 characters, as many a chunk as units have) go out to actors and the results that
 stage 1 would send (cuts and morphemes) come back; nothing is computed and nothing is written. What is measured is the
 driver: articles/s by the clock, and by its own CPU seconds (the process with its Ray threads), which is what limits it
 when the actors have machines of their own. From that follows how many analysing cores one driver can feed.
@@ -26,6 +26,7 @@ from rich.table import Table
 
 from preprocess.cluster import connect
 from preprocess.pool import Pool
+from preprocess.units import MEAN_DOCUMENTS
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Options:
     """Articles to send."""
     chars: int = 1_400
     """Characters of an article."""
-    chunk: int = 64
+    chunk: int = MEAN_DOCUMENTS
     """Articles a chunk."""
     chars_per_second_per_core: float = 75_000
     """What one analysing core does, for the number of cores that one driver can feed."""
