@@ -48,6 +48,7 @@ sys.path[0] = str(ROOT)  # not this folder, in which preprocess.py has the name 
 
 from bench.tokenization_report import draw, show, summarise  # noqa: E402
 from kogpt.corpus import TokenCorpus  # noqa: E402
+from kogpt.distributed import has_bf16  # noqa: E402
 from kogpt.evaluate import bits_per_char  # noqa: E402
 from kogpt.files import atomic_write  # noqa: E402
 from kogpt.flops import flops_per_token  # noqa: E402
@@ -255,8 +256,8 @@ class Learner:
 
 
 def autocast(device: str) -> torch.autocast:
-    """bf16, on CPU and GPU alike."""
-    return torch.autocast(device, torch.bfloat16)
+    """bf16 where the hardware has it, else fp32."""
+    return torch.autocast(device, torch.bfloat16, enabled=has_bf16(torch.device(device)))
 
 
 def decay_steps(steps: int) -> int:

@@ -157,6 +157,11 @@ def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, notes: l
         if device == "cpu":
             raise UserError('"fp16" is enabled, but CPUs do not offer it; enable "bf16" or neither.')
         return "fp16"
+    asked = next((key for key in ("bf16", "torch_autocast") if engine.get(key, {}).get("enabled")), None)
+    if asked and device == "cpu" and not has_bf16:
+        engine[asked] = {"enabled": False}
+        notes.append("a CPU here has no bf16 and would be slow in it: training in fp32 instead.")
+        return "fp32"
     if engine.get("torch_autocast", {}).get("enabled"):
         if engine["torch_autocast"].get("dtype", "bfloat16") != "bfloat16":
             raise UserError('"torch_autocast.dtype" is not bfloat16; for fp16 use the "fp16" section.')

@@ -68,9 +68,17 @@ def is_first() -> bool:
     return os.environ["RANK"] == "0"
 
 
-def has_bf16(ranks: Ranks) -> bool:
-    """CPUs compute in bf16 one way or another; of the GPUs those that do it in hardware."""
-    return ranks.device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bf16. Without it torch still does, on a CPU many times slower than in fp32."""
+    if device.type == "cpu":
+        offered = torch.cpu.get_capabilities()
+        return any(offered.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last one: ARM
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def all_have_bf16(ranks: Ranks) -> bool:
+    """`has_bf16` of every rank: all must train in the same precision."""
+    return not any(reduce_max(ranks, not has_bf16(ranks.device)))
 
 
 def local_world_size() -> int:

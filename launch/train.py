@@ -44,7 +44,7 @@ def run() -> int:
         content,
         world_size=ranks.world_size,
         device=ranks.device.type,
-        has_bf16=distributed.has_bf16(ranks),
+        has_bf16=distributed.all_have_bf16(ranks),
     )
     if ranks.first:
         print("\n".join([*plan.notes, f"run folder: {options.out}"]), flush=True)

@@ -80,6 +80,14 @@ def test_a_gpu_without_bf16_gets_fp16_with_loss_scaling_and_it_is_said() -> None
     assert content == BASE | {"bf16": {"enabled": True}}, "the file's content is not changed"
 
 
+@pytest.mark.parametrize("asked", ["bf16", "torch_autocast"])
+def test_a_cpu_without_bf16_trains_in_fp32_and_it_is_said(asked: str) -> None:
+    fitted = _plan(BASE | {asked: {"enabled": True}}, has_bf16=False)
+    assert fitted.precision == "fp32"
+    assert not fitted.engine[asked]["enabled"]
+    assert "fp32 instead" in " ".join(fitted.notes)
+
+
 def test_fp16_on_a_cpu_is_refused() -> None:
     with pytest.raises(UserError, match="CPUs do not offer it"):
         _plan(BASE | {"fp16": {"enabled": True}, "zero_optimization": {"stage": 2}})

@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from kogpt.distributed import has_bf16
 
 WAITING = """
 import time
@@ -84,3 +87,26 @@ def test_leaving_flushes_and_tears_nothing_down() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "done\n")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the kernel's list of CPU features: Linux")
+def test_bf16_is_what_the_cpu_says() -> None:
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    assert has_bf16(torch.device("cpu")) == bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@pytest.mark.parametrize("lacking", [None, 1])
+def test_one_rank_without_bf16_decides_for_all(lacking: int | None, tmp_path: Path) -> None:
+    program = (
+        "import sys, torch, torch.distributed as dist\n"
+        "from kogpt import distributed\n"
+        f"rank, lacking = int(sys.argv[1]), {lacking}\n"
+        "distributed.has_bf16 = lambda device: rank != lacking\n"
+        f"dist.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=rank, world_size=2)\n"
+        "print(distributed.all_have_bf16(distributed.Ranks(rank, 2, rank, 2, torch.device('cpu'))))\n"
+    )
+    pair = [
+        subprocess.Popen([sys.executable, "-c", program, str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    assert [process.communicate(timeout=60)[0].strip() for process in pair] == [str(lacking is None)] * 2
