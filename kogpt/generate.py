@@ -6,9 +6,9 @@ depend on which other rows are in the batch (but for rounding). Each row has its
 id, drawn on the CPU: the same seed gives the same text alone, in a batch and on a GPU.
 
 Cost: the prompt goes through the model once, then one id per step against cached keys and values,
-O(context) per id instead of O(context^2). When a row reaches max_seq_len, the last half of the context of all
-rows goes through the model again as a new prompt (positions are learned and absolute, so cached keys cannot be
-moved): each id then sees between max_seq_len / 2 and max_seq_len ids before it, at two passes per id amortised.
+O(context) per id instead of O(context^2). When a row reaches max_seq_len, the last half of its context goes
+through the model again as a new prompt (positions are learned and absolute, so its keys cannot stay): each id
+then sees between max_seq_len / 2 and max_seq_len ids before it, at two passes per id amortised.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,9 @@ from kogpt.model import GPT, KVCache
 from kogpt.sampling import Sampling
 from kogpt.tokenizer.text import TextCodec
 from kogpt.tokenizer.wordpiece import StreamDecoder
+
+_CACHE_BYTES = 2 * 2**30
+"""Keys and values of the rows that go through the model together."""
 
 
 def adjust(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:
@@ -109,10 +112,10 @@ def generate(
             ended[i] = ended[i] or id == stop_id
         if all(ended) or step + 1 == sampling.max_new_tokens:
             return
-        if cache.length < limit:
-            logits = model(chosen[:, None], cache=cache)[:, -1]
-        else:
-            cache, logits = _prefill(model, rows, max(1, limit // 2))
+        if cache.length == limit:
+            fresh, _ = _prefill(model, [rows[i][:-1] for i in cache.full_rows()], max(1, limit // 2 - 1))
+            cache.make_room(fresh)
+        logits = model(chosen[:, None], cache=cache)[:, -1]
 
 
 class Piece(NamedTuple):
@@ -127,15 +130,27 @@ class Piece(NamedTuple):
 def stream_text(
     model: GPT, codec: TextCodec, prompts: Sequence[str], sampling: Sampling, *, samples: int = 1
 ) -> Iterator[Piece]:
-    """Continue each prompt `samples` times, all in one batch; yield the continuations as they come."""
+    """Continue each prompt `samples` times, as many rows at once as _CACHE_BYTES hold; yield what comes as it comes."""
+    encoded = [[codec.tokenizer.cls_id, *codec.encode(prompt)] for prompt in prompts]
+    rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
+    shape = model.config
+    row_bytes = 2 * shape.n_layer * shape.n_embd * shape.max_seq_len * model.wpe.weight.element_size()
+    size = max(1, _CACHE_BYTES // row_bytes)
+    for batch in (rows[first : first + size] for first in range(0, len(rows), size)):
+        seeds = [sampling.seed + sample for _, sample in batch]
+        for i, text, last in _stream_rows(model, codec, [encoded[prompt] for prompt, _ in batch], sampling, seeds):
+            yield Piece(*batch[i], text, last)
+
+
+def _stream_rows(
+    model: GPT, codec: TextCodec, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+) -> Iterator[tuple[int, str, bool]]:
+    """(row, text, last) as `Piece`s have it, for one batch."""
     tokenizer = codec.tokenizer
-    encoded = [[tokenizer.cls_id, *codec.encode(prompt)] for prompt in prompts]
-    rows = [ids for ids in encoded for _ in range(samples)]
     decoders = [StreamDecoder(tokenizer) for _ in rows]
     for decoder, ids in zip(decoders, rows, strict=True):
         for known in ids:  # what follows depends on what stood before: whether a space comes between
             decoder.push(known)
-    seeds = [sampling.seed + i % samples for i in range(len(rows))]
     ended = [False] * len(rows)
     for step in generate(model, rows, sampling, stop_id=tokenizer.sep_id, seeds=seeds):
         for i, id in enumerate(step):
@@ -144,10 +159,10 @@ def stream_text(
             ended[i] = id == tokenizer.sep_id
             text = decoders[i].flush() if ended[i] else decoders[i].push(id)
             if text or ended[i]:
-                yield Piece(i // samples, i % samples, text, ended[i])
+                yield i, text, ended[i]
     for i, decoder in enumerate(decoders):
         if not ended[i]:
-            yield Piece(i // samples, i % samples, decoder.flush(), True)
+            yield i, decoder.flush(), True
 
 
 def continue_texts(

@@ -108,6 +108,25 @@ class KVCache:
         self.values[layer, :, :, self.length : end] = value
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def full_rows(self) -> list[int]:
+        """The rows of a full cache that have no padding to give."""
+        if self.pads is None:
+            return list(range(self.keys.size(1)))
+        return (self.pads == 0).nonzero()[:, 0].tolist()
+
+    def make_room(self, fresh: "KVCache") -> None:
+        """Replace the full rows by those of `fresh` (which has no padding); the others move left to close up."""
+        full, end = self.full_rows(), self.length
+        counts = torch.full((self.keys.size(1),), end, device=self.keys.device)
+        if self.pads is not None:
+            counts -= self.pads
+        counts[full] = fresh.length
+        self.length = int(counts.max())
+        for mine, new in ((self.keys, fresh.keys), (self.values, fresh.values)):
+            mine[:, :, :, : self.length] = mine[:, :, :, end - self.length : end].clone()
+            mine[:, full, :, self.length - fresh.length : self.length] = new[:, :, :, : fresh.length]
+        self.pads = self.length - counts if (counts < self.length).any() else None
+
 
 class Attention(nn.Module):
     """Multi-head self-attention; `causal=False` is the encoder's (BERT, ViT), all else being equal."""
