@@ -10,21 +10,26 @@ them is exported with zeros. The tied head is stored once, as wte.
 
 import difflib
 import json
+import os
+import pickle
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kogpt.checkpoint import LoadedRun, load_for_inference
 from kogpt.errors import UserError
-from kogpt.files import atomic_write
+from kogpt.files import atomic_write, fsync_folder
 from kogpt.flops import parameter_count
 from kogpt.model import GPTConfig
 from kogpt.tokenizer.text import TextCodec
+from kogpt.tracking import read_metrics
 
 # (ours, theirs): the layers of a block, each with a weight and a bias.
 _BLOCK_NAMES = (
@@ -45,6 +50,9 @@ _ARITHMETIC: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "tie_word_embeddings": (True,),
 }
+
+_TRAINING = ("seed", "global_batch", "precision", "world_size", "device", "git_commit", "torch")
+"""What the card takes over from run.json (kogpt.provenance.about)."""
 
 SAMPLE_TEXTS = (
     "대한민국은 민주공화국이다.",
@@ -98,9 +106,11 @@ def export_model(
     """
     from transformers import GenerationConfig, GPT2Config
 
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder to export to.")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds files already; remove it, or name a new folder to export to.")
     run = load_for_inference(Path(run_folder))
     codec = TextCodec(run.tokenizer_folder)
     shape, tokenizer = run.model.config, codec.tokenizer
@@ -122,7 +132,6 @@ def export_model(
         **special,
     )
     generation = GenerationConfig(do_sample=True, temperature=0.8, top_k=0, **special)
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {path.name: path.read_bytes() for path in sorted(run.tokenizer_folder.iterdir()) if path.is_file()}
     # Other engines ask for the tokens that begin and end a text under these names.
     about = json.loads(contents["tokenizer_config.json"])
@@ -133,10 +142,16 @@ def export_model(
         "generation_config.json": generation.to_json_string().encode(),
         "config.json": config.to_json_string().encode(),
     }
+    # Under another name until it is whole: a part of it might load, and write nonsense.
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     for name, content in contents.items():
-        _write(folder / name, content)
-    differs = _plain_tokenizer_differs(folder, codec, texts)
-    _write(folder / "README.md", model_card(run, licence, differs).encode())
+        _write(temporary / name, content)
+    differs = _plain_tokenizer_differs(temporary, codec, texts)
+    _write(temporary / "README.md", model_card(run, licence, differs).encode())
+    os.replace(temporary, folder)
+    fsync_folder(folder.parent)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -173,11 +188,7 @@ def model_card(run: LoadedRun, licence: str, differs: str) -> str:
         "vocabulary": f"{shape.vocab_size:,}",
     }
     numbers |= {key: str(value) for key, value in run.info.items() if isinstance(value, str | int | float)}
-    record = run.tokenizer_folder.parent / "run.json"
-    if record.exists():
-        for key, value in json.loads(record.read_bytes()).items():
-            if isinstance(value, str | int | float):
-                numbers.setdefault(key, str(value))
+    numbers |= _training_numbers(run.tokenizer_folder.parent, run.info["step"])
     rows = "\n".join(f"| {key} | {value} |" for key, value in numbers.items())
     return f"""---
 language: ko
@@ -203,6 +214,24 @@ the same ids for text that was cut before, and others for raw text. {differs}
 Prompts that are to be cut as in training go through `kogpt generate`. Each article began with [CLS] and ended with
 [SEP]: begin a prompt with [CLS], too.
 """
+
+
+def _training_numbers(run: Path, step: int) -> dict[str, str]:
+    """What the run's files say of the training up to this step; the run itself may be further."""
+    numbers: dict[str, str] = {}
+    if (run / "run.json").exists():
+        content = json.loads((run / "run.json").read_bytes())
+        numbers |= {key: str(content[key]) for key in _TRAINING if content.get(key) is not None}
+    if (run / "metrics.jsonl").exists():
+        for record in read_metrics(run / "metrics.jsonl"):
+            if record["step"] == step and record["loss"] is not None:
+                numbers |= {"tokens": f"{record['tokens']:,}", "training loss": f"{record['loss']:.4f} nats an id"}
+            if record["step"] <= step and record["val_loss"] is not None:
+                bits, loss = record["val_bits_per_char"], record["val_loss"]
+                numbers["validation"] = (
+                    f"{bits:.4f} bits per character, {loss:.4f} nats an id, at step {record['step']}"
+                )
+    return numbers
 
 
 def import_model(folder: str | Path) -> tuple[GPTConfig, dict[str, Tensor]]:
@@ -248,12 +277,16 @@ def import_model(folder: str | Path) -> tuple[GPTConfig, dict[str, Tensor]]:
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint, whole or in shards; without the mask buffers that old versions stored."""
     state: dict[str, Tensor] = {}
-    if files := sorted(folder.glob("model*.safetensors")):
-        for file in files:
-            state |= load_file(file)
-    elif files := sorted(folder.glob("pytorch_model*.bin")):
-        for file in files:
-            state |= torch.load(file, map_location="cpu", weights_only=True)
-    else:
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
         raise UserError(f"{folder} has no model.safetensors and no pytorch_model.bin; is its download complete?")
+    for file in files:
+        try:
+            state |= (
+                load_file(file)
+                if file.suffix == ".safetensors"
+                else torch.load(file, map_location="cpu", weights_only=True)
+            )
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise UserError(f"{file} cannot be read ({type(error).__name__}); is its download complete?") from None
     return {name: value for name, value in state.items() if not re.search(r"\.attn\.(masked_)?bias$", name)}

@@ -75,10 +75,14 @@ def read_pieces(folder: Path) -> dict[str, int]:
 
 
 def _marks(folder: Path, names: dict[str, int]) -> dict[str, int]:
-    """The model's tokens of begin and end, for [CLS] and [SEP], unless it has those."""
+    """The model's tokens of begin and end, for [CLS] and [SEP], unless it has those.
+
+    A configuration that does not name them has GPT-2's own numbers, which a smaller model has no rows for.
+    """
     config = json.loads((folder / "config.json").read_bytes())
     marks = {"[CLS]": config.get("bos_token_id"), "[SEP]": config.get("eos_token_id")}
-    return {name: row for name, row in marks.items() if isinstance(row, int) and name not in names}
+    rows = config.get("vocab_size", 50257)
+    return {name: row for name, row in marks.items() if isinstance(row, int) and row < rows and name not in names}
 
 
 def as_wordpiece(piece: str, space: str) -> str:

@@ -58,12 +58,16 @@ def git_commit() -> str | None:
 
 
 def copy_tokenizer(source: Path, run: Path) -> None:
-    """The corpus's tokenizer beside the run, so that the run's folder alone can talk."""
-    target = run / "tokenizer"
-    if target.exists():
+    """The corpus's tokenizer beside the run, so that the run's folder alone can talk.
+
+    Another one that lies there is left over from a start that came to no checkpoint, and goes.
+    """
+    target, about = run / "tokenizer", "kogpt.json"  # which has the sha256 of the vocabulary
+    if (target / about).exists() and (target / about).read_bytes() == (source / about).read_bytes():
         return
     run.mkdir(parents=True, exist_ok=True)
     temporary = run / ".tokenizer.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)

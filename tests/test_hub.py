@@ -47,7 +47,13 @@ def make_run(folder: Path, *, bias: bool = True, tokenizer: Tokenizer | None = N
     writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
     writer.json(CONFIG, {"model": shape, "step": 5, "corpus": "c0ffee" * 10})
     writer.finish()
-    (folder / "run.json").write_text(json.dumps({"val_bits_per_char": 3.25, "tokens": 12345}))
+    # As trainings leave them: the run is further than this checkpoint.
+    (folder / "run.json").write_text(json.dumps({"step": 7, "tokens": 700, "seed": 31, "corpus_folder": "/home/me"}))
+    evaluated = {"val_loss": 2.5, "val_bits_per_char": 3.25}
+    records = [{"step": step, "tokens": 100 * step, "loss": step / 2} for step in range(1, 8)]
+    records = [record | (evaluated if record["step"] == 4 else dict.fromkeys(evaluated)) for record in records]
+    records[-1] |= {"val_loss": 1.5, "val_bits_per_char": 2.0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
 
 
@@ -153,8 +159,11 @@ def test_card_has_numbers_licence_fingerprint_and_measured_difference(run, expor
 
     card = (exported / "README.md").read_text()
     assert card.startswith("---\nlanguage: ko\nlicense: cc-by-sa-4.0\n")
-    for part in ("c0ffee" * 10, "| step | 5 |", "| val_bits_per_char | 3.25 |", "`none`"):
+    for part in ("c0ffee" * 10, "| step | 5 |", "| tokens | 500 |", "| seed | 31 |", "`none`"):
         assert part in card
+    assert "| training loss | 2.5000 nats an id |" in card
+    assert "| validation | 3.2500 bits per character, 2.5000 nats an id, at step 4 |" in card
+    assert "/home/me" not in card
     plain = AutoTokenizer.from_pretrained(exported)
     codec = TextCodec(run / "tokenizer")
     ours = [codec.encode(text) for text in TEXTS]
@@ -163,6 +172,22 @@ def test_card_has_numbers_licence_fingerprint_and_measured_difference(run, expor
     assert 0 < equal < 3  # the second text has two spaces, the first a line feed: lost on a plain tokenizer
     assert f"gives {sum(map(len, theirs))} ids where training had {sum(map(len, ours))}" in card
     assert f"{equal} sentences are cut alike" in card
+
+
+def test_an_export_is_whole_or_absent_and_overwrites_nothing(run, tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kogpt.hub.model_card", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            export_model(run, tmp_path / "out", texts=TEXTS)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    export_model(run, tmp_path / "out", texts=TEXTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(UserError, match="out holds files already"):
+        export_model(run, tmp_path / "out", texts=TEXTS)
 
 
 def test_round_trip(run, exported):
@@ -230,6 +255,13 @@ def test_what_is_not_gpt2_is_refused(exported, tmp_path):
         attempt(changed_weights={k: v for k, v in weights.items() if k != "transformer.h.1.mlp.c_fc.weight"})
     with pytest.raises(UserError, match="head of its own"):
         attempt(changed_weights={**weights, "lm_head.weight": weights["transformer.wte.weight"] + 1})
+    (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        import_model(tmp_path)
     (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin cannot be read"):
+        import_model(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match=r"no model\.safetensors"):
         import_model(tmp_path)
