@@ -276,4 +276,4 @@ def load_for_inference(run_or_step_folder: Path, device: str | torch.device = "c
     info = json.loads((step / CONFIG).read_bytes())
     model = GPT(GPTConfig(**info["model"]))
     model.load_state_dict(load_file(step / MODEL))
-    return LoadedRun(model.to(device).eval(), step.parent.parent / "tokenizer", info)
+    return LoadedRun(model.to(device).eval(), step.resolve().parent.parent / "tokenizer", info)

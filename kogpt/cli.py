@@ -5,6 +5,7 @@ the work are imported when a command runs, so that `kogpt --help` starts at once
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 from kogpt.errors import UserError, exit_on_user_error
 from kogpt.files import atomic_write
 from kogpt.sampling import Sampling
+from kogpt.tokenizer.normalize import decode
 
 
 def generate(
@@ -36,11 +38,13 @@ def generate(
         samples: continuations of each prompt.
         device: cpu, cuda, cuda:1 ...; by default a GPU if there is one.
     """
+    if samples < 1:
+        raise UserError(f"--samples is {samples}, must be at least 1.")
     if not prompts:
         prompts = _lines(file)
     from kogpt.generate import generate_text
 
-    # All rows are generated together; on the screen they come one after the other, the first of them live.
+    # Many rows are generated together; on the screen they come one after the other, the first of them live.
     waiting = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
     held = {row: prompts[row[0]] for row in waiting}
     ended = set()
@@ -61,9 +65,9 @@ def generate(
 def _lines(file: Path | None) -> tuple[str, ...]:
     """The prompts of a file, or of standard input: its lines that are not empty."""
     try:
-        text = file.read_text(encoding="utf-8") if file else sys.stdin.read()
+        text = decode(file.read_bytes() if file else sys.stdin.buffer.read())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--file {file} cannot be read as UTF-8 text ({error})") from None
+        raise UserError(f"{file or 'standard input'} cannot be read as UTF-8 text ({error})") from None
     if not (prompts := tuple(line for line in text.splitlines() if line.strip())):
         raise UserError("there is no prompt: give one as an argument, with --file or on standard input")
     return prompts
@@ -111,13 +115,16 @@ def evaluate(
     from rich.console import Console
 
     from kogpt.evaluate import evaluate_run, numbers, table
+    from kogpt.tracking import finite
     from kogpt.wandb_run import log_evaluation
 
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UserError(f"--json-file {json_file}: there is no folder {json_file.parent}; make it.")
     result = evaluate_run(run, corpus=corpus, texts=texts, choices=choices, shots=shots, limit=limit, device=device)
     Console().print(table(result))
     if json_file is not None:
         with atomic_write(json_file) as file:
-            file.write(json.dumps(result, ensure_ascii=False, indent=1).encode() + b"\n")
+            file.write(json.dumps(finite(result), ensure_ascii=False, indent=1).encode() + b"\n")
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
@@ -200,11 +207,17 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main() -> None:
-    """The console script `kogpt`."""
-    with exit_on_user_error():
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="kogpt",
-            description="What one does with a corpus or a trained run.",
-            config=(FlagCreatePairsOff,),
-        )
+    """The console script `kogpt`; Ctrl-C and a reader that has gone (`| head`) end it quietly, as they do others."""
+    try:
+        with exit_on_user_error():
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="kogpt",
+                description="What one does with a corpus or a trained run.",
+                config=(FlagCreatePairsOff,),
+            )
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+        sys.exit(141)

@@ -16,6 +16,7 @@ import gzip
 import json
 import math
 import random
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from kogpt.checkpoint import load_for_inference
 from kogpt.corpus import TokenCorpus
 from kogpt.errors import UserError
 from kogpt.model import GPT, IGNORED
-from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.normalize import decode, normalize
 from kogpt.tokenizer.text import TextCodec
 from kogpt.windows import eval_windows
 
@@ -132,12 +133,15 @@ def encoded_articles(codec: TextCodec, texts: Iterable[str]) -> list[tuple[list[
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """The texts below a folder or in a file: *.txt (one text each), *.jsonl and *.jsonl.gz (`text` or `passage`)."""
+    """The texts below a folder or in a file: *.txt (one text each), *.jsonl and *.jsonl.gz (`text` or `passage`).
+
+    The encoding is UTF-8 or cp949, as for preprocessing.
+    """
     path = Path(path)
     texts: list[str] = []
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.suffix == ".txt":
-            texts.append(file.read_text(encoding="utf-8"))
+            texts.append(_read(file))
         elif file.name.endswith((".jsonl", ".jsonl.gz")):
             for number, record in _json_lines(file):
                 text = record.get("text", record.get("passage"))
@@ -149,14 +153,18 @@ def read_texts(path: str | Path) -> list[str]:
     return texts
 
 
+def _read(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        return decode(gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a text in UTF-8 or cp949, whole.") from None
+
+
 def _json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) of a JSON lines file, gzipped or not."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; give a JSON lines file.") from None
     records = []
-    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+    for number, line in enumerate(_read(path).split("\n"), 1):  # str.splitlines ends lines inside of texts, too
         if not line.strip():
             continue
         try:
@@ -201,11 +209,20 @@ def multiple_choice(
     model: GPT, codec: TextCodec, items: Sequence[Item], *, shots: int = 0, seed: int = 0
 ) -> dict[str, Accuracy]:
     """Accuracy by task."""
+    by_task = _by_task(items, shots)
     encode = _remembering(codec.encode)
+    return {task: _accuracy(own, _predictions(model, codec, encode, own, shots, seed)) for task, own in by_task.items()}
+
+
+def _by_task(items: Sequence[Item], shots: int) -> dict[str, list[Item]]:
+    """The items of each task; `UserError` where they are too few for so many examples."""
     by_task: dict[str, list[Item]] = {}
     for item in items:
         by_task.setdefault(item.task, []).append(item)
-    return {task: _accuracy(own, _predictions(model, codec, encode, own, shots, seed)) for task, own in by_task.items()}
+    for task, own in by_task.items():
+        if shots >= len(own):
+            raise UserError(f"--shots {shots} needs more than {shots} items of {task}; there are {len(own)}.")
+    return by_task
 
 
 def _remembering(encode: Callable[[str], list[int]]) -> Callable[[str], list[int]]:
@@ -222,8 +239,6 @@ def _predictions(
     shots: int,
     seed: int,
 ) -> list[int]:
-    if shots >= len(items):
-        raise UserError(f"--shots {shots} needs more than {shots} items of {items[0].task}; there are {len(items)}.")
     limit = model.config.max_seq_len + 1
     between = encode("\n\n")
     rows: list[tuple[Sequence[int], int]] = []
@@ -267,6 +282,10 @@ def evaluate_run(
     """
     if corpus is None and texts is None and choices is None:
         raise UserError("nothing to evaluate on; give --corpus, --texts or --choices.")
+    items: list[Item] = []
+    if choices is not None:  # read and checked first: a mistake must not cost what was scored before it
+        items = [item for own in _by_task(read_items(choices), 0).values() for item in own[:limit]]
+        _by_task(items, max(shots, default=0))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     run = load_for_inference(Path(run_folder), device)
     codec = TextCodec(run.tokenizer_folder)
@@ -283,11 +302,7 @@ def evaluate_run(
         scored = asdict(bits_per_char(run.model, articles[:limit], stride=stride))
         del scored["nats"]
         result.setdefault("bits_per_char", {})[name] = scored
-    if choices is not None:
-        taken: dict[str, list[Item]] = {}
-        for item in read_items(choices):
-            taken.setdefault(item.task, []).append(item)
-        items = [item for own in taken.values() for item in own[:limit]]
+    if items:
         result["multiple_choice"] = {
             str(count): {
                 task: asdict(accuracy)

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kogpt.corpus import UserError
-from kogpt.tokenizer.normalize import Removed, normalize
+from kogpt.tokenizer.normalize import Removed, decode, normalize
 from preprocess.layouts import PRESETS, Layout, matching
 from preprocess.sources import READ_ERRORS, Source, kind_of
 
@@ -166,14 +166,9 @@ def _parquet(stream: BinaryIO, layout: Layout) -> Iterator[Any]:
 
 def _decode(content: bytes) -> str:
     try:
-        return content.decode("utf-8-sig")
+        return decode(content)
     except UnicodeDecodeError as error:
-        try:
-            return content.decode("cp949")
-        except UnicodeDecodeError:
-            raise _Broken(
-                "unknown encoding", f"neither UTF-8 nor cp949: {error.reason} at byte {error.start}"
-            ) from None
+        raise _Broken("unknown encoding", f"neither UTF-8 nor cp949: {error.reason} at byte {error.start}") from None
 
 
 def _parse(content: bytes) -> Any:

@@ -73,10 +73,18 @@ def test_generate_prints_every_prompt_in_front_of_its_continuations(run: Path) -
 
 
 def test_generate_takes_prompts_from_standard_input_and_files(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("나는\n\n오늘은\n", encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text("\ufeff나는\n\n오늘은\n", encoding="utf-8")
     by_file = kogpt("generate", run, "--file", tmp_path / "prompts.txt", "--max-new-tokens", "3")
     by_input = kogpt("generate", run, "--max-new-tokens", "3", stdin="나는\n오늘은\n")
     by_word = kogpt("generate", run, "나는", "오늘은", "--max-new-tokens", "3")
+    by_step = subprocess.run(
+        [Path(sys.executable).with_name("kogpt"), "generate", ".", "나는", "오늘은", "--max-new-tokens", "3"],
+        cwd=run / "checkpoints/step-00000001",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert by_step.stdout == by_word.stdout, by_step.stderr
     assert by_word.stdout
     assert by_file.stdout == by_input.stdout == by_word.stdout
 
@@ -95,6 +103,16 @@ def test_evaluate_writes_json_and_a_wandb_run_in_the_training_s_group(run: Path,
     assert started["job_type"] == "evaluation"
 
 
+def test_a_reader_that_has_gone_is_no_error(run: Path) -> None:
+    command = [Path(sys.executable).with_name("kogpt"), "generate", run, "나는", "--max-new-tokens", "20", "--greedy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(120) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -102,6 +120,8 @@ def test_evaluate_writes_json_and_a_wandb_run_in_the_training_s_group(run: Path,
         (["generate", "nowhere", "나는"], "nowhere holds no usable checkpoint"),
         (["generate", "nowhere"], "there is no prompt"),
         (["generate", "nowhere", "나는", "--temperature", "0"], "--temperature"),
+        (["generate", "nowhere", "나는", "--samples", "0"], "--samples is 0"),
+        (["evaluate", "nowhere", "--texts", "x", "--json-file", "not/there.json"], "there is no folder not"),
         (["evaluate", "nowhere"], "nothing to evaluate on"),
         (["export-windows", "nowhere", "out"], "nowhere is not a finished token corpus"),
     ],

@@ -224,6 +224,15 @@ def test_evaluate_run_gives_json_and_a_table(run, model, codec, tmp_path):
     assert "accuracy, 1 shots" in text
 
 
+def test_texts_are_read_as_preprocessing_reads_them(tmp_path):
+    text = "한 줄\u2028다음 줄\u0085끝"
+    (tmp_path / "a.txt").write_bytes("가나".encode("cp949"))
+    (tmp_path / "b.txt").write_bytes("\ufeff다라".encode())
+    lines = [json.dumps({"text": text}, ensure_ascii=False), "", json.dumps({"text": "마"})]
+    (tmp_path / "c.jsonl").write_bytes("\r\n".join(["\ufeff" + lines[0], *lines[1:]]).encode())
+    assert read_texts(tmp_path) == ["가나", "다라", text, "마"]
+
+
 def test_errors_name_file_and_mend(run, tmp_path):
     with pytest.raises(UserError, match="--corpus, --texts or --choices"):
         evaluate_run(run)
@@ -233,6 +242,15 @@ def test_errors_name_file_and_mend(run, tmp_path):
     bad.write_text(json.dumps({"text": "가"}) + "\nnot json\n")
     with pytest.raises(UserError, match=r"bad\.jsonl line 2"):
         read_texts(bad)
+    bad.write_bytes(b"\xff\xff")
+    with pytest.raises(UserError, match=r"bad\.jsonl cannot be read"):
+        read_texts(bad)
+    with pytest.raises(UserError, match=r"missing\.txt cannot be read"):
+        read_texts(tmp_path / "missing.txt")
+    items = tmp_path / "items.jsonl.gz"
+    item_list(tmp_path)
+    with pytest.raises(UserError, match="--shots 3"):  # before anything is loaded or scored
+        evaluate_run(tmp_path / "no run", choices=items, shots=[0, 3])
     bad.write_text(json.dumps({**RECORDS[0], "label": 2}))
     with pytest.raises(UserError, match=r"bad\.jsonl line 1 is no item"):
         read_items(bad)

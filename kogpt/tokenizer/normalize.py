@@ -1,4 +1,4 @@
-"""The text that everything else sees: str -> normalised str + what was taken out.
+"""The text that everything else sees: a file's bytes -> str -> normalised str + what was taken out.
 
 Order: lone surrogates and control characters (category Cc; tab, line feed and carriage return stay) go,
 `\\r\\n` and `\\r` become `\\n`, then NFC (Unicode Standard Annex 15). Nothing else changes: zero-width joiners
@@ -21,6 +21,17 @@ class Removed(NamedTuple):
 
     controls: int
     surrogates: int
+
+
+def decode(content: bytes) -> str:
+    """UTF-8, with or without a byte order mark, or else cp949; the UnicodeDecodeError of UTF-8 where it is neither."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        try:
+            return content.decode("cp949")
+        except UnicodeDecodeError:
+            raise error from None
 
 
 def normalize(text: str) -> tuple[str, Removed]:
