@@ -69,6 +69,8 @@ def problem(folder: Path, names: Iterable[str] | None = None) -> str | None:
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
+    except OSError as error:
+        return f"{MANIFEST} cannot be read ({error.strerror})"
     except (ValueError, KeyError, TypeError):
         return f"{MANIFEST} is damaged"
     if not known:
@@ -79,8 +81,11 @@ def problem(folder: Path, names: Iterable[str] | None = None) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
-        if sha256_of(path) != digest:
-            return f"{name} was altered (its sha256 is not the manifest's)"
+        try:
+            if sha256_of(path) != digest:
+                return f"{name} was altered (its sha256 is not the manifest's)"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return None
 
 
@@ -239,7 +244,10 @@ def pointed(run: Path, pointer: str) -> str | None:
 def retain(run: Path, keep: int) -> None:
     """Remove all checkpoints but the newest `keep` and the best."""
     best = pointed(run, "best")
-    for folder in checkpoints(run)[keep:]:
+    latest = pointed(run, "latest")
+    # Broken ones that were passed over at the start may bear later steps: they count for nothing.
+    good = [folder for folder in checkpoints(run) if latest is None or folder.name <= latest]
+    for folder in good[keep:]:
         if folder.name != best:
             # Under the temporary name first: a kill in the middle leaves no broken checkpoint.
             doomed = folder.with_name(f".{folder.name}.old")

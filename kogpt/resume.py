@@ -71,6 +71,11 @@ def _look(run: Path, resume: str, say: Callable[[str], None]) -> CheckpointReade
         raise UserError(f"--out {run} holds checkpoints already; drop --resume never, or name another folder.")
     newest = checkpoint.newest_good(run, say)
     if newest is None:
+        if broken := checkpoint.checkpoints(run):
+            raise UserError(
+                f"--out {run} holds {len(broken)} checkpoints, all of them broken; copy them there again, "
+                f"remove {run / 'checkpoints'} to begin anew, or name another --out."
+            )
         return None
     checkpoint.point(newest, "latest")  # a broken one was passed over: never leave it named
     return CheckpointReader(newest)

@@ -88,9 +88,9 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Call
 
     id = _id_of(run)
     _end_service(run)
-    seen = 0 if mode == "online" else last_step_offline(run)
     attempts: tuple[Literal["online", "offline"], ...] = ("online", "offline") if mode == "online" else ("offline",)
     for attempt in attempts:
+        seen = 0 if attempt == "online" else last_step_offline(run)
         _start_service(run)
         try:
             handle = wandb.init(
@@ -177,7 +177,10 @@ def offline_records(run: Path, kind: str = "history") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for folder in sorted((run / "wandb").glob("offline-run-*")):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired:
+            continue
         for line in done.stdout.splitlines():
             try:
                 record = json.loads(line)

@@ -109,7 +109,8 @@ def _load(path: Path) -> list[int]:
     except FileNotFoundError:
         raise ValueError(f"{path.name} is missing") from None
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path.name} is not a window ({str(error).splitlines()[0]})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file's error says nothing
+        raise ValueError(f"{path.name} is not a window ({reason})") from None
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
 

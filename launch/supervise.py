@@ -45,6 +45,8 @@ def supervise(command: list[str], max_restarts: int) -> int:
         if attempt:
             print(f"supervise.py: exit status {code}; restart {attempt} of {max_restarts}", file=sys.stderr, flush=True)
             time.sleep(PAUSE_SECONDS)
+            if told:
+                break
         process = subprocess.Popen(command, start_new_session=True)
         code = process.wait()
         code = 128 - code if code < 0 else code

@@ -192,11 +192,11 @@ def _one_line(error: Exception) -> str:
 def guess_layout(sources: list[Source]) -> tuple[Layout, str]:
     """(layout, sentence that says what was seen) from files spread evenly over the sources."""
     everything = Layout(tuple(PRESETS.values()))
-    step = max(1, len(sources) // _SAMPLED_FILES)
+    step = max(1, -(-len(sources) // _SAMPLED_FILES))
     seen: Counter[str] = Counter()
     texts = values = 0
     unknown = ""
-    for source in sources[::step][:_SAMPLED_FILES]:
+    for source in sources[::step]:
         for name, stream in islice(source.members(), _SAMPLED_VALUES):
             try:
                 for value in islice(_values(name, stream, everything), _SAMPLED_VALUES):

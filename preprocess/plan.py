@@ -86,7 +86,8 @@ def _planned(unit: Unit) -> PlannedUnit:
 
 
 def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "dropped") -> dict[str, Any]:
-    """A row of dropped.parquet."""
+    """A row of dropped.parquet; what is not Unicode in the detail (a JSON key may hold it) is written as \\ud800."""
+    detail = detail.encode("utf-8", "backslashreplace").decode()
     return {"id": id, "source": source, "status": status, "reason": reason, "detail": detail}
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import fsspec
-import zstandard
+import pyarrow as pa
 
 from kogpt.corpus import UserError
 
@@ -34,7 +34,7 @@ READ_ERRORS = (
     NotImplementedError,  # zipfile: unknown compression
     zipfile.BadZipFile,
     zlib.error,
-    zstandard.ZstdError,
+    ValueError,  # names and values that are not Unicode, servers that cannot seek
 )
 
 
@@ -70,7 +70,8 @@ def _members(name: str, stream: BinaryIO) -> Iterator[tuple[str, BinaryIO | Exce
     if name.lower().endswith(".gz"):
         stream = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
     elif name.lower().endswith(".zst"):
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        # zstandard's own reader ends quietly where a file is cut off; this one raises.
+        reader = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
         stream = io.BufferedReader(reader)
     if kind_of(name) == ".zip":
         yield from _zip_members(name, stream)

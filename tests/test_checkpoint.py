@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from kogpt import checkpoint
 from kogpt.checkpoint import CONFIG, MANIFEST, MODEL, OPTIMIZER, STATE, CheckpointReader, CheckpointWriter
+from kogpt.distributed import Ranks
 from kogpt.errors import UserError
 from kogpt.model import GPT, GPTConfig
+from kogpt.resume import find_start
 
 CONFIGURATION = GPTConfig(vocab_size=11, max_seq_len=8, n_layer=1, n_head=1, n_embd=6)
 
@@ -99,6 +102,28 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     checkpoint.point(checkpoint.step_folder(tmp_path, 2), "best")
     checkpoint.retain(tmp_path, 2)
     assert [folder.name[-1] for folder in checkpoint.checkpoints(tmp_path)] == ["5", "4", "2"]
+
+
+def test_broken_ones_that_were_passed_over_do_not_count_as_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        _write(tmp_path, step)
+    (checkpoint.step_folder(tmp_path, 3) / MODEL).write_bytes(b"")
+    _write(tmp_path, 2)  # what the run saves after it went on from step 1
+    checkpoint.point(checkpoint.step_folder(tmp_path, 2), "latest")
+    checkpoint.retain(tmp_path, 1)
+    assert [folder.name[-1] for folder in checkpoint.checkpoints(tmp_path)] == ["3", "2"]
+
+
+def test_a_run_whose_checkpoints_are_all_broken_is_not_begun_anew(tmp_path: Path) -> None:
+    _write(tmp_path, 1)
+    (checkpoint.step_folder(tmp_path, 1) / MODEL).write_bytes(b"")
+    alone = Ranks(0, 1, 0, 1, torch.device("cpu"))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        with pytest.raises(UserError, match="1 checkpoints, all of them broken"):
+            find_start(tmp_path, "auto", {}, alone, print)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_full_disk_leaves_nothing_behind_and_is_reported(tmp_path: Path) -> None:

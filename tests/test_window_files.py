@@ -141,6 +141,7 @@ def test_bad_windows_cost_their_article_only_and_never_run_code(corpus, vocab, t
         torch.save(torch.load(path(i, k), weights_only=True) | tensors, path(i, k))
 
     path(5, 0).write_bytes(path(5, 0).read_bytes()[:500])  # truncated
+    path(3, 0).write_bytes(b"")  # what a full disk leaves
     path(6, 0).unlink()  # missing
     change(7, 1, input_ids=torch.full((256,), 9))  # contradicts window 0
     change(4, 0, input_ids=torch.full((256,), 1000))  # not in the vocabulary
@@ -150,7 +151,7 @@ def test_bad_windows_cost_their_article_only_and_never_run_code(corpus, vocab, t
     import_pt(tmp_path / "pt", tmp_path / "corpus", tokenizer=str(vocab), analyzer="none")
     assert not (tmp_path / "evil").exists()
     dropped = pq.read_table(tmp_path / "corpus" / "dropped.parquet").to_pylist()
-    assert sorted(row["id"] for row in dropped) == sorted(IDS[i] for i in range(4, 11))
+    assert sorted(row["id"] for row in dropped) == sorted(IDS[i] for i in range(3, 11))
     details = {IDS.index(row["id"]): row["detail"] for row in dropped}
     assert "window_0.pt is not a window" in details[5]
     assert "is missing" in details[6]
@@ -158,7 +159,7 @@ def test_bad_windows_cost_their_article_only_and_never_run_code(corpus, vocab, t
     assert "outside the 1000 pieces" in details[4]
     assert "mask" in details[10]
     counts = TokenCorpus.open(tmp_path / "corpus").manifest["counts"]
-    assert counts["dropped"] == {"bad windows": 7}
+    assert counts["dropped"] == {"bad windows": 8}
 
 
 def test_refusals(corpus, vocab, tmp_path):

@@ -50,6 +50,20 @@ def test_a_signal_is_passed_on_and_ends_it(tmp_path: Path) -> None:
     assert count.read_text() == "x"
 
 
+def test_a_signal_between_two_starts_ends_it_too(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    process = subprocess.Popen(
+        [sys.executable, str(SUPERVISE), "--", *_command(count, "raise SystemExit(1)")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "restart 1" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 1
+    assert count.read_text() == "x"
+
+
 def test_without_a_command_it_says_so() -> None:
     done = subprocess.run([sys.executable, str(SUPERVISE)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

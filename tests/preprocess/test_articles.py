@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from kogpt.errors import UserError
 from preprocess.articles import Document, Dropped, guess_layout, read_documents
@@ -66,9 +67,12 @@ def test_every_document_that_leaves_leaves_with_a_reason(tmp_path: Path) -> None
     (tmp_path / "c.txt").write_bytes(b"\xff\xff\xff")
     (tmp_path / "d.pdf").write_bytes(b"%PDF")
     (tmp_path / "e.json.gz").write_bytes(gzip.compress(b'{"text": "x"}')[:-9])
+    (tmp_path / "e.txt.zst").write_bytes(zstandard.compress("글".encode() * 100)[:-1])
     (tmp_path / "f.zip").write_bytes(b"PK\x03\x04 no more")
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "g.parquet")
     (tmp_path / "h.parquet").write_bytes(b"PAR1")
+    cp949 = pa.Array.from_buffers(pa.string(), 1, pa.array(["가가가가".encode("cp949")], pa.binary()).buffers())
+    pq.write_table(pa.table({"text": cp949}), tmp_path / "k.parquet")
     (tmp_path / "i.json").write_text("[" * 100_000)
     (tmp_path / "j.txt").write_text("둘")
     texts, reasons = read(tmp_path)
@@ -83,10 +87,12 @@ def test_every_document_that_leaves_leaves_with_a_reason(tmp_path: Path) -> None
         "c.txt#0": "unknown encoding",
         "d.pdf#0": "unknown file type",
         "e.json.gz#0": "unreadable file",
+        "e.txt.zst#0": "unreadable file",
         "f.zip#0": "unreadable file",
         "g.parquet#0": "no text at the path",
         "h.parquet#0": "unreadable file",
         "i.json#0": "broken JSON",
+        "k.parquet#0": "unreadable file",
     }
 
 
@@ -144,8 +150,12 @@ def test_auto_says_what_it_found_and_reads_a_mixture(tmp_path: Path) -> None:
     for i in range(30):
         (tmp_path / f"{i}.json").write_text(json.dumps({"Meta(Refine)": {"passage": f"보고서 {i}"}}))
     (tmp_path / "x.json").write_text(json.dumps({"passage": "책"}))
+    (tmp_path / "y").mkdir()
+    for i in range(10):  # in the last quarter of the files
+        (tmp_path / "y" / f"{i}.json").write_text(json.dumps({"text": f"글 {i}"}))
     layout, sentence = guess_layout(find_sources((str(tmp_path),)))
     assert "aihub-582" in sentence
+    assert "plain" in sentence
     assert len(read(tmp_path, layout)[0]) >= 30
 
 

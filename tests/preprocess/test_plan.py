@@ -7,7 +7,7 @@ import pytest
 from kogpt.errors import UserError
 from preprocess.articles import Document, Dropped, read_documents
 from preprocess.layouts import named_layout
-from preprocess.plan import WORK, Scan, check_folder, open_output, scan
+from preprocess.plan import WORK, Scan, check_folder, dropped_row, open_output, scan
 from preprocess.sources import find_sources
 
 
@@ -96,3 +96,8 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lies in --input"):
         check_folder(tmp_path / "corpus", (str(tmp_path),))
     check_folder(tmp_path / "corpus", (str(tmp_path / "file"), "memory://x"))
+
+
+def test_a_detail_that_is_not_unicode_can_be_written() -> None:
+    """A lone surrogate in a JSON key, which parquet would refuse at the very end."""
+    assert dropped_row("a#0", "a.json", "no text at the path", "found \ud800")["detail"] == "found \\ud800"
