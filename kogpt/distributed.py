@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 STALL_SECONDS = 40.0
 """A collective that waits longer ends the rank: with start and tear-down under a minute."""
+FAREWELL_SECONDS = 3600.0
 
 _SINGLE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
 
@@ -125,7 +126,11 @@ def set_timeouts(seconds: float = STALL_SECONDS) -> None:
 
 
 def finish(ranks: Ranks) -> None:
-    """Leave together: the launcher stops everybody as soon as one rank has ended with an error code."""
+    """Leave together: the launcher stops everybody as soon as one rank has ended with an error code.
+
+    Rank 0 may still have to upload to W&B, for longer than a step of training could take.
+    """
+    set_timeouts(FAREWELL_SECONDS)
     dist.barrier(device_ids=[ranks.local_rank] if ranks.device.type == "cuda" else None)
     dist.destroy_process_group()
 

@@ -9,7 +9,7 @@ Steps count from 0, the first update; `total_steps` is the number of updates. Wa
   `peak * final_ratio` by the last update (Hu et al. 2024, MiniCPM, section 4). A run can be lengthened
   without having spent its learning rate: what comes before the decay does not depend on `total_steps`.
 
-Steps past the end keep the final rate. Resuming needs no state: the step says it all.
+Steps past the end keep the final rate. No state but the step and the numbers that the run began with.
 """
 
 import math

@@ -212,6 +212,7 @@ class Trainer:
             "step": self.step,
             "tokens": record["tokens"],
             "skipped_steps": self.skipped,
+            "warmup_steps": self.warmup_steps,
             "best": best,
             "world_size": self.ranks.world_size,
             "zero_stage": self.plan.stage,
@@ -229,6 +230,8 @@ class Trainer:
     def _take_position(self, start: Start) -> None:
         state = start.state or {"step": 0, "skipped_steps": 0, "best": None}
         self.step, self.skipped, self.best = state["step"], state["skipped_steps"], state["best"]
+        # A share of the length at the start: a run that is lengthened must not go back into its warm-up.
+        self.warmup_steps = state.get("warmup_steps", round(self.options.schedule.warmup * self.steps))
         train = self.corpus.manifest["counts"]["splits"]["train"]
         self.chars_per_token = train["chars"] / train["ids"]
         self.flops_per_token = flops_per_token(self.config, self.config.max_seq_len)
@@ -246,7 +249,7 @@ class Trainer:
             schedule=schedule.schedule,
             peak=self.plan.adam["lr"],
             total_steps=self.steps,
-            warmup_steps=round(schedule.warmup * self.steps),
+            warmup_steps=self.warmup_steps,
             decay_steps=round(schedule.decay * self.steps),
             final_ratio=schedule.min_lr_ratio,
         )

@@ -110,6 +110,16 @@ def test_resume_is_exact_on_as_many_ranks_and_close_on_others(corpus: Path, tmp_
         assert losses(run) == pytest.approx(losses(dry), abs=1e-5), f"2 ranks, stage 2 -> 1 rank, stage {stage}"
 
 
+def test_a_run_that_is_lengthened_does_not_warm_up_again(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    more = ("--save-every", "5", "--eval-every", "100", "--schedule", "wsd", "--warmup", "0.4", "--decay", "0")
+    for steps in (10, 30):  # 40 % of 30 would be 12
+        assert together(1, [Plan(_arguments(corpus, run, 0, "fp32", steps, *more))], tmp_path / str(steps)) == [0]
+    rates = [record["lr"] for record in records(run)]
+    assert rates[:3] == pytest.approx([rates[3] / 4, rates[3] / 2, rates[3] * 3 / 4])
+    assert rates[3:] == [rates[3]] * 27
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(2, 4, marks=pytest.mark.crash)])
 def test_resume_on_more_ranks(before: int, after: int, corpus: Path, tmp_path: Path) -> None:
     """Every stage: the windows of each step are the same, the losses to rounding."""
