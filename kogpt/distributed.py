@@ -32,6 +32,7 @@ T = TypeVar("T")
 STALL_SECONDS = 40.0
 """A collective that waits longer ends the rank: with start and tear-down under a minute."""
 FAREWELL_SECONDS = 3600.0
+"""The same at the end, where rank 0 may be uploading."""
 
 _SINGLE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
 

@@ -75,8 +75,7 @@ def test_a_byte_level_gpt2_gives_its_words(corpus, tmp_path):
     bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=800, special_tokens=["<|endoftext|>"]))
     bpe.save(str(tmp_path / "tokenizer.json"))
     torch.manual_seed(0)
-    # Begin is the vocabulary's mark; end is left at GPT-2's 50256, which is no row of this model.
-    shape = {"n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 0}
+    shape = {"n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
     theirs = GPT2LMHeadModel(GPT2Config(vocab_size=800, **shape))
     theirs.save_pretrained(tmp_path)
     import_run(tmp_path, tmp_path / "run", corpus, print)
@@ -87,7 +86,12 @@ def test_a_byte_level_gpt2_gives_its_words(corpus, tmp_path):
     wte = theirs.transformer.wte.weight
     assert torch.equal(ours.wte.weight[vocab.index("국가")], wte[taken["국가"][0]])
     assert torch.equal(ours.wte.weight[vocab.index("[CLS]")], wte[0])
+    assert torch.equal(ours.wte.weight[vocab.index("[SEP]")], wte[0])
+    config = json.loads((tmp_path / "config.json").read_bytes())
+    # GPT-2's own end, which a configuration has that names none, is no row of this model.
+    (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 50256}))
     assert "[SEP]" not in read_pieces(tmp_path)
+    import_run(tmp_path, tmp_path / "without an end", corpus, print)
 
 
 def test_what_cannot_be_imported(corpus, exported, tmp_path):
