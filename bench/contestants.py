@@ -1,7 +1,7 @@
 """Who takes part in bench/train.py: an optimizer step of ours, and of others, on the same shape and the same batches.
 
-    ours               this project under DeepSpeed: the real loop of kogpt.trainer (reading, agreement of the ranks,
-                       metrics, files), without W&B
+    ours               this project under DeepSpeed: the real loop of kogpt.train.trainer (reading, agreement of the
+                       ranks, metrics, files), without W&B
     plain loop         the same model and a fused AdamW in a bare loop; bf16 by autocast
     nanoGPT's recipe   what nanoGPT's README says for a CPU, re-implemented in a few lines: fp32, whole logits, AdamW,
                        clipping, no biases
@@ -26,14 +26,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "launch")]
 
 import train as launched  # noqa: E402
 
-from kogpt import deepspeed_config, distributed  # noqa: E402
-from kogpt.batches import Share, TrainBatches  # noqa: E402
-from kogpt.config import model_config  # noqa: E402
-from kogpt.corpus import CorpusWriter, TokenCorpus  # noqa: E402
-from kogpt.distributed import Ranks, Stop  # noqa: E402
-from kogpt.model import GPT, GPTConfig, parameter_groups  # noqa: E402
+from kogpt.data.corpus import CorpusWriter, TokenCorpus  # noqa: E402
+from kogpt.data.loader import Share, TrainBatches  # noqa: E402
+from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups  # noqa: E402
 from kogpt.tokenizer.wordpiece import Tokenizer  # noqa: E402
-from kogpt.trainer import Trainer  # noqa: E402
+from kogpt.train import deepspeed_config, distributed  # noqa: E402
+from kogpt.train.distributed import Ranks, Stop  # noqa: E402
+from kogpt.train.options import model_config  # noqa: E402
+from kogpt.train.trainer import Trainer  # noqa: E402
 
 Step = Callable[[], None]
 Loss = Callable[[Tensor, Tensor], Tensor]

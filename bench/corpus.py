@@ -25,13 +25,13 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from kogpt.corpus import CorpusWriter, TokenCorpus
-from kogpt.tokenizer.analysis import Analysis
-from kogpt.tokenizer.analyzers import analyzer_identity, load_analyzer
+from kogpt.data.corpus import CorpusWriter, TokenCorpus
+from kogpt.data.pt_windows import export_windows
+from kogpt.data.windows import train_window, train_windows
+from kogpt.tokenizer.analyzers.analysis import Analysis
+from kogpt.tokenizer.analyzers.load import analyzer_identity, load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer
-from kogpt.window_files import export_windows
-from kogpt.windows import train_window, train_windows
 
 T = TypeVar("T")
 MAX_SEQ_LEN, BATCH = 256, 64

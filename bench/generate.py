@@ -19,9 +19,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from kogpt.generate import generate
-from kogpt.model import GPT, GPTConfig
-from kogpt.sampling import Sampling
+from kogpt.generate.decode import generate
+from kogpt.generate.sampling import Sampling
+from kogpt.model.gpt2 import GPT, GPTConfig
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def serve(name: str) -> None:
 def load(name: str) -> Callable[[str], tuple[list[str] | None, str | None]]:
     """The function of a variant: text in; morphemes (None where konlpy raises) and fallback out."""
     if name in (OURS, KIWI):
-        from kogpt.tokenizer.analyzers import load_analyzer
+        from kogpt.tokenizer.analyzers.load import load_analyzer
 
         analyzer = load_analyzer("kkma" if name == OURS else "kiwi")
 
@@ -181,7 +181,7 @@ def digest(morphemes: list[str]) -> str:
 
 def konlpy_corpora() -> Iterator[str]:
     """Every text that comes with konlpy."""
-    from kogpt.tokenizer.kkma_patch import konlpy_java
+    from kogpt.tokenizer.analyzers.kkma.patch import konlpy_java
 
     for path in sorted((konlpy_java().parent / "data" / "corpus").glob("*/*.txt")):
         yield path.read_text("utf-8")

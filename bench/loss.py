@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from kogpt.model import chunked_cross_entropy
+from kogpt.model.gpt2 import chunked_cross_entropy
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.kkma import PLAIN, PLAIN_17, Variant, java_17, read_articles
-from kogpt.corpus import TokenCorpus
-from kogpt.tokenizer.kkma import Kkma
+from kogpt.data.corpus import TokenCorpus
+from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer
 from preprocess import pipeline, pool
 from preprocess.cluster import connect

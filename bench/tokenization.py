@@ -10,9 +10,9 @@ ids (loss per id favours whoever makes more ids).
 Each cell (arm, seed) trains one small GPT on the same articles of the train split, and is evaluated at two budgets:
 
     characters   one pass over those articles: as many steps as the arm's ids make
-    compute      the FLOPs (kogpt.flops, the head included) that "none" spends on that pass with the given vocabulary
+    compute      the FLOPs (the head included) that "none" spends on that pass with the given vocabulary
 
-Both end with the same decay of the learning rate (kogpt.schedule, wsd), the two decays branching off one stable
+Both end with the same decay of the learning rate (kogpt.optim.schedule, wsd), the two decays branching off one stable
 phase. The arms of a seed share initialisation and data order as far as their shapes allow. Held out is the beginning of
 every validation article (the split is by text, so all arms have the same), clean and with its spaces changed:
 removed, put between all letters, or each gap between letters flipped with a chance of 20 %. Bits of all of them are
@@ -47,16 +47,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # not this folder, in which preprocess.py has the name of a package
 
 from bench.tokenization_report import draw, show, summarise  # noqa: E402
-from kogpt.corpus import TokenCorpus  # noqa: E402
-from kogpt.distributed import has_bf16  # noqa: E402
-from kogpt.evaluate import bits_per_char  # noqa: E402
-from kogpt.files import atomic_write  # noqa: E402
-from kogpt.flops import flops_per_token  # noqa: E402
-from kogpt.model import GPT, GPTConfig, parameter_groups  # noqa: E402
-from kogpt.order import samples_for_step  # noqa: E402
-from kogpt.schedule import learning_rate  # noqa: E402
-from kogpt.tokenizer.text import TextCodec  # noqa: E402
-from kogpt.windows import train_window, train_windows  # noqa: E402
+from kogpt.common.files import atomic_write  # noqa: E402
+from kogpt.data.corpus import TokenCorpus  # noqa: E402
+from kogpt.data.sampler import samples_for_step  # noqa: E402
+from kogpt.data.windows import train_window, train_windows  # noqa: E402
+from kogpt.eval.run import bits_per_char  # noqa: E402
+from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups  # noqa: E402
+from kogpt.optim.schedule import learning_rate  # noqa: E402
+from kogpt.tokenizer.codec import TextCodec  # noqa: E402
+from kogpt.train.distributed import has_bf16  # noqa: E402
+from kogpt.train.memory import flops_per_token  # noqa: E402
 
 SHAPE = {"max_seq_len": 256, "n_layer": 4, "n_head": 4, "n_embd": 128}
 BATCH, PEAK, WARM_UP, DECAY, WEIGHT_DECAY = 8, 3e-3, 20, 0.3, 0.1

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kogpt.bits import per_char
+from kogpt.eval.bits import per_char
 
 BUDGETS, CLEAN, BASELINE, RESAMPLES = ("characters", "compute"), "clean", "none", 2000
 

@@ -34,7 +34,7 @@ from contestants import ROOT, Step, Task, make_corpus
 from rich.console import Console
 from rich.table import Table
 
-from kogpt.flops import memory_per_rank, parameter_count
+from kogpt.train.memory import memory_per_rank, parameter_count
 
 MICRO = 8
 """The micro-batch of ds_config.json."""

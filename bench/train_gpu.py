@@ -8,7 +8,7 @@ Everything in bf16 (the plain loop and transformers by autocast) with a fused Ad
 attention; that its flash kernel takes these shapes is checked. Each contestant has a process of its own, so that its
 memory is its own; the plain loop runs first and once more at the end: how far its two numbers are apart is how far the
 rest may be trusted. A number is the median of `blocks` blocks of `steps` steps each, after a warm-up that compiles.
-MFU is by kogpt.flops, and unknown where the GPU is not in its table.
+MFU is by kogpt.train.memory, and unknown where the GPU is not in its table.
 
 Stages 1 and 2 are DeepSpeed's own on one rank; the program itself takes stage 0 for them there. The vocabulary is
 GPT-2's, rounded up to a multiple of 64, so that nobody loses by its size.
@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kogpt.distributed import Ranks
-from kogpt.flops import flops_per_token, parameter_count, peak_flops
-from kogpt.metrics import mfu
+from kogpt.train.distributed import Ranks
+from kogpt.train.memory import flops_per_token, parameter_count, peak_flops
+from kogpt.train.step_metrics import mfu
 
 VOCABULARY = 50304
 WARM_UP = 5

@@ -14,9 +14,9 @@ from typing import Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
-from kogpt.errors import UserError, exit_on_user_error
-from kogpt.files import atomic_write
-from kogpt.sampling import Sampling
+from kogpt.common.errors import UserError, exit_on_user_error
+from kogpt.common.files import atomic_write
+from kogpt.generate.sampling import Sampling
 from kogpt.tokenizer.normalize import decode
 
 
@@ -42,7 +42,7 @@ def generate(
         raise UserError(f"--samples is {samples}, must be at least 1.")
     if not prompts:
         prompts = _lines(file)
-    from kogpt.generate import generate_text
+    from kogpt.generate.decode import generate_text
 
     # Many rows are generated together; on the screen they come one after the other, the first of them live.
     waiting = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
@@ -80,7 +80,7 @@ def inspect(corpus: Positional[Path], /, decode: Path | None = None) -> None:
         corpus: the corpus folder.
         decode: write every article back as text, a JSON line {"id", "text"} each, into this file.
     """
-    from kogpt import inspect_corpus
+    from kogpt.data import inspect as inspect_corpus
 
     inspect_corpus.inspect(corpus, decode)
 
@@ -114,9 +114,9 @@ def evaluate(
     """
     from rich.console import Console
 
-    from kogpt.evaluate import evaluate_run, numbers, table
-    from kogpt.tracking import finite
-    from kogpt.wandb_run import log_evaluation
+    from kogpt.eval.run import evaluate_run, numbers, table
+    from kogpt.tracking.tracker import finite
+    from kogpt.tracking.wandb_run import log_evaluation
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UserError(f"--json-file {json_file}: there is no folder {json_file.parent}; make it.")
@@ -136,7 +136,7 @@ def export(run: Positional[Path], folder: Positional[Path], /, licence: str = "u
         folder: where the model goes.
         licence: the licence that the model card names.
     """
-    from kogpt.hub import export_model
+    from kogpt.hub.export import export_model
 
     export_model(run, folder, licence=licence)
     print(f"AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it")
@@ -150,7 +150,7 @@ def import_(folder: Positional[Path], run: Positional[Path], /, corpus: Path) ->
         run: the run's folder to write.
         corpus: the token corpus to train on; pieces that its vocabulary shares with the model's keep their rows.
     """
-    from kogpt.import_run import import_run
+    from kogpt.hub.import_run import import_run
 
     import_run(folder, run, corpus)
     print(f"go on with: deepspeed launch/train.py --corpus {corpus} --out {run}")
@@ -175,9 +175,9 @@ def import_pt(
         stride: how many ids further each window of an article begins.
         val_fraction: the share of articles kept for validation.
     """
-    from kogpt import window_files
+    from kogpt.data import pt_windows
 
-    window_files.import_pt(
+    pt_windows.import_pt(
         folder, corpus, tokenizer=tokenizer, analyzer=analyzer, stride=stride, val_fraction=val_fraction
     )
 
@@ -190,9 +190,9 @@ def export_windows(corpus: Positional[Path], folder: Positional[Path], /, format
         folder: where the files go.
         format: pt (a file a window, named as the script names them), parquet or megatron (.bin and .idx).
     """
-    from kogpt import window_files
+    from kogpt.data import pt_windows
 
-    print(f"{window_files.export_windows(corpus, folder, format):,} windows -> {folder}")
+    print(f"{pt_windows.export_windows(corpus, folder, format):,} windows -> {folder}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

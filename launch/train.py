@@ -14,15 +14,15 @@ import tyro
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 
-from kogpt import distributed  # noqa: E402
+from kogpt.train import distributed  # noqa: E402
 
 distributed.prepare_environment()
 
-from kogpt import deepspeed_config  # noqa: E402
-from kogpt.config import TrainOptions, together  # noqa: E402
-from kogpt.corpus import TokenCorpus  # noqa: E402
-from kogpt.errors import UserError  # noqa: E402
-from kogpt.trainer import Trainer, TrainingFailed  # noqa: E402
+from kogpt.common.errors import UserError  # noqa: E402
+from kogpt.data.corpus import TokenCorpus  # noqa: E402
+from kogpt.train import deepspeed_config  # noqa: E402
+from kogpt.train.options import TrainOptions, together  # noqa: E402
+from kogpt.train.trainer import Trainer, TrainingFailed  # noqa: E402
 
 
 def parse(argv: list[str]) -> TrainOptions:

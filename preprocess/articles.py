@@ -23,7 +23,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kogpt.corpus import UserError
+from kogpt.common.errors import UserError
 from kogpt.tokenizer.normalize import Removed, decode, normalize
 from preprocess.layouts import PRESETS, Layout, matching
 from preprocess.sources import READ_ERRORS, Source, kind_of

@@ -17,7 +17,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from kogpt.corpus import UserError
+from kogpt.common.errors import UserError
 
 MIB = 1 << 20
 

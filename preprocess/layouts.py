@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from functools import cached_property
 from typing import Any
 
-from kogpt.corpus import UserError
+from kogpt.common.errors import UserError
 
 _PART = re.compile(r"(.*?)((?:\[\+?\])*)", re.DOTALL)
 _SPLIT, _JOIN = object(), object()

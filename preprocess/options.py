@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kogpt.corpus import UserError
+from kogpt.common.errors import UserError
 from preprocess.layouts import PRESETS
 from preprocess.publish import staging_folder
 

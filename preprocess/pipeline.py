@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 from ray.exceptions import RayError, RayTaskError
 from tqdm import tqdm
 
-from kogpt.corpus import CorpusWriter, TokenCorpus, UserError, splits
-from kogpt.tokenizer.analyzers import analyzer_identity
+from kogpt.common.errors import UserError
+from kogpt.data.corpus import CorpusWriter, TokenCorpus, splits
+from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
 from preprocess import cluster, pool, stages
 from preprocess.articles import Document, guess_layout, read_documents

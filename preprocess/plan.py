@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from kogpt.corpus import TokenCorpus, UserError, atomic_write
+from kogpt.common.errors import UserError
+from kogpt.common.files import atomic_write
+from kogpt.data.corpus import TokenCorpus
 from preprocess.articles import Document, Dropped
 from preprocess.units import Unit, group
 

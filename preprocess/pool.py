@@ -30,7 +30,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from kogpt.corpus import UserError
+from kogpt.common.errors import UserError
 from preprocess.cluster import MIB, even_threads, living_nodes, one_line
 
 BEAT_SECONDS = 1.0

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import fsspec
 
-from kogpt.corpus import TokenCorpus, UserError
+from kogpt.common.errors import UserError
+from kogpt.data.corpus import TokenCorpus
 
 
 def staging_folder(url: str) -> Path:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from kogpt.corpus import UserError, count_rows
+from kogpt.common.errors import UserError
+from kogpt.data.corpus import count_rows
 
 
 def say(sentence: str) -> None:

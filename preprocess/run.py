@@ -12,13 +12,13 @@ from pathlib import Path
 # A script's own folder comes first on the path. What belongs there is the project, if this file lies in it.
 _HERE = Path(__file__).resolve().parent
 if Path(sys.path[0]).resolve() == _HERE:
-    sys.path[:1] = [str(_HERE.parent)] if (_HERE.parent / "kogpt" / "corpus.py").is_file() else []
+    sys.path[:1] = [str(_HERE.parent)] if (_HERE.parent / "kogpt" / "cli.py").is_file() else []
 
 
 def main() -> int:
     import tyro
 
-    from kogpt.corpus import UserError
+    from kogpt.common.errors import UserError
     from preprocess.options import Options
     from preprocess.pipeline import preprocess
 

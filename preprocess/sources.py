@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import fsspec
 import pyarrow as pa
 
-from kogpt.corpus import UserError
+from kogpt.common.errors import UserError
 
 # What a damaged or unreadable file raises while it is opened or read.
 READ_ERRORS = (

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kogpt.tokenizer.analysis import Analysis, AnalyzerBroken
-from kogpt.tokenizer.analyzers import Analyzer, load_analyzer
+from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
+from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 from preprocess.units import MORPHEME_SEPARATOR, Analysed, Encoded
 

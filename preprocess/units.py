@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kogpt.corpus import atomic_write
+from kogpt.common.files import atomic_write
 from kogpt.tokenizer.normalize import NORMALIZER
 from preprocess.articles import Document
 

@@ -1,4 +1,4 @@
-"""Imports run one way: launch -> preprocess, kogpt; preprocess -> kogpt.corpus, kogpt.tokenizer."""
+"""Imports run one way: launch -> preprocess, kogpt; preprocess -> kogpt.data.corpus, kogpt.tokenizer."""
 
 import ast
 import sys
@@ -36,17 +36,17 @@ def test_kogpt_looks_at_neither_preprocess_nor_launch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", files("preprocess"), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_preprocess_knows_the_corpus_and_the_tokenizer_alone(path: Path) -> None:
+def test_preprocess_knows_three_rooms_of_kogpt(path: Path) -> None:
     for name in imports(path):
         assert package(name) != "launch"
         if package(name) == "kogpt" and name != "kogpt":
-            assert name.split(".")[1] in {"corpus", "tokenizer"}, name
+            assert name.split(".")[1] in {"common", "data", "tokenizer"}, name
 
 
 def test_model_imports_torch_alone_and_windows_nothing() -> None:
     standard = sys.stdlib_module_names
-    assert {package(n) for n in imports(ROOT / "kogpt/model.py")} - standard == {"torch"}
-    assert {package(n) for n in imports(ROOT / "kogpt/windows.py")} - standard == set()
+    assert {package(n) for n in imports(ROOT / "kogpt/model/gpt2.py")} - standard == {"torch"}
+    assert {package(n) for n in imports(ROOT / "kogpt/data/windows.py")} - standard == set()
 
 
 def test_nothing_imports_launch_and_tests_see_that() -> None:

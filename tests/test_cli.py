@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from kogpt import wandb_run
-from kogpt.checkpoint import CONFIG, MODEL, CheckpointWriter
-from kogpt.corpus import CorpusWriter
-from kogpt.model import GPT, GPTConfig
-from kogpt.tokenizer.analyzers import load_analyzer
+from kogpt.checkpoint.format import CONFIG, MODEL, CheckpointWriter
+from kogpt.data.corpus import CorpusWriter
+from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.wordpiece import train_tokenizer
+from kogpt.tracking import wandb_run
 
 TEXTS = ["나는 학교에 갔다.\n\n오늘은 비가 온다. 😀", "너는  집에 갔다.", "우리는 비를 좋아한다."]
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from trainings import Plan, copy_as_of, deepspeed_file, flags, losses, make_corpus, records, together
+from builders import make_corpus
+from trainings import Plan, copy_as_of, deepspeed_file, flags, losses, records, together
 
-from kogpt import checkpoint
+from kogpt.checkpoint import format as checkpoint
 
 STEPS = 12
 TOO_HIGH = 22

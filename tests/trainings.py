@@ -5,7 +5,6 @@
 can also break something inside a rank on purpose, see `_sabotage`.
 """
 
-import hashlib
 import json
 import os
 import resource
@@ -25,35 +24,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 TRAIN = PROJECT / "launch" / "train.py"
 SHAPE = ["--depth", "1", "--max-seq-len", "32", "--stride", "16", "--prompts", "--compile", "off"]
 GLOBAL_BATCH = 8
-
-
-def make_corpus(folder: Path, vocab: int = 400) -> Path:
-    """A token corpus of the Korean constitution (konlpy's kolaw), words as the only cuts."""
-    import konlpy
-
-    from kogpt.corpus import CorpusWriter
-    from kogpt.tokenizer.analyzers import load_analyzer
-    from kogpt.tokenizer.normalize import normalize
-    from kogpt.tokenizer.wordpiece import train_tokenizer
-
-    law = Path(konlpy.__file__).parent / "data" / "corpus" / "kolaw" / "constitution.txt"
-    texts = [normalize(part)[0] for part in law.read_text(encoding="utf-8").split("\n\n") if part.strip()]
-    analyzer = load_analyzer("none")
-    documents = [(text, analyzer.analyze(text)) for text in texts]
-    tokenizer = train_tokenizer(documents, vocab, spacing="original", analyzer=analyzer.identity)
-    writer = CorpusWriter(folder, tokenizer, val_fraction=0.1, settings={})
-    for number, (text, analysis) in enumerate(documents):
-        ids = tokenizer.encode(text, analysis)
-        writer.add(
-            id=f"kolaw:{number}",
-            source="kolaw",
-            text_sha256=hashlib.sha256(text.encode()).hexdigest(),
-            chars=len(text),
-            ids=ids,
-            unknown_ids=tokenizer.count_unknown(ids),
-        )
-    writer.finish(articles_in=len(documents), dropped=[], removed_controls=0, removed_surrogates=0)
-    return folder
 
 
 def deepspeed_file(path: Path, stage: int, precision: str = "fp32", lr: float = 1e-3) -> Path:
@@ -166,7 +136,7 @@ def flags(corpus: Path, out: Path, config: Path, steps: int, *more: str) -> list
 
 def copy_as_of(run: Path, step: int, target: Path) -> Path:
     """The run as a kill -9 at some step after `step` left it."""
-    from kogpt import checkpoint
+    from kogpt.checkpoint import format as checkpoint
 
     shutil.copytree(run, target, ignore=shutil.ignore_patterns("step-*", "best", "latest"))
     folder = checkpoint.step_folder(run, step)
@@ -218,7 +188,8 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
     """
     import torch
 
-    from kogpt import checkpoint, engine
+    from kogpt.checkpoint import format as checkpoint
+    from kogpt.train import engine
 
     mine = trainer.ranks.rank == orders.get("rank", 0)
     whole_loss = engine.TrainingEngine.loss
@@ -268,10 +239,10 @@ def _main() -> None:
     import train
     from deepspeed.accelerator import get_accelerator
 
-    from kogpt import deepspeed_config, distributed, engine
-    from kogpt.corpus import TokenCorpus
-    from kogpt.errors import UserError
-    from kogpt.trainer import Trainer, TrainingFailed
+    from kogpt.common.errors import UserError
+    from kogpt.data.corpus import TokenCorpus
+    from kogpt.train import deepspeed_config, distributed, engine
+    from kogpt.train.trainer import Trainer, TrainingFailed
 
     plans = json.loads(Path(sys.argv[1]).read_text())
     whole = engine.TrainingEngine.loss, engine.TrainingEngine.save

@@ -27,11 +27,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kogpt.errors import UserError
-from kogpt.files import atomic_write
-from kogpt.tokenizer import wordpiece_hf, wordpiece_train, wordpiece_vocab
-from kogpt.tokenizer.analysis import Analysis
+from kogpt.common.errors import UserError
+from kogpt.common.files import atomic_write
+from kogpt.tokenizer.analyzers.analysis import Analysis
+from kogpt.tokenizer.hf import bert_words, library_files, library_tokenizer
 from kogpt.tokenizer.normalize import NORMALIZER
+from kogpt.tokenizer.train import train_vocabulary
+from kogpt.tokenizer.vocab import base_vocabulary
 
 SPACINGS = ("original", "morphemes")
 _BYTES = [f"<0x{value:02X}>" for value in range(256)]
@@ -106,7 +108,7 @@ class Tokenizer:
 
     @cached_property
     def _library(self) -> Any:
-        return wordpiece_hf.library_tokenizer(self.vocab, self.spacing)
+        return library_tokenizer(self.vocab, self.spacing)
 
     def encode(self, text: str, analysis: Analysis) -> list[int]:
         """The ids of a normalised text, without [CLS] and [SEP]."""
@@ -173,7 +175,7 @@ class Tokenizer:
         }
         contents = {
             "vocab.txt": self.vocab_bytes,
-            **wordpiece_hf.library_files(self.vocab, self.spacing),
+            **library_files(self.vocab, self.spacing),
             "kogpt.json": (json.dumps(card, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode(),
         }
         for name, content in contents.items():
@@ -254,7 +256,7 @@ def _tokenizer(base: list[str], spacing: str, analyzer: dict[str, str], source: 
 
 def load_tokenizer(name_or_folder: str, *, spacing: str, analyzer: dict[str, str]) -> Tokenizer:
     """A BERT-style WordPiece vocabulary, from a folder with vocab.txt or by its name on the hub."""
-    base, source = wordpiece_vocab.base_vocabulary(name_or_folder)
+    base, source = base_vocabulary(name_or_folder)
     return _tokenizer(base, spacing, analyzer, source)
 
 
@@ -297,7 +299,5 @@ def train_tokenizer(
             for i, piece in enumerate(pieces)
         )
     else:
-        words = (
-            (word, False) for _, analysis in documents for word in wordpiece_hf.bert_words(" ".join(analysis.morphemes))
-        )
-    return _tokenizer(wordpiece_train.train_vocabulary(words, size), spacing, analyzer, f"trained-{size}")
+        words = ((word, False) for _, analysis in documents for word in bert_words(" ".join(analysis.morphemes)))
+    return _tokenizer(train_vocabulary(words, size), spacing, analyzer, f"trained-{size}")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from builders import make_corpus
 from machines import SHARED, Machine, machines, missing, wait_for
-from trainings import SHAPE, deepspeed_file, losses, make_corpus
+from trainings import SHAPE, deepspeed_file, losses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

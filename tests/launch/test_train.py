@@ -13,25 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
-from trainings import (
-    PROJECT,
-    TRAIN,
-    Job,
-    Plan,
-    deepspeed_file,
-    flags,
-    launch,
-    losses,
-    make_corpus,
-    records,
-    together,
-    wait_until,
-)
+from builders import make_corpus
+from trainings import PROJECT, TRAIN, Job, Plan, deepspeed_file, flags, launch, losses, records, together, wait_until
 
-from kogpt import checkpoint
-from kogpt.corpus import TokenCorpus
-from kogpt.deepspeed_config import plan, read
-from kogpt.wandb_run import last_step_offline, offline_records
+from kogpt.checkpoint import format as checkpoint
+from kogpt.data.corpus import TokenCorpus
+from kogpt.tracking.wandb_run import last_step_offline, offline_records
+from kogpt.train.deepspeed_config import plan, read
 
 STEPS = 90
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from kogpt.errors import UserError
+from kogpt.common.errors import UserError
 from preprocess.articles import Document, Dropped, guess_layout, read_documents
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.sources import find_sources

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from kogpt.errors import UserError
+from kogpt.common.errors import UserError
 from preprocess.cluster import connect, even_threads, living_nodes
 
 

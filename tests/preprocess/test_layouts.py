@@ -2,7 +2,7 @@
 
 import pytest
 
-from kogpt.errors import UserError
+from kogpt.common.errors import UserError
 from preprocess.layouts import PRESETS, Layout, TextPath, matching, named_layout, path_layout
 
 BOOK = {"passage": "책의 요약", "metadata": {"doc_id": "CNTS-1", "doc_name": "책", "kdc_label": "역사"}}

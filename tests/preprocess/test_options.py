@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kogpt.errors import UserError
+from kogpt.common.errors import UserError
 from preprocess.options import Options
 
 

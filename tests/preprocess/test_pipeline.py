@@ -17,9 +17,9 @@ import pytest
 import ray
 from filelock import FileLock
 
-from kogpt.corpus import TokenCorpus
-from kogpt.errors import UserError
-from kogpt.tokenizer.analyzers import load_analyzer
+from kogpt.common.errors import UserError
+from kogpt.data.corpus import TokenCorpus
+from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import open_tokenizer, train_tokenizer
 from preprocess import pipeline, stages
@@ -176,7 +176,7 @@ def test_text_that_kills_its_worker_is_kept_and_listed(
         def setup() -> Callable[[str], Any]:
             import os
 
-            from kogpt.tokenizer.analyzers import load_analyzer
+            from kogpt.tokenizer.analyzers.load import load_analyzer
             from preprocess.stages import analysed
 
             analyzer = load_analyzer(name)

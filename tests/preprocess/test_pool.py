@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from kogpt.errors import UserError
+from kogpt.common.errors import UserError
 from preprocess import pool
 from preprocess.cluster import connect
 from preprocess.pool import Failed, Pool
@@ -166,7 +166,7 @@ def test_chunks_are_taken_as_workers_become_free() -> None:
 
 def test_mistake_in_the_setup_is_the_callers() -> None:
     def setup() -> Callable[[Any], Any]:
-        from kogpt.errors import UserError
+        from kogpt.common.errors import UserError
 
         raise UserError("there is no Java")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kogpt.corpus import TokenCorpus
+from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import open_tokenizer
 

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 import zstandard
 
-from kogpt.errors import UserError
+from kogpt.common.errors import UserError
 from preprocess.sources import find_sources
 
 

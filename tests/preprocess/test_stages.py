@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kogpt.tokenizer.analysis import Analysis, AnalyzerBroken
-from kogpt.tokenizer.analyzers import load_analyzer
+from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
+from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.wordpiece import load_tokenizer
 from preprocess import stages
 from preprocess.stages import Analyse, Encode, analysed, analysis_of, encoding_with, without_analysis
@@ -55,7 +55,7 @@ def test_text_that_runs_out_of_heap_is_a_suspect_and_broken_analyzer_ends_the_pr
 
 HEAP = """
 import jpype
-from kogpt.tokenizer import kkma
+from kogpt.tokenizer.analyzers.kkma import analyzer as kkma
 from preprocess.stages import Analyse
 
 work = Analyse("kkma")()

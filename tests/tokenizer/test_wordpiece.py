@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kogpt.errors import UserError
-from kogpt.tokenizer.analysis import Analysis
-from kogpt.tokenizer.analyzers import load_analyzer
+from kogpt.common.errors import UserError
+from kogpt.tokenizer.analyzers.analysis import Analysis
+from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import (
     StreamDecoder,

@@ -1,0 +1,344 @@
+"""The token corpus on disk: writer, reader, manifest, verification. The one module that knows the format.
+
+A folder:
+- `tokens-00000.npy`, ...: flat 1-D ids, uint16 (uint32 when the vocabulary has over 65,536 pieces), read through
+  mmap; every article is `[CLS] ids [SEP]`, uncut and unpadded, and never crosses two shards;
+- `articles.parquet`: a row per article: id, source, text_sha256, chars, ids (with [CLS] and [SEP]), unknown_ids,
+  split, offset (of its [CLS] in all shards put end to end);
+- `dropped.parquet`: id, source, status ("dropped" | "degraded"), reason, detail;
+- `tokenizer/`: what text went through (kogpt.tokenizer.wordpiece);
+- `manifest.json`, last: checksums, tokenizer, analyzer, normaliser, counts, settings. Its sha256 is the
+  fingerprint of the corpus.
+
+The bytes depend on the articles, their order and the settings alone: no time, host or number of workers.
+Articles go to "val" by the rank of sha256(text_sha256 + "split"), so that the split is a property of the texts.
+
+Cost: 2 bytes per id (uint16) plus the table; reading a window touches the pages it needs.
+"""
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kogpt.common.errors import UserError
+from kogpt.common.files import atomic_write, fsync_folder, sha256_of
+from kogpt.tokenizer.normalize import NORMALIZER
+
+if TYPE_CHECKING:
+    from kogpt.tokenizer.wordpiece import Tokenizer
+
+__all__ = ["CorpusWriter", "Stream", "TokenCorpus", "UserError", "atomic_write", "fsync_folder", "sha256_of"]
+
+FORMAT, VERSION = "kogpt-corpus", 1
+_HEADER_BYTES = 128
+_TEXT, _COUNT = pa.string(), pa.int64()
+_ARTICLES = pa.schema(
+    [(name, _TEXT) for name in ("id", "source", "text_sha256")]
+    + [(name, _COUNT) for name in ("chars", "ids", "unknown_ids")]
+    + [("split", _TEXT), ("offset", _COUNT)]
+)
+_DROPPED = pa.schema([(name, _TEXT) for name in ("id", "source", "status", "reason", "detail")])
+
+
+class CorpusWriter:
+    """Write a corpus article by article; only `finish` makes the folder one.
+
+    Shards are written as they fill (memory: the table's rows, and one article). A folder left by an unfinished
+    writer is written anew; a finished corpus is never touched.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        tokenizer: "Tokenizer",
+        *,
+        val_fraction: float,
+        settings: dict[str, Any],
+        shard_ids: int = 1 << 26,
+    ):
+        if not 0 <= val_fraction < 1:
+            raise UserError(f"the share of validation articles must lie in [0, 1), not {val_fraction}")
+        self.folder, self.tokenizer = Path(folder), tokenizer
+        self._val_fraction, self._settings, self._shard_ids = val_fraction, settings, shard_ids
+        self._dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+        self._rows: dict[str, list[Any]] = {name: [] for name in _ARTICLES.names}
+        self._files: list[str] = []
+        self._shard: Any = None
+        self._total = 0
+        if (self.folder / "manifest.json").exists():
+            raise UserError(f"{self.folder} holds a finished corpus; name another folder, or delete it")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in self.folder.glob("tokens-*.npy*"):
+            stale.unlink()
+
+    def add(
+        self,
+        *,
+        id: str,
+        source: str,
+        text_sha256: str,
+        chars: int,
+        ids: Sequence[int] | np.ndarray,
+        unknown_ids: int,
+    ) -> None:
+        """Append an article; `ids` come without [CLS] and [SEP], which are added here."""
+        inner = np.asarray(ids, dtype=np.int64)
+        if inner.size and not 0 <= inner.min() <= inner.max() < self.tokenizer.vocab_size:
+            raise ValueError(f"article {id}: ids outside the vocabulary of {self.tokenizer.vocab_size}")
+        article = np.concatenate(([self.tokenizer.cls_id], inner, [self.tokenizer.sep_id])).astype(self._dtype)
+        if self._shard is not None and self._in_shard + len(article) > self._shard_ids:
+            self._close_shard()
+        if self._shard is None:
+            self._open_shard()
+        self._shard.write(article.tobytes())
+        self._in_shard += len(article)
+        row = (id, source, text_sha256, chars, len(article), unknown_ids, "", self._total)
+        for name, value in zip(_ARTICLES.names, row, strict=True):
+            self._rows[name].append(value)
+        self._total += len(article)
+
+    def _open_shard(self) -> None:
+        self._files.append(f"tokens-{len(self._files):05d}.npy")
+        self._in_shard = 0
+        self._writing = atomic_write(self.folder / self._files[-1])
+        self._shard = self._writing.__enter__()
+        self._shard.write(bytes(_HEADER_BYTES))
+
+    def _close_shard(self) -> None:
+        # The number of ids is known only now; the header's length does not depend on it.
+        self._shard.seek(0)
+        self._shard.write(_npy_header(self._dtype, self._in_shard))
+        self._writing.__exit__(None, None, None)
+        self._shard = None
+
+    def finish(
+        self, *, articles_in: int, dropped: list[dict[str, Any]], removed_controls: int, removed_surrogates: int
+    ) -> str:
+        """Check the accounts, write the tables, the tokenizer and, last, the manifest; return the fingerprint.
+
+        `dropped` rows have the columns of dropped.parquet; those with status "degraded" were written.
+        """
+        if self._shard is not None:
+            self._close_shard()
+        reasons = Counter(row["reason"] for row in dropped if row["status"] == "dropped")
+        written = len(self._rows["id"])
+        if articles_in != written + reasons.total():
+            raise ValueError(f"{articles_in} articles in, but {written} written + {reasons.total()} dropped")
+        self._rows["split"] = splits(self._rows["text_sha256"], self._val_fraction)
+        table = pa.table(self._rows, schema=_ARTICLES)
+        _write_table(self.folder / "articles.parquet", table)
+        _write_table(self.folder / "dropped.parquet", pa.Table.from_pylist(dropped, schema=_DROPPED))
+        self.tokenizer.save(self.folder / "tokenizer")
+        saved = sorted(f"tokenizer/{path.name}" for path in (self.folder / "tokenizer").iterdir())
+        files = {}
+        for name in [*self._files, "articles.parquet", "dropped.parquet", *saved]:
+            path = self.folder / name
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "dtype": self._dtype.name,
+            "files": files,
+            "tokenizer": {
+                "source": self.tokenizer.source,
+                "sha256": self.tokenizer.sha256,
+                "vocab_size": self.tokenizer.vocab_size,
+                "spacing": self.tokenizer.spacing,
+            },
+            "analyzer": self.tokenizer.analyzer,
+            "normalizer": NORMALIZER,
+            "counts": {
+                "articles_in": articles_in,
+                "written": written,
+                "dropped": dict(sorted(reasons.items())),
+                "degraded": sum(row["status"] == "degraded" for row in dropped),
+                "chars": sum(self._rows["chars"]),
+                "ids": self._total,
+                "unknown_ids": sum(self._rows["unknown_ids"]),
+                "removed_controls": removed_controls,
+                "removed_surrogates": removed_surrogates,
+                "splits": {name: _split_counts(table, name) for name in ("train", "val")},
+            },
+            "settings": {**self._settings, "val_fraction": self._val_fraction},
+        }
+        content = (json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+        with atomic_write(self.folder / "manifest.json") as file:
+            file.write(content)
+        return hashlib.sha256(content).hexdigest()
+
+
+def _npy_header(dtype: np.dtype, count: int) -> bytes:
+    """A version 1.0 .npy header of a fixed length (NEP 1: magic, version, length, padded dict literal)."""
+    start = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
+    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({count},), }}".encode()
+    return start + text.ljust(_HEADER_BYTES - 11) + b"\n"
+
+
+def splits(hashes: Sequence[str], val_fraction: float) -> list[str]:
+    """ "train" or "val" for each article: by the rank of its text's hash, whatever the order of the articles."""
+    count = len(hashes)
+    val = 0 if count < 2 or val_fraction == 0 else min(count - 1, max(1, round(count * val_fraction)))
+    ranked = sorted(range(count), key=lambda i: hashlib.sha256((hashes[i] + "split").encode()).digest())
+    splits = ["train"] * count
+    for i in ranked[:val]:
+        splits[i] = "val"
+    return splits
+
+
+def _split_counts(table: pa.Table, name: str) -> dict[str, int]:
+    mask = np.asarray(table["split"].to_pylist()) == name
+    totals = {column: int(table[column].to_numpy()[mask].sum()) for column in ("chars", "ids")}
+    return {"articles": int(mask.sum()), **totals}
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with atomic_write(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def count_rows(counts: dict[str, Any]) -> list[tuple[str, str]]:
+    """(what, value) of a manifest's counts, as readable text."""
+    ids, splits = counts["ids"], counts["splits"].items()
+    return [
+        ("articles in", f"{counts['articles_in']:,}"),
+        ("written", f"{counts['written']:,}"),
+        *((f"dropped: {reason}", f"{count:,}") for reason, count in counts["dropped"].items()),
+        ("degraded (dropped.parquet says why)", f"{counts['degraded']:,}"),
+        *((f"split {name}", f"{split['articles']:,} articles, {split['ids']:,} ids") for name, split in splits),
+        ("characters", f"{counts['chars']:,}"),
+        ("ids", f"{ids:,}"),
+        ("ids per character", f"{ids / max(1, counts['chars']):.3f}"),
+        ("unknown or byte ids", f"{counts['unknown_ids']:,} ({counts['unknown_ids'] / max(1, ids):.2%})"),
+        ("control characters removed", f"{counts['removed_controls']:,}"),
+        ("lone surrogates removed", f"{counts['removed_surrogates']:,}"),
+    ]
+
+
+class TokenCorpus:
+    """A finished corpus, read only. `open` it; arrays are views of the files and cost nothing until read."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], fingerprint: str):
+        self.folder, self.manifest, self.fingerprint = folder, manifest, fingerprint
+        self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
+        self.tokenizer_folder = folder / "tokenizer"
+        try:
+            self.articles = pq.read_table(folder / "articles.parquet")
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{folder / 'articles.parquet'} cannot be read ({error}); copy or build it again") from None
+        self._offsets = self.articles["offset"].to_numpy()
+        self._lengths = self.articles["ids"].to_numpy()
+        self._names = sorted(name for name in manifest["files"] if name.startswith("tokens-"))
+        itemsize = np.dtype(manifest["dtype"]).itemsize
+        sizes = [(manifest["files"][name]["bytes"] - _HEADER_BYTES) // itemsize for name in self._names]
+        self._starts = [0, *accumulate(sizes)]
+        self._shards: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "TokenCorpus":
+        """Open a corpus folder; checksums are not looked at (see `verify`)."""
+        folder = Path(folder)
+        try:
+            content = (folder / "manifest.json").read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(
+                f"{folder} is not a finished token corpus (no manifest.json); preprocess/run.py makes one"
+            ) from None
+        try:
+            manifest = json.loads(content)
+            if manifest["format"] != FORMAT or manifest["version"] != VERSION:
+                raise ValueError(f"format {manifest['format']} {manifest['version']}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder / 'manifest.json'} is not that of a {FORMAT} {VERSION} ({error}); build the corpus again"
+            ) from None
+        return cls(folder, manifest, hashlib.sha256(content).hexdigest())
+
+    def verify(self) -> list[str]:
+        """Compare every file with the manifest; return the problems found ([] = good). Reads everything."""
+        problems = []
+        for name, expected in self.manifest["files"].items():
+            path = self.folder / name
+            if not path.is_file():
+                problems.append(f"{name} is missing")
+            elif path.stat().st_size != expected["bytes"]:
+                problems.append(f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}")
+            elif sha256_of(path) != expected["sha256"]:
+                problems.append(f"{name} was altered: its checksum is not the manifest's")
+        return problems
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def shard(self, k: int) -> np.ndarray:
+        """All ids of a shard: a view of the mapped file."""
+        if k not in self._shards:
+            path = self.folder / self._names[k]
+            try:
+                # asarray: a plain view, whose slices are several times cheaper than np.memmap's
+                self._shards[k] = np.asarray(np.load(path, mmap_mode="r"))
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path} cannot be read ({error}); copy or build the corpus again") from None
+        return self._shards[k]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """(shard, index in it) of a global offset."""
+        k = bisect_right(self._starts, offset) - 1
+        return k, offset - self._starts[k]
+
+    def article(self, i: int) -> np.ndarray:
+        """The ids of article `i`, [CLS] .. [SEP]: a view of the mapped file."""
+        k, start = self.place(int(self._offsets[i]))
+        return self.shard(k)[start : start + int(self._lengths[i])]
+
+    def split(self, name: str) -> np.ndarray:
+        """The numbers of the articles of split "train" or "val", in corpus order: int64."""
+        return np.flatnonzero(np.asarray(self.articles["split"].to_pylist(), dtype=object) == name)
+
+    def stream(self, split: str) -> "Stream":
+        """All ids of a split, its articles end to end in corpus order."""
+        chosen = self.split(split)
+        return Stream(self, self._offsets[chosen], self._lengths[chosen])
+
+
+class Stream:
+    """Articles end to end as one long array of ids; neighbours in a shard are read as one run."""
+
+    def __init__(self, corpus: TokenCorpus, offsets: np.ndarray, lengths: np.ndarray):
+        self._corpus = corpus
+        self._runs: list[tuple[int, int]] = []  # shard, index in it
+        self._starts: list[int] = []  # of each run, in the stream
+        self._length, previous = 0, (-1, -1)
+        for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
+            shard, index = corpus.place(offset)
+            if (shard, index) != previous:
+                self._runs.append((shard, index))
+                self._starts.append(self._length)
+            previous = (shard, index + length)
+            self._length += length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """ids start .. start + count of the stream: int64 [count], a copy."""
+        if start < 0 or count < 0 or start + count > self._length:
+            raise IndexError(f"ids {start} to {start + count} of a stream of {self._length}")
+        out = np.empty(count, dtype=np.int64)
+        run, done = bisect_right(self._starts, start) - 1, 0
+        while done < count:
+            end = self._starts[run + 1] if run + 1 < len(self._starts) else self._length
+            size = min(count - done, end - start - done)
+            shard, index = self._runs[run]
+            index += start + done - self._starts[run]
+            out[done : done + size] = self._corpus.shard(shard)[index : index + size]
+            run, done = run + 1, done + size
+        return out

@@ -1,0 +1,234 @@
+"""Windows as files, in and out: `*_window_*.pt` folders -> token corpus; token corpus -> pt, parquet or Megatron.
+
+The original script writes each window of an article as `<article>_window_<i>.pt`, a dict of two int64 tensors
+[max_seq_len], `input_ids` and `attention_mask`; window i starts at id i * stride of the article. `import_pt` joins the
+windows of an article again (the ids that two windows share must be equal), `export_windows` writes the windows
+that kogpt.data.windows.compat_windows makes:
+
+- pt: files as above;
+- parquet: `windows.parquet` with name (as the file's would be), article, window, input_ids (int32) and
+  attention_mask (int8);
+- megatron: `windows.bin`/`.idx`, Megatron-LM's indexed dataset, version 1: one sequence per window, without its pads,
+  one document per article. Ids are int32: its readers (Megatron's, DeepSpeed's) number unsigned types differently.
+
+What the script cut away (ids past 512, articles under 128) is in neither. O(windows); one article in memory.
+"""
+
+import hashlib
+import pickle
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from kogpt.common.errors import UserError
+from kogpt.common.files import atomic_write, fsync_folder
+from kogpt.data.corpus import CorpusWriter, TokenCorpus
+from kogpt.data.windows import compat_windows
+from kogpt.tokenizer.analyzers.load import analyzer_identity
+from kogpt.tokenizer.wordpiece import load_tokenizer, open_tokenizer
+
+_NAME = re.compile(r"(.+)_window_(\d+)\.pt")
+_LONGEST_NAME = 200  # bytes; file systems take 255
+Windows = list[tuple[list[int], list[int]]]
+
+
+def import_pt(
+    folder: str | Path,
+    corpus: str | Path,
+    *,
+    tokenizer: str,
+    analyzer: str = "kkma",
+    stride: int = 128,
+    val_fraction: float = 0.01,
+) -> str:
+    """Write a token corpus from a folder of window files; return its fingerprint.
+
+    `tokenizer` (a name or folder) and `analyzer` are those that the windows were made with; the spacing is
+    "morphemes". An article with an unreadable, missing or contradicting window is dropped, with the reason.
+    """
+    folder = Path(folder)
+    articles = _find_windows(folder)
+    codec = load_tokenizer(tokenizer, spacing="morphemes", analyzer=analyzer_identity(analyzer))
+    writer = CorpusWriter(
+        corpus, codec, val_fraction=val_fraction, settings={"imported": "pt windows", "stride": stride}
+    )
+    dropped = []
+    for article, numbers in tqdm(sorted(articles.items()), desc="import", unit="article", disable=None):
+        name = _article_id(article)
+        try:
+            ids = _join([_load(folder / f"{article}_window_{i}.pt") for i in range(len(numbers))], stride)
+            if max(ids, default=0) >= codec.vocab_size or min(ids, default=0) < 0:
+                raise ValueError(f"ids outside the {codec.vocab_size} pieces of {tokenizer}")
+        except ValueError as error:
+            row = {"id": name, "source": article, "status": "dropped", "reason": "bad windows", "detail": str(error)}
+            dropped.append(row)
+            continue
+        # The writer adds both; a window of another origin may have neither.
+        ids = ids[ids[:1] == [codec.cls_id] : len(ids) - (ids[-1:] == [codec.sep_id])]
+        text = codec.decode(ids)
+        writer.add(
+            id=name,
+            source=article,
+            text_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            chars=len(text),
+            ids=ids,
+            unknown_ids=codec.count_unknown(ids),
+        )
+    return writer.finish(articles_in=len(articles), dropped=dropped, removed_controls=0, removed_surrogates=0)
+
+
+def _find_windows(folder: Path) -> dict[str, set[int]]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; name the one with the *_window_*.pt files")
+    articles: dict[str, set[int]] = {}
+    for path in folder.iterdir():
+        if match := _NAME.fullmatch(path.name):
+            articles.setdefault(match[1], set()).add(int(match[2]))
+    if not articles:
+        raise UserError(f"{folder} holds no file named like ARTICLE_window_0.pt; name the folder with the windows")
+    return articles
+
+
+def _load(path: Path) -> list[int]:
+    """The ids of one window, without pads. ValueError when it is not one."""
+    import torch
+
+    try:
+        window = torch.load(path, weights_only=True)
+        ids, mask = window["input_ids"].reshape(-1), window["attention_mask"].reshape(-1)
+        count = int(mask.sum())
+        if len(ids) != len(mask) or not bool(mask[:count].all()):
+            raise ValueError("its attention mask does not fit its ids")
+        return ids[:count].tolist()
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file's error says nothing
+        raise ValueError(f"{path.name} is not a window ({reason})") from None
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _join(windows: list[list[int]], stride: int) -> list[int]:
+    ids: list[int] = []
+    for i, window in enumerate(windows):
+        known = ids[i * stride :]
+        if len(ids) < i * stride or window[: len(known)] != known[: len(window)]:
+            raise ValueError(f"window {i} does not continue window {i - 1} at stride {stride}")
+        ids += window[len(known) :]
+    return ids
+
+
+def export_windows(corpus: str | Path, folder: str | Path, format: str) -> int:
+    """Write the original script's windows of every article into `folder`; return how many.
+
+    The folder appears when all of it is written.
+    """
+    writers: dict[str, Callable[[Path, Iterator[tuple[str, Windows]]], int]] = {
+        "pt": _write_pt,
+        "parquet": _write_parquet,
+        "megatron": _write_megatron,
+    }
+    if format not in writers:
+        raise UserError(f"--format is one of {', '.join(writers)}, not {format}")
+    source, folder = TokenCorpus.open(corpus), Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already; name another folder, or delete it")
+    pad_id = open_tokenizer(source.tokenizer_folder).pad_id
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        written = writers[format](temporary, _articles(source, pad_id))
+        fsync_folder(temporary)
+        temporary.replace(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_folder(folder.parent)
+    return written
+
+
+def _articles(corpus: TokenCorpus, pad_id: int) -> Iterator[tuple[str, Windows]]:
+    ids = corpus.articles["id"].to_pylist()
+    for i in tqdm(range(len(corpus)), desc="export", unit="article", disable=None):
+        yield ids[i], compat_windows(corpus.article(i).tolist(), pad_id=pad_id)
+
+
+def _file_stem(article: str) -> str:
+    """The article's id as a file name: `/` and `%` are escaped, a long one is cut and hashed."""
+    name = article.replace("%", "%25").replace("/", "%2F")
+    if len(name.encode()) > _LONGEST_NAME:
+        digest = hashlib.sha256(article.encode()).hexdigest()[:16]
+        name = name.encode()[: _LONGEST_NAME - 17].decode(errors="ignore") + "-" + digest
+    return name
+
+
+def _article_id(stem: str) -> str:
+    return stem.replace("%2F", "/").replace("%25", "%")
+
+
+def _write_pt(folder: Path, articles: Iterator[tuple[str, Windows]]) -> int:
+    import torch
+
+    written = 0
+    for article, windows in articles:
+        for i, (ids, mask) in enumerate(windows):
+            tensors = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+            torch.save(tensors, folder / f"{_file_stem(article)}_window_{i}.pt")
+        written += len(windows)
+    return written
+
+
+def _write_parquet(folder: Path, articles: Iterator[tuple[str, Windows]]) -> int:
+    schema = pa.schema(
+        [
+            ("name", pa.string()),
+            ("article", pa.string()),
+            ("window", pa.int32()),
+            ("input_ids", pa.list_(pa.int32())),
+            ("attention_mask", pa.list_(pa.int8())),
+        ]
+    )
+    written, batch = 0, []
+    with atomic_write(folder / "windows.parquet") as file, pq.ParquetWriter(file, schema, compression="zstd") as table:
+        for article, windows in articles:
+            for i, (ids, mask) in enumerate(windows):
+                batch.append((f"{_file_stem(article)}_window_{i}", article, i, ids, mask))
+            written += len(windows)
+            if len(batch) >= 4096:
+                table.write_table(_table(batch, schema))
+                batch = []
+        table.write_table(_table(batch, schema))
+    return written
+
+
+def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def _write_megatron(folder: Path, articles: Iterator[tuple[str, Windows]]) -> int:
+    lengths, documents = [], [0]
+    with atomic_write(folder / "windows.bin") as file:
+        for _, windows in articles:
+            for ids, mask in windows:
+                lengths.append(sum(mask))
+                file.write(np.array(ids[: lengths[-1]], dtype="<i4").tobytes())
+            if windows:
+                documents.append(len(lengths))
+    sizes = np.array(lengths, dtype="<i4")
+    pointers = np.concatenate(([0], np.cumsum(sizes, dtype="<i8")))[:-1] * 4
+    with atomic_write(folder / "windows.idx") as file:
+        file.write(b"MMIDIDX\x00\x00" + (1).to_bytes(8, "little") + bytes([4]))  # 4: int32
+        file.write(len(sizes).to_bytes(8, "little") + len(documents).to_bytes(8, "little"))
+        file.write(sizes.tobytes() + pointers.astype("<i8").tobytes() + np.array(documents, dtype="<i8").tobytes())
+    return len(lengths)

@@ -1,0 +1,247 @@
+"""The W&B run of a training: online, offline or off, never a prompt. In: records of metrics.jsonl. Rank 0 only.
+
+The run's id is kept in RUN/wandb_id, so that a resumed training goes on with the same W&B run. W&B writes its file
+only every 15 seconds or so and drops a step it has already seen: `catch_up` finds out how far it got before the crash
+(from the server, or from the offline files), logs from metrics.jsonl what is missing, and skips what is there.
+W&B never stops a training: what goes wrong with it is said once.
+"""
+
+import json
+import netrc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from kogpt.common.errors import UserError
+from kogpt.common.files import atomic_write
+
+INIT_SECONDS = 20
+IDLE = "20s"
+Mode = Literal["auto", "online", "offline", "off"]
+_AUTO: dict[str, Mode] = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}
+
+
+def logged_in() -> bool:
+    """Whether there is an API key for the W&B server: in the environment or in netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _decided(mode: Mode) -> Mode:
+    if mode == "auto":
+        return _AUTO.get(os.environ.get("WANDB_MODE", ""), "online" if logged_in() else "offline")
+    return mode
+
+
+def _quiet() -> Any:
+    """W&B's settings: no word on the console, no wait without end."""
+    import wandb
+
+    return wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True)
+
+
+def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict[str, float]) -> None:
+    """An evaluation as a W&B run of its own, in the group that bears the id of the training's (which may be going on).
+
+    Offline it lies in RUN/evaluations. `UserError` where W&B cannot be had: the numbers were asked for there.
+    """
+    mode = _decided(mode)
+    if mode == "off":
+        return
+    import wandb
+
+    folder = run / "evaluations"
+    folder.mkdir(exist_ok=True)
+    try:
+        with wandb.init(
+            project=project,
+            name=f"{run.name} at step {step}",
+            group=_id_of(run),
+            job_type="evaluation",
+            dir=folder,
+            mode="online" if mode == "online" else "offline",
+            config={"run": run.name, "step": step},
+            settings=_quiet(),
+        ) as handle:
+            handle.log(numbers)
+    except wandb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"W&B {mode} cannot take the evaluation ({reason}); say --wandb offline.") from None
+
+
+def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Callable[[str], None]) -> "WandbRun | None":
+    """The W&B run of a run folder; None if it is off or cannot be had, with a line."""
+    mode = _decided(mode)
+    if mode == "off":
+        return None
+    import wandb
+
+    id = _id_of(run)
+    _end_service(run)
+    attempts: tuple[Literal["online", "offline"], ...] = ("online", "offline") if mode == "online" else ("offline",)
+    for attempt in attempts:
+        seen = 0 if attempt == "online" else last_step_offline(run)
+        _start_service(run)
+        try:
+            handle = wandb.init(
+                project=project,
+                name=run.name,
+                id=id,
+                dir=run,
+                mode=attempt,
+                resume="allow" if attempt == "online" else None,
+                config=config,
+                settings=_quiet(),
+            )
+        except Exception as error:  # no network, a setting in the environment that it does not like, ...
+            say(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")
+            wandb.teardown()
+            os.environ.pop("WANDB_SERVICE", None)  # there the id now counts as in use
+            continue
+        if attempt == "online":
+            seen = handle.starting_step - 1
+            say(f"W&B: {handle.url}")
+        else:
+            folder = run / "wandb"
+            say(
+                f"W&B offline in {folder}: upload with `wandb sync {folder}/offline-run-*`, "
+                f"look at it in the terminal with `wandb leet {folder}`."
+            )
+        return WandbRun(handle, run, seen, say)
+    return None
+
+
+def _start_service(run: Path) -> None:
+    """A W&B service that is nobody's child: Ctrl-C and a launcher's SIGTERM would end a child of ours.
+
+    So it still writes what the ranks log while they save and end. It ends `IDLE` after its last client; its address is
+    kept in the run folder, since after a kill -9 it may still have steps to write when the next start counts them.
+    """
+    if "WANDB_SERVICE" in os.environ:
+        return
+    try:
+        done = _core("start", "--idle-timeout", IDLE)
+    except (OSError, subprocess.SubprocessError):
+        return  # W&B then starts a service of its own
+    os.environ["WANDB_SERVICE"] = done.stdout.strip()
+    with atomic_write(run / "wandb_service") as file:
+        file.write(done.stdout.strip().encode())
+
+
+def _end_service(run: Path) -> None:
+    """Have the service, of this start or of a killed one, write what it has, and end."""
+    path = run / "wandb_service"
+    if not path.exists():
+        return
+    address = path.read_text()
+    socket = Path(address.partition("-unix-")[2])
+    try:
+        if socket.is_socket():
+            _core("stop", WANDB_SERVICE=address)
+        end = time.monotonic() + INIT_SECONDS
+        while socket.is_socket() and time.monotonic() < end:
+            time.sleep(0.05)
+    except (OSError, subprocess.SubprocessError):
+        pass  # it has ended by itself
+    path.unlink()
+    if os.environ.get("WANDB_SERVICE") == address:
+        del os.environ["WANDB_SERVICE"]
+
+
+def _core(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wandb", "beta", "core", *arguments]
+    env = os.environ | environment
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=INIT_SECONDS, check=True)
+
+
+def _id_of(run: Path) -> str:
+    path = run / "wandb_id"
+    if not path.exists():
+        with atomic_write(path) as file:
+            file.write(os.urandom(4).hex().encode())
+    return path.read_text().strip()
+
+
+def offline_records(run: Path, kind: str = "history") -> list[dict[str, Any]]:
+    """The records of a kind that the offline files of a run folder hold, all starts together, parsed from JSON."""
+    found: list[dict[str, Any]] = []
+    for folder in sorted((run / "wandb").glob("offline-run-*")):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired:
+            continue
+        for line in done.stdout.splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record.get("type") == kind:
+                found.append(record[kind])
+    return found
+
+
+def last_step_offline(run: Path) -> int:
+    """The last step that reached the offline files; 0 if none."""
+    return max((record["step"]["num"] for record in offline_records(run)), default=0)
+
+
+class WandbRun:
+    """A started W&B run that has the steps up to `seen`."""
+
+    def __init__(self, handle: Any, run: Path, seen: int, say: Callable[[str], None]) -> None:
+        self.handle, self.run, self.seen, self.say = handle, run, seen, say
+        self._broken = False
+
+    def catch_up(self, records: list[dict[str, Any]]) -> None:
+        """Log those of the records on disk that W&B does not have."""
+        for record in records:
+            self.log(record)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """A step, the continued prompts of its evaluation as a table, unless W&B has it already."""
+        import wandb
+
+        if record["step"] <= self.seen:
+            return
+        values = {key: value for key, value in record.items() if value is not None}
+        if "continuations" in values:
+            rows = [[record["step"], *pair] for pair in values["continuations"]]
+            values["continuations"] = wandb.Table(columns=["step", "prompt", "continuation"], data=rows)
+        self._try(lambda: self.handle.log(values, step=record["step"]))
+
+    def artifact(self, folder: Path) -> None:
+        """Upload a checkpoint (offline: keep it for `wandb sync`)."""
+        import wandb
+
+        artifact = wandb.Artifact(f"checkpoint-{self.handle.id}", type="model")
+        artifact.add_dir(str(folder))
+        self._try(lambda: self.handle.log_artifact(artifact))
+
+    def finish(self, state: str, summary: dict[str, Any]) -> None:
+        """Write the summary and close; a run that did not finish is marked as failed."""
+        import wandb
+
+        self._try(lambda: self.handle.summary.update({**summary, "state": state}))
+        self._try(lambda: self.handle.finish(exit_code=0 if state == "finished" else 1))
+        self._try(wandb.teardown)
+        _end_service(self.run)
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        """W&B's service may be dead (the launcher's SIGTERM reaches it, too): say so once, and train on."""
+        try:
+            call()
+        except Exception as error:
+            if not self._broken:
+                self.say(f"W&B does not answer ({error}); metrics.jsonl has it all, and a resumed run catches up.")
+            self._broken = True

@@ -1,0 +1,217 @@
+"""The model under DeepSpeed: built, compiled, saved, restored. In: plans and a checkpoint. Out: `TrainingEngine`.
+
+The optimizer is torch's fused AdamW in all stages, with a learning rate of 0 until the first step: DeepSpeed makes
+an empty update while it sets some stages up, which must not decay the weights.
+
+On resume rank 0 reads the checkpoint and sends it, a tensor at a time: the other nodes need no file. The weights go in
+twice: before DeepSpeed takes the model (which gives the half-precision copies) and, exact, into its fp32 masters.
+"""
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from torch import Tensor
+
+from kogpt.checkpoint.format import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE, CheckpointReader, CheckpointWriter
+from kogpt.common.errors import UserError
+from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups
+from kogpt.train import distributed
+from kogpt.train.deepspeed_config import EnginePlan
+from kogpt.train.distributed import Ranks, broadcast, broadcast_object, reduce_max
+from kogpt.train.full_state import WholeState
+from kogpt.train.memory import Memory, memory_per_rank
+
+_SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+
+
+class Update(NamedTuple):
+    """What became of a step: the gradient norm before clipping; False where it was not finite and left out."""
+
+    grad_norm: float
+    applied: bool
+
+
+class TrainingEngine:
+    """A GPT in a DeepSpeed engine: `loss` and `backward` for each micro-batch, then one `update`."""
+
+    def __init__(
+        self, config: GPTConfig, plan: EnginePlan, ranks: Ranks, seed: int, checkpoint: CheckpointReader | None
+    ) -> None:
+        import deepspeed
+
+        self.config, self.plan, self.ranks = config, plan, ranks
+        torch.manual_seed(seed)
+        model = GPT(config)
+        _same_weights(model, ranks, checkpoint)
+        self.adam = torch.optim.AdamW(
+            parameter_groups(model, plan.adam["weight_decay"]),
+            lr=0.0,
+            betas=tuple(plan.adam["betas"]),
+            eps=plan.adam["eps"],
+            fused=True,
+        )
+        self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.adam, config=plan.engine)
+        if ranks.world_size == 1 and plan.stage == 0:
+            # DeepSpeed would copy all gradients into one buffer and back, to sum them over one rank.
+            self.engine.enable_backward_allreduce = False
+        self.whole = WholeState(self.engine, self.adam)
+        distributed.set_timeouts()
+
+    @property
+    def module(self) -> GPT:
+        """The model; under ZeRO 3 its weights are whole only inside a forward pass, made by all ranks."""
+        return self.engine.module
+
+    def compile(self) -> None:
+        """torch.compile the model; the first step then takes a minute."""
+        self.engine.compile()
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of a micro-batch."""
+        return self.engine(ids, targets)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a micro-batch; those of the step's last one are summed over the ranks."""
+        self.engine.backward(loss)
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()  # only counts
+
+    def update(self, lr: float) -> Update:
+        """Clip, and let Adam update the weights; nothing changes, on any rank, where a gradient is not finite."""
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+        if self.plan.plain:
+            return self._plain_update()
+        self.engine.step()
+        return Update(float(self.engine.get_global_grad_norm()), not self.engine.optimizer.overflow)
+
+    def _plain_update(self) -> Update:
+        """Stage 0 in fp32, where DeepSpeed looks at no norm: gradients are whole, the same on all ranks."""
+        parameters = list(self.module.parameters())
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip or math.inf))
+        if not math.isfinite(norm):
+            for parameter in parameters:
+                parameter.grad = None  # Adam passes over those
+        self.engine.step()
+        return Update(norm, math.isfinite(norm))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout, gradients, and compiled code for shapes that come once."""
+        self.engine.eval()
+        try:
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            self.engine.train()
+
+    @property
+    def loss_scale(self) -> float:
+        """The factor on the loss in fp16; 1 in the other precisions."""
+        return float(self.engine.optimizer.loss_scaler.cur_scale) if self.plan.precision == "fp16" else 1.0
+
+    def save(self, run: Path, step: int, config: dict[str, Any], state: dict[str, Any]) -> OSError | None:
+        """Write a checkpoint, all ranks together; on all of them the error (a full disk) or None."""
+        writer = CheckpointWriter(run, step, writing=self.ranks.first)
+        shapes = {name: self.whole.shape(name) for name in self.whole.parameters}
+        writer.tensors(MODEL, shapes, self.whole.get)
+        places = {f"{moment}.{name}": (name, moment) for moment in MOMENTS for name in shapes}
+        writer.tensors(
+            OPTIMIZER,
+            {key: shapes[name] for key, (name, _) in places.items()},
+            lambda key: self.whole.get(*places[key]),
+        )
+        scale = {field: getattr(self.engine.optimizer.loss_scaler, field) for field in self._scaler_fields()}
+        writer.json(CONFIG, config)
+        writer.json(STATE, state | {"adam_step": self.whole.adam_step, "loss_scaler": scale})
+        writer.finish()
+        return broadcast_object(writer.error)
+
+    def restore(self, checkpoint: CheckpointReader | None, state: dict[str, Any]) -> None:
+        """Take over rank 0's checkpoint, exactly; `state` is its state.json, on all ranks."""
+        for name in self.whole.parameters:
+            for moment in (None, *MOMENTS):
+                value = torch.empty(self.whole.shape(name), dtype=torch.float32, device=self.ranks.device)
+                if checkpoint is not None:
+                    value.copy_(checkpoint.moment(moment, name) if moment else checkpoint.weight(name))
+                self.whole.set(name, broadcast(value), moment)
+        self.whole.adam_step = state["adam_step"]
+        for field in self._scaler_fields():
+            if field in state["loss_scaler"]:  # a checkpoint of another precision has none
+                setattr(self.engine.optimizer.loss_scaler, field, state["loss_scaler"][field])
+
+    def _scaler_fields(self) -> tuple[str, ...]:
+        return _SCALER_FIELDS if self.plan.precision == "fp16" else ()
+
+
+def _same_weights(model: GPT, ranks: Ranks, checkpoint: CheckpointReader | None) -> None:
+    """Rank 0's weights on all ranks, from the checkpoint if it has one."""
+    for name, parameter in model.named_parameters():
+        if checkpoint is not None:
+            parameter.data.copy_(checkpoint.weight(name))
+        if ranks.world_size > 1:
+            parameter.data.copy_(broadcast(parameter.data.to(ranks.device)))
+
+
+def can_compile() -> bool:
+    """Whether torch.compile has what it needs on a GPU: a C compiler for its launchers."""
+    return torch.cuda.is_available() and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+
+
+def check_memory(config: GPTConfig, plan: EnginePlan, ranks: Ranks) -> Memory:
+    """The estimate for one rank, or, on all ranks, a `UserError` with advice where one has less than that."""
+    need = estimate(config, plan, ranks.world_size)
+    if ranks.device.type == "cuda":
+        have = torch.cuda.mem_get_info(ranks.device)[0]
+    else:
+        have = psutil.virtual_memory().available // ranks.local_world_size
+    # The ranks answer together: the tightest one counts.
+    least = -int(reduce_max(ranks, -have)[0])
+    if need.total > least:
+        raise UserError(
+            f"training needs about {need.total / 2**30:.1f} GiB on each rank (weights "
+            f"{need.parameters / 2**30:.1f}, gradients {need.gradients / 2**30:.1f}, optimizer "
+            f"{need.optimizer / 2**30:.1f}, activations {need.activations / 2**30:.1f}), but only "
+            f"{least / 2**30:.1f} are free; {_advice(config, plan, ranks, least)}"
+        )
+    return need
+
+
+def estimate(config: GPTConfig, plan: EnginePlan, world_size: int) -> Memory:
+    """Bytes per rank under a plan."""
+    return memory_per_rank(
+        config,
+        stage=plan.stage,
+        world_size=world_size,
+        precision=plan.precision,
+        micro_batch=plan.micro_batch,
+        seq_len=config.max_seq_len,
+        offload_optimizer=plan.offload,
+    )
+
+
+def _advice(config: GPTConfig, plan: EnginePlan, ranks: Ranks, have: int) -> str:
+    """The smallest change of the DeepSpeed file that fits, or the last resort."""
+    changes: list[tuple[str, EnginePlan]] = [
+        (f'"train_micro_batch_size_per_gpu" {size}', replace(plan, micro_batch=size))
+        for size in (plan.micro_batch // 2, plan.micro_batch // 4, 1)
+        if 0 < size < plan.micro_batch
+    ]
+    changes += [
+        (f'ZeRO stage {stage}, "train_micro_batch_size_per_gpu" 1', replace(plan, micro_batch=1, stage=stage))
+        for stage in (1, 2, 3)
+        if stage > plan.stage and ranks.world_size > 1
+    ]
+    if ranks.device.type == "cuda":
+        changes.append(("launch/ds_zero2_offload.json", replace(plan, micro_batch=1, offload=True)))
+    for advice, changed in changes:
+        if estimate(config, changed, ranks.world_size).total <= have:
+            return f"{advice} in {plan.path.name} would fit."
+    return "choose a smaller --preset or --depth, or more ranks."

@@ -1,0 +1,216 @@
+"""What a training run is told: frozen dataclasses that are also the command line of launch/train.py.
+
+In: flags. Out: `TrainOptions` (checked on construction, all its problems in one `UserError`), `model_config`,
+`Length`. Batch sizes, precision, ZeRO stage, clipping and the optimizer are not here: kogpt.train.deepspeed_config.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from kogpt.common.errors import UserError
+from kogpt.model.gpt2 import GPTConfig
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEMO_CORPUS = PROJECT / "demo" / "corpus"
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"n_layer": 4, "n_head": 4, "n_embd": 128},
+    "small": {"n_layer": 12, "n_head": 12, "n_embd": 768},
+    "medium": {"n_layer": 24, "n_head": 16, "n_embd": 1024},
+    "large": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
+    "xl": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
+}
+"""small to xl are the four shapes of GPT-2; tiny trains on a laptop's CPU in minutes."""
+
+HEAD_SIZE = 64
+DEFAULT_STEPS = 200
+
+
+def shape_of_depth(depth: int) -> dict[str, int]:
+    """The one dial: `depth` layers, 64 wide per layer in heads of 64 (12 is GPT-2 small)."""
+    return {"n_layer": depth, "n_head": depth, "n_embd": HEAD_SIZE * depth}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model's shape."""
+
+    preset: Literal["tiny", "small", "medium", "large", "xl"] | None = None
+    """A shape by name: tiny, or one of GPT-2's: small (124M), medium, large, xl. Without --preset and --depth it is
+    that of the checkpoint in --out, or tiny."""
+    depth: int | None = None
+    """A shape by its number of layers instead: 64 wide per layer (12 is small's shape)."""
+    max_seq_len: int | None = None
+    """Context: the ids that a window predicts; that of the checkpoint in --out, or 256."""
+    dropout: float = 0.0
+    """Dropout everywhere; 0.1 when a small corpus is read many times."""
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """Length of the training and course of the learning rate (whose peak is the DeepSpeed file's `lr`)."""
+
+    steps: int | None = None
+    """Length in optimizer steps (200 when neither --steps, --tokens nor --epochs is given)."""
+    tokens: float | None = None
+    """Length in tokens instead, 1e9 for a billion."""
+    epochs: float | None = None
+    """Length in passes over the corpus instead."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After the warm-up: a cosine down to the minimum, or stable at the peak and a linear decay at the end."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises linearly from 0."""
+    decay: float = 0.2
+    """Share of the steps in which `wsd` falls at the end."""
+    min_lr_ratio: float = 0.1
+    """Learning rate at the end, as a share of the peak."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where from, where to, and what to do on the way."""
+
+    corpus: Path | None = None
+    """Token corpus folder (made by preprocess/run.py); the demo's when absent."""
+    out: Path | None = None
+    """Run folder: checkpoints, metrics.jsonl, curves.png, run.json, W&B files; runs/SHAPE when absent."""
+    deepspeed_config: Path = PROJECT / "ds_config.json"
+    """Batch sizes, ZeRO stage, precision, clipping, optimizer; variants lie in launch/."""
+    seed: int = 1
+    """Decides initialisation, order of the data and dropout."""
+    resume: str = "auto"
+    """auto: go on with the newest whole checkpoint in --out; never: refuse a folder that has one; or a step folder."""
+    eval_every: int = 100
+    """Steps between evaluations (there is one at each checkpoint and at the end, too)."""
+    save_every: int = 100
+    """Steps between checkpoints (there is one at the end and on SIGTERM, too)."""
+    keep: int = 3
+    """Checkpoints to keep besides the best."""
+    stride: int = 128
+    """Evaluation windows advance by this many ids: smaller is more exact and slower."""
+    prompts: tuple[str, ...] = ("대한민국은", "모든 국민은", "이 법은")
+    """Prompts that each evaluation continues (greedily), to be read over time."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto: on a GPU with a C compiler."""
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """auto: online when logged in, else offline; there is never a prompt."""
+    wandb_project: str = "kogpt"
+    """W&B project."""
+    wandb_artifact: bool = False
+    """Upload the last checkpoint as a W&B artifact at the end."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """All options of launch/train.py."""
+
+    model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    schedule: tyro.conf.OmitArgPrefixes[ScheduleOptions] = field(default_factory=ScheduleOptions)
+    run: tyro.conf.OmitArgPrefixes[RunOptions] = field(default_factory=RunOptions)
+
+    def __post_init__(self) -> None:
+        if problems := [*_model_problems(self.model), *_schedule_problems(self.schedule), *_run_problems(self.run)]:
+            raise UserError("\n".join(problems))
+
+    @property
+    def corpus(self) -> Path:
+        """The corpus folder: the one given, or the demo's."""
+        if self.run.corpus is not None:
+            return self.run.corpus
+        if not (DEMO_CORPUS / "manifest.json").exists():
+            raise UserError(
+                "there is no --corpus and no demo corpus: run `make demo`, "
+                "or make a corpus with preprocess/run.py and name it with --corpus."
+            )
+        return DEMO_CORPUS
+
+    @property
+    def shape_name(self) -> str:
+        """What the shape was asked for as."""
+        return f"depth-{self.model.depth}" if self.model.depth is not None else self.model.preset or "tiny"
+
+    @property
+    def out(self) -> Path:
+        """The run folder: the one given, or runs/ in the project."""
+        return self.run.out or PROJECT / "runs" / self.shape_name
+
+
+def _model_problems(options: ModelOptions) -> list[str]:
+    problems = []
+    if options.preset is not None and options.depth is not None:
+        problems.append(f"--preset {options.preset} and --depth {options.depth} both name a shape; give one of them.")
+    if options.depth is not None and options.depth < 1:
+        problems.append(f"--depth is {options.depth}, give at least 1.")
+    if options.max_seq_len is not None and options.max_seq_len < 2:
+        problems.append(f"--max-seq-len is {options.max_seq_len}, give at least 2.")
+    if not 0 <= options.dropout < 1:
+        problems.append(f"--dropout is {options.dropout}, give a share from 0 to below 1.")
+    return problems
+
+
+def _schedule_problems(options: ScheduleOptions) -> list[str]:
+    lengths = {name: getattr(options, name) for name in ("steps", "tokens", "epochs")}
+    given = {name: value for name, value in lengths.items() if value is not None}
+    problems = [f"--{name} is {value}, give more than 0." for name, value in given.items() if value <= 0]
+    if len(given) > 1:
+        named = " and ".join(f"--{name} {value}" for name, value in given.items())
+        problems.append(f"{named} both state the length; give one of them.")
+    for name in ("warmup", "decay", "min_lr_ratio"):
+        if not 0 <= (value := getattr(options, name)) <= 1:
+            problems.append(f"--{name.replace('_', '-')} is {value}, give a share from 0 to 1.")
+    if options.schedule == "wsd" and options.warmup + options.decay > 1:
+        problems.append(f"--warmup {options.warmup} and --decay {options.decay} together exceed the training.")
+    return problems
+
+
+def _run_problems(options: RunOptions) -> list[str]:
+    problems = [
+        f"--{name.replace('_', '-')} is {value}, give at least 1."
+        for name in ("eval_every", "save_every", "keep", "stride")
+        if (value := getattr(options, name)) < 1
+    ]
+    if not options.deepspeed_config.is_file():
+        problems.append(f"--deepspeed-config {options.deepspeed_config} does not exist; name a JSON file.")
+    if options.seed < 0:
+        problems.append(f"--seed is {options.seed}, give 0 or more.")
+    if options.resume not in ("auto", "never") and not Path(options.resume).is_dir():
+        problems.append(f"--resume {options.resume} is neither auto, never nor a checkpoint folder.")
+    return problems
+
+
+def model_config(options: ModelOptions, vocab_size: int, begun: dict[str, Any] | None = None) -> GPTConfig:
+    """The model for a vocabulary; `begun` has the fields of the one to go on with, for what no flag names."""
+    shape = {"max_seq_len": 256, "bias": True, **PRESETS["tiny"], **(begun or {})}
+    if options.depth is not None:
+        shape |= shape_of_depth(options.depth)
+    elif options.preset is not None:
+        shape |= PRESETS[options.preset]
+    if options.max_seq_len is not None:
+        shape["max_seq_len"] = options.max_seq_len
+    return GPTConfig(**shape | {"vocab_size": vocab_size, "dropout": options.dropout})
+
+
+def length_in_steps(options: ScheduleOptions, *, tokens_per_step: int, windows: int, global_batch: int) -> int:
+    """The training's length: as given, or enough steps for the tokens or epochs asked for (rounded up)."""
+    if options.tokens is not None:
+        return -int(-options.tokens // tokens_per_step)
+    if options.epochs is not None:
+        return -int(-options.epochs * windows // global_batch)
+    return options.steps or DEFAULT_STEPS
+
+
+def together(*checks: Callable[[], Any]) -> list[Any]:
+    """The results of all checks, or one `UserError` with the problems of all that failed."""
+    results, problems = [], []
+    for check in checks:
+        try:
+            results.append(check())
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return results

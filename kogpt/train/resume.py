@@ -1,0 +1,99 @@
+"""Where a run goes on. In: the run folder and what was asked for. Out: `Start`, the same on all ranks.
+
+What decides the numbers (model, corpus, seed, global batch) must be what the checkpoint was made with, or it is
+refused with both values named; a shape that no flag names is the checkpoint's. What does not (ranks, ZeRO stage,
+precision, micro-batch, length) may change. An imported checkpoint (kogpt import) leaves the rest to the training.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kogpt.checkpoint import format as checkpoint
+from kogpt.checkpoint.format import CheckpointReader
+from kogpt.common.errors import UserError
+from kogpt.train.distributed import Ranks, broadcast_object, on_first
+
+FLAGS = {
+    "corpus": "--corpus (its fingerprint)",
+    "seed": "--seed",
+    "global_batch": '"train_batch_size" of --deepspeed-config',
+    "model": "the model (--preset, --depth, --max-seq-len, --dropout, the corpus's vocabulary)",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """`reader` on rank 0 where there is a checkpoint; its state.json on all ranks, None at a fresh start."""
+
+    reader: CheckpointReader | None
+    state: dict[str, Any] | None
+
+
+def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks, say: Callable[[str], None]) -> Start:
+    """Rank 0 looks, all ranks go the same way; `identity` has a value for each of `FLAGS`."""
+
+    def look() -> CheckpointReader | None:
+        reader = _look(run, resume, say)
+        if reader is not None:
+            _compare(reader, identity)
+        return reader
+
+    reader = on_first(ranks, look)
+    return Start(reader, broadcast_object(reader and reader.state))
+
+
+def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
+    """The model's fields in the checkpoint that would be gone on from; None at a fresh start."""
+    named = [] if resume in ("auto", "never") else [Path(resume)]
+    for folder in named or checkpoint.checkpoints(run):
+        with suppress(OSError, ValueError, KeyError):  # a broken one: `_look` tells
+            return json.loads((folder / checkpoint.CONFIG).read_bytes())["model"]
+    return None
+
+
+def _look(run: Path, resume: str, say: Callable[[str], None]) -> CheckpointReader | None:
+    if resume not in ("auto", "never"):
+        folder = Path(resume)
+        if fault := checkpoint.problem(folder):
+            raise UserError(f"--resume {folder} is not a whole checkpoint: {fault}; name another, or --resume auto.")
+        newer = [other for other in checkpoint.checkpoints(run) if other.name > folder.name]
+        if newer:
+            raise UserError(
+                f"--out {run} holds newer checkpoints ({newer[0].name}) than --resume {folder}; "
+                "name another --out to go on from there."
+            )
+        return CheckpointReader(folder)
+    if resume == "never" and checkpoint.checkpoints(run):
+        raise UserError(f"--out {run} holds checkpoints already; drop --resume never, or name another folder.")
+    newest = checkpoint.newest_good(run, say)
+    if newest is None:
+        if broken := checkpoint.checkpoints(run):
+            raise UserError(
+                f"--out {run} holds {len(broken)} checkpoints, all of them broken; copy them there again, "
+                f"remove {run / 'checkpoints'} to begin anew, or name another --out."
+            )
+        return None
+    checkpoint.point(newest, "latest")  # a broken one was passed over: never leave it named
+    return CheckpointReader(newest)
+
+
+def _compare(reader: CheckpointReader, identity: dict[str, Any]) -> None:
+    differences = []
+    for key, flag in FLAGS.items():
+        if key not in reader.config:
+            continue
+        theirs, ours = reader.config[key], identity[key]
+        if isinstance(ours, dict):
+            changed = [name for name in theirs if ours.get(name) != theirs[name]]
+            differences += [f"{flag}: {name} is {ours.get(name)}, there {theirs[name]}" for name in changed]
+        elif theirs != ours:
+            differences.append(f"{flag} is {ours}, there {theirs}")
+    if differences:
+        raise UserError(
+            f"the checkpoint {reader.folder} was made with other settings: {'; '.join(differences)}; "
+            "give its settings again, or name another --out."
+        )

@@ -1,0 +1,73 @@
+"""What a run came from: settings, corpus, code, machine. In: the plans. Out: a JSON-ready dict, a tokenizer's copy."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kogpt.data.corpus import TokenCorpus
+from kogpt.model.gpt2 import GPTConfig
+from kogpt.train.deepspeed_config import EnginePlan
+from kogpt.train.distributed import Ranks
+from kogpt.train.memory import Memory, parameter_count
+from kogpt.train.options import PROJECT, TrainOptions
+
+
+def about(
+    options: TrainOptions,
+    plan: EnginePlan,
+    corpus: TokenCorpus,
+    identity: dict[str, Any],
+    memory: Memory,
+    ranks: Ranks,
+) -> dict[str, Any]:
+    """For run.json and the W&B configuration."""
+    cuda = ranks.device.type == "cuda"
+    return {
+        "options": json.loads(json.dumps(asdict(options), default=str)),
+        "deepspeed": plan.engine,
+        "adam": plan.adam,
+        "precision": plan.precision,
+        "zero_stage": plan.stage,
+        "parameters": parameter_count(GPTConfig(**identity["model"])),
+        "tokens_per_step": plan.global_batch * identity["model"]["max_seq_len"],
+        "corpus_folder": str(corpus.folder),
+        "corpus_counts": corpus.manifest["counts"],
+        **{key: identity[key] for key in ("corpus", "seed", "global_batch", "model")},
+        "world_size": ranks.world_size,
+        "device": torch.cuda.get_device_name(ranks.device) if cuda else "cpu",
+        "estimated_gib_per_rank": {key: value / 2**30 for key, value in asdict(memory).items()},
+        "git_commit": git_commit(),
+        "torch": torch.__version__,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the project's folder, with `+` where files differ from it; None where there is no git."""
+    try:
+        command = ["git", "-C", str(PROJECT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def copy_tokenizer(source: Path, run: Path) -> None:
+    """The corpus's tokenizer beside the run, so that the run's folder alone can talk.
+
+    Another one that lies there is left over from a start that came to no checkpoint, and goes.
+    """
+    target, about = run / "tokenizer", "kogpt.json"  # which has the sha256 of the vocabulary
+    if (target / about).exists() and (target / about).read_bytes() == (source / about).read_bytes():
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    temporary = run / ".tokenizer.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)

@@ -1,0 +1,59 @@
+"""Fixed prompts that every evaluation continues, greedily. In: Korean prompts. Out: their continuations.
+
+Encoding a prompt may need Kkma, thus a JVM, which would take over the training's signal handlers: it runs once, in a
+process of its own (`python -m kogpt.train.sample_prompts TOKENIZER_FOLDER`, prompts and ids as JSON on its standard
+streams). All ranks generate together, since ZeRO 3 brings weights together only when all call the model; rank 0
+decodes.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kogpt.generate.decode import generate
+from kogpt.generate.sampling import Sampling
+from kogpt.model.gpt2 import GPT
+from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.wordpiece import open_tokenizer
+
+ENCODE_SECONDS = 120
+_SAMPLING = Sampling(max_new_tokens=40, greedy=True)
+
+
+def encode(tokenizer_folder: Path, texts: Sequence[str], say: Callable[[str], None]) -> list[list[int]]:
+    """[CLS] and the ids of each prompt; [] with a line where the analyzer does not run here."""
+    command = [sys.executable, "-m", "kogpt.train.sample_prompts", str(tokenizer_folder)]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(list(texts)), capture_output=True, text=True, timeout=ENCODE_SECONDS, check=True
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError, OSError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        say(f"the prompts cannot be encoded here and are left out: {reason}")
+        return []
+
+
+def continue_prompts(model: GPT, tokenizer_folder: Path, prompts: list[list[int]]) -> list[str]:
+    """The continuation of each encoded prompt; every rank calls, with the same prompts."""
+    tokenizer = open_tokenizer(tokenizer_folder)
+    rows = [list(prompt) for prompt in prompts]
+    for ids in generate(model, prompts, _SAMPLING, stop_id=tokenizer.sep_id):
+        for row, id in zip(rows, ids, strict=True):
+            if id is not None:
+                row.append(id)
+    # Whether a space comes between is known only to who decodes both parts together.
+    texts = [(tokenizer.decode(prompt), tokenizer.decode(row)) for prompt, row in zip(prompts, rows, strict=True)]
+    return [whole[len(start) :] for start, whole in texts]
+
+
+def _main() -> None:
+    codec = TextCodec(Path(sys.argv[1]))
+    prompts = json.load(sys.stdin)
+    print(json.dumps([[codec.tokenizer.cls_id, *codec.encode(prompt)] for prompt in prompts]))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,79 @@
+"""What is measured, reduced over ranks. In: sums of one rank. Out: numbers of the run.
+
+Loss is the mean over all targets of the global batch, in nats. `bits_per_char` divides the bits of every scored id
+of the validation split ([SEP] included) by the characters of the original articles, spaces counted: a number that
+does not depend on the tokenizer. MFU is the model's FLOPs (kogpt.train.memory) over the peak of the GPUs, None where
+the peak is unknown.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor
+
+from kogpt.eval import bits
+from kogpt.train.distributed import Ranks, Stop, reduce_sum
+
+SIGINT_CODE, SIGTERM_CODE = 130, 143
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all ranks know after a step's forward and backward passes."""
+
+    loss: float
+    stop_code: int
+    memory_gib: list[float]
+
+
+def agree(ranks: Ranks, stop: Stop, loss: float) -> Agreement:
+    """The mean loss of the ranks (nan if any rank's is), whether one was told to stop, and each rank's peak memory."""
+    memory = [0.0] * ranks.world_size
+    memory[ranks.rank] = memory_gib(ranks.device)
+    wishes = (stop.code == SIGINT_CODE, stop.code == SIGTERM_CODE)
+    total, interrupts, terminations, *memory = reduce_sum(ranks, loss, *wishes, *memory)
+    code = SIGTERM_CODE if terminations else SIGINT_CODE if interrupts else 0
+    return Agreement(total / ranks.world_size, code, memory)
+
+
+def memory_gib(device: torch.device) -> float:
+    """Peak memory of this rank in GiB: of the GPU's allocator; on a CPU the process as it is now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return psutil.Process().memory_info().rss / 2**30
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Mean loss in nats per id, and bits per character of the original text."""
+
+    loss: float
+    bits_per_char: float
+
+
+def validate(
+    mean_loss: Callable[[Tensor, Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor, int]],
+    chars: int,
+    ranks: Ranks,
+    stop: Stop,
+) -> Validation | int:
+    """Score every target of `batches`, which the ranks share; or, cut short by a stop, its exit status.
+
+    The ranks look at the stop flag together after each batch.
+    """
+    nats, targets = 0.0, 0
+    for ids, wanted, scored in batches:
+        nats += mean_loss(ids, wanted).item() * scored
+        targets += scored
+        if code := agree(ranks, stop, 0.0).stop_code:
+            return code
+    total, count = reduce_sum(ranks, nats, targets)
+    return Validation(total / count, bits.per_char(total, chars))
+
+
+def mfu(tokens_per_s: float, flops_per_token: int, peak_per_gpu: float | None, gpus: int) -> float | None:
+    """Model FLOPs utilisation, a share of 1; None where the GPU's peak is unknown."""
+    return None if peak_per_gpu is None else tokens_per_s * flops_per_token / (peak_per_gpu * gpus)

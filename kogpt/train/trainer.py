@@ -1,0 +1,303 @@
+"""The loop: step, evaluate, save. In: options, corpus, ranks. Out: a run folder, and an exit status.
+
+Every step all ranks agree (one small sum over ranks) on the loss and on whether to stop, before the weights change.
+Position and randomness are functions of (seed, step, rank): a run that was killed goes on with the same numbers.
+
+Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 a mistake in flags, files or settings; 130 SIGINT,
+143 SIGTERM or a launcher that died: these two save a checkpoint first.
+"""
+
+import hashlib
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from kogpt.checkpoint import format as checkpoint
+from kogpt.data.corpus import TokenCorpus
+from kogpt.data.loader import EvalBatches, Share, TrainBatches
+from kogpt.optim.schedule import learning_rate
+from kogpt.tracking.tracker import Tracker
+from kogpt.tracking.wandb_run import start as start_wandb
+from kogpt.train import sample_prompts
+from kogpt.train.deepspeed_config import EnginePlan
+from kogpt.train.distributed import Ranks, Stop, broadcast_object, on_first
+from kogpt.train.engine import TrainingEngine, can_compile, check_memory
+from kogpt.train.memory import flops_per_token, parameter_count, peak_flops
+from kogpt.train.options import TrainOptions, length_in_steps, model_config
+from kogpt.train.resume import Start, begun_model, find_start
+from kogpt.train.run_metadata import about, copy_tokenizer
+from kogpt.train.step_metrics import agree, mfu, validate
+
+SKIPS_IN_A_ROW = 20
+"""Updates that may be left out one after the other; fp16 looks for its loss scale in fewer."""
+
+
+class TrainingFailed(Exception):
+    """The training cannot go on; its text says why, and from where it can."""
+
+
+class Trainer:
+    """One training, from its start (or where it was killed) to its end."""
+
+    def __init__(self, options: TrainOptions, plan: EnginePlan, corpus: TokenCorpus, ranks: Ranks, stop: Stop) -> None:
+        self.options, self.plan, self.corpus, self.ranks, self.stop = options, plan, corpus, ranks, stop
+        self.run = options.out
+        begun = broadcast_object(on_first(ranks, lambda: begun_model(self.run, options.run.resume)))
+        self.config = model_config(options.model, corpus.vocab_size, begun)
+        share = Share(plan.micro_batch, plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
+        self.batches = TrainBatches(corpus, max_seq_len=self.config.max_seq_len, seed=options.run.seed, share=share)
+        self.validation = EvalBatches(
+            corpus, max_seq_len=self.config.max_seq_len, stride=options.run.stride, share=share
+        )
+        self.tokens_per_step = plan.global_batch * self.config.max_seq_len
+        self.steps = length_in_steps(
+            options.schedule,
+            tokens_per_step=self.tokens_per_step,
+            windows=self.batches.windows,
+            global_batch=plan.global_batch,
+        )
+        self.identity = {
+            "corpus": corpus.fingerprint,
+            "seed": options.run.seed,
+            "global_batch": plan.global_batch,
+            "model": asdict(self.config),
+        }
+        self.memory = check_memory(self.config, plan, ranks)
+        self.tracker: Tracker | None = None
+        self.step = self.skipped = self.skips_in_a_row = 0
+        self.best: dict[str, Any] | None = None  # the saved step with the lowest validation loss, {"step", "val_loss"}
+
+    def train(self) -> int:
+        """Everything; the exit status."""
+        if not self.prepare():
+            return 0
+        state = "failed"
+        try:
+            code = self._loop()
+            state = "stopped" if code else "finished"
+        finally:
+            if self.tracker is not None:
+                self.tracker.finish(state)
+        return code
+
+    def prepare(self) -> bool:
+        """Find the start, build the engine, open the files; False where there is nothing left to train."""
+        start = find_start(self.run, self.options.run.resume, self.identity, self.ranks, self._say)
+        self._take_position(start)
+        if self.step >= self.steps:
+            self._say(f"{self.run} is finished: {self.step} of {self.steps} steps; raise --steps to go on.")
+            return False
+        self._say(self._outlook())
+        on_first(self.ranks, lambda: copy_tokenizer(self.corpus.tokenizer_folder, self.run))
+        self.prompts = self._encode_prompts()
+        self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.reader)
+        if start.state is not None:
+            self.engine.restore(start.reader, start.state)
+        self._compile()
+        self._start_tracking(start)
+        return True
+
+    def _outlook(self) -> str:
+        """What is about to be trained, and what it will need."""
+        parts = [f"{name} {size / 2**30:.2f}" for name, size in asdict(self.memory).items()]
+        return (
+            f"{parameter_count(self.config) / 1e6:.1f}M parameters, {self.steps:,} steps of "
+            f"{self.tokens_per_step:,} tokens; each rank needs about {self.memory.total / 2**30:.2f} GiB: "
+            + ", ".join(parts)
+        )
+
+    def _loop(self) -> int:
+        run = self.options.run
+        while self.step < self.steps:
+            record, code = self.train_step()
+            last = self.step == self.steps
+            if not code and (last or self.step % run.eval_every == 0 or self.step % run.save_every == 0):
+                code = self._evaluate(record)
+            self.log(record)
+            if code or last or self.step % run.save_every == 0:
+                self._save(record)
+            if code:
+                self._say(f"told to stop: ended after step {self.step}; the same command goes on from there.")
+                return code
+        return 0
+
+    def train_step(self) -> tuple[dict[str, Any], int]:
+        """One optimizer step: its record, and the exit status if the ranks agreed to stop after it."""
+        started = time.perf_counter()
+        lr = self._learning_rate()
+        if self.config.dropout:
+            torch.manual_seed(_step_seed(self.options.run.seed, self.step, self.ranks.rank))
+        total, waited, mark = torch.zeros((), device=self.ranks.device), 0.0, time.perf_counter()
+        for ids, targets in self.batches.step(self.step * self.plan.global_batch):
+            waited += time.perf_counter() - mark
+            loss = self.engine.loss(ids, targets)
+            self.engine.backward(loss)
+            total += loss.detach()
+            mark = time.perf_counter()
+        agreed = agree(self.ranks, self.stop, total.item() / self.plan.grad_accum)
+        update = self.engine.update(lr)
+        self.step += 1
+        self._count_skip(update.applied)
+        seconds = time.perf_counter() - started
+        record = self._record(agreed.loss, lr, update.grad_norm, seconds, waited, agreed.memory_gib)
+        return record, agreed.stop_code
+
+    def _record(
+        self, loss: float, lr: float, grad_norm: float, seconds: float, waited: float, memory: list[float]
+    ) -> dict[str, Any]:
+        """The line of metrics.jsonl: the names are the W&B run's, too."""
+        tokens_per_s = self.tokens_per_step / seconds
+        consumed = self.step * self.plan.global_batch
+        return {
+            "step": self.step,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "loss_scale": self.engine.loss_scale,
+            "skipped_steps": self.skipped,
+            "epoch": consumed / self.batches.windows,
+            "tokens": self.step * self.tokens_per_step,
+            "tokens_per_s": tokens_per_s,
+            "chars_per_s": tokens_per_s * self.chars_per_token,
+            "step_s": seconds,
+            "data_wait": waited / seconds,
+            "mfu": mfu(tokens_per_s, self.flops_per_token, self.peak, self.ranks.world_size),
+            **{f"memory_gib_rank{rank}": gib for rank, gib in enumerate(memory)},
+            "val_loss": None,
+            "val_bits_per_char": None,
+        }
+
+    def _count_skip(self, applied: bool) -> None:
+        self.skipped += not applied
+        self.skips_in_a_row = 0 if applied else self.skips_in_a_row + 1
+        if not applied:
+            self._say(f"step {self.step}: a gradient was not finite, the update is left out on all ranks.")
+        if self.skips_in_a_row == SKIPS_IN_A_ROW:
+            last = checkpoint.pointed(self.run, "latest")
+            raise TrainingFailed(
+                f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, the last at step {self.step}; "
+                f"the last good checkpoint is {last or 'none'}: go on from it with a lower "
+                f'"optimizer.params.lr" than {self.plan.adam["lr"]} in {self.plan.path.name}.'
+            )
+
+    def _evaluate(self, record: dict[str, Any]) -> int:
+        """Validation numbers and the continued prompts into the record; the exit status if cut short."""
+        with self.engine.evaluating():
+            if self.validation.rounds:
+                result = validate(self.engine.loss, self.validation, self.validation.chars, self.ranks, self.stop)
+                if isinstance(result, int):
+                    return result
+                record |= {"val_loss": result.loss, "val_bits_per_char": result.bits_per_char}
+            if self.prompts:
+                texts = sample_prompts.continue_prompts(self.engine.module, self.run / "tokenizer", self.prompts)
+                record["continuations"] = list(zip(self.options.run.prompts, texts, strict=True))
+        return 0
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Hand a step on to where numbers go."""
+        if self.tracker is None:
+            return
+        every = self.options.run.eval_every
+        self.tracker.log(record, next_evaluation=min(self.steps, (self.step // every + 1) * every))
+        if record["val_loss"] is not None or "continuations" in record:
+            self.tracker.evaluated(record)
+
+    def _save(self, record: dict[str, Any]) -> None:
+        """A checkpoint of this step; without disk space the training goes on, loudly."""
+        loss = record["val_loss"]
+        better = loss is not None and (self.best is None or loss < self.best["val_loss"])
+        best = {"step": self.step, "val_loss": loss} if better else self.best
+        state = {
+            "step": self.step,
+            "tokens": record["tokens"],
+            "skipped_steps": self.skipped,
+            "warmup_steps": self.warmup_steps,
+            "best": best,
+            "world_size": self.ranks.world_size,
+            "zero_stage": self.plan.stage,
+            "precision": self.plan.precision,
+        }
+        error = broadcast_object(self.tracker.sync() if self.tracker is not None else None)
+        error = error or self.engine.save(self.run, self.step, self.identity | {"step": self.step}, state)
+        if error is not None:
+            self._say(f"CHECKPOINT NOT SAVED at step {self.step}: {error}. Training goes on; make room on the disk.")
+            return
+        self.best = best
+        if self.tracker is not None:
+            self.tracker.saved(checkpoint.step_folder(self.run, self.step), better, self.options.run.keep)
+
+    def _take_position(self, start: Start) -> None:
+        state = start.state or {"step": 0, "skipped_steps": 0, "best": None}
+        self.step, self.skipped, self.best = state["step"], state["skipped_steps"], state["best"]
+        # A share of the length at the start: a run that is lengthened must not go back into its warm-up.
+        self.warmup_steps = state.get("warmup_steps", round(self.options.schedule.warmup * self.steps))
+        train = self.corpus.manifest["counts"]["splits"]["train"]
+        self.chars_per_token = train["chars"] / train["ids"]
+        self.flops_per_token = flops_per_token(self.config, self.config.max_seq_len)
+        self.peak = None
+        if self.ranks.device.type == "cuda":
+            dtype = "bf16" if self.plan.precision == "autocast" else self.plan.precision
+            self.peak = peak_flops(torch.cuda.get_device_name(self.ranks.device), dtype)
+        if start.state is not None:
+            self._say(f"going on after step {self.step} of {self.run}")
+
+    def _learning_rate(self) -> float:
+        schedule = self.options.schedule
+        return learning_rate(
+            self.step,
+            schedule=schedule.schedule,
+            peak=self.plan.adam["lr"],
+            total_steps=self.steps,
+            warmup_steps=self.warmup_steps,
+            decay_steps=round(schedule.decay * self.steps),
+            final_ratio=schedule.min_lr_ratio,
+        )
+
+    def _encode_prompts(self) -> list[list[int]]:
+        texts = self.options.run.prompts
+        encoded = on_first(
+            self.ranks, lambda: sample_prompts.encode(self.run / "tokenizer", texts, self._say) if texts else []
+        )
+        return broadcast_object(encoded)
+
+    def _compile(self) -> None:
+        wish = self.options.run.compile
+        if wish == "on" or (wish == "auto" and can_compile()):
+            self._say("compiling the model: the first step and the first evaluation take a minute.")
+            self.engine.compile()
+        elif wish == "auto" and self.ranks.device.type == "cuda":
+            self._say("no C compiler here: training without torch.compile.")
+
+    def _start_tracking(self, start: Start) -> None:
+        """On rank 0: open the files and the W&B run."""
+        source = start.reader.folder.parent.parent if start.reader is not None else self.run
+
+        def open_tracker() -> Tracker:
+            known = about(self.options, self.plan, self.corpus, self.identity, self.memory, self.ranks)
+            run = self.options.run
+            wandb = start_wandb(self.run, run.wandb, run.wandb_project, known, self._say)
+            return Tracker(
+                self.run,
+                step=self.step,
+                steps=self.steps,
+                about=known,
+                wandb=wandb,
+                source=source / "metrics.jsonl",
+                artifact=run.wandb_artifact,
+            )
+
+        self.tracker = on_first(self.ranks, open_tracker)
+
+    def _say(self, line: str) -> None:
+        """Rank 0 talks."""
+        if self.tracker is not None:
+            self.tracker.progress.say(line)
+        elif self.ranks.first:
+            print(line, flush=True)
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Dropout's seed for one step of one rank: another for each, the same whenever it is asked for."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:7])

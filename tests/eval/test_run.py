@@ -1,0 +1,309 @@
+"""Evaluation against the sums written out, one position at a time."""
+
+import gzip
+import json
+import math
+import statistics
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from kogpt.checkpoint.format import CONFIG, MODEL, CheckpointWriter, load_for_inference
+from kogpt.common.errors import UserError
+from kogpt.data.corpus import CorpusWriter
+from kogpt.eval.run import (
+    Item,
+    bits_per_char,
+    encoded_articles,
+    evaluate_run,
+    multiple_choice,
+    read_items,
+    read_texts,
+    sequence_nats,
+    table,
+)
+from kogpt.hub.export import export_model
+from kogpt.model.gpt2 import GPT, IGNORED, GPTConfig, parameter_groups
+from kogpt.tokenizer.analyzers.load import load_analyzer
+from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.wordpiece import train_tokenizer
+
+KOBEST = Path(__file__).resolve().parents[3] / "shared/data/eval/kobest_mc_dev.jsonl.gz"
+TEXTS = [
+    "나는 학교에 갔다.\n친구가 왔다.",
+    "어제는  비가 왔고 오늘은 맑다. " * 6,
+    "학교에 친구가 있다.",
+    "가",
+]
+RECORDS = [
+    {"task": "copa", "context": "비가 왔다.", "question": "결과", "choices": ["젖었다.", "떴다."], "label": 0},
+    {"task": "copa", "context": "나는 웃었다.", "question": "원인", "choices": ["슬펐다.", "기뻤다."], "label": 1},
+    {"task": "copa", "context": "문이 열렸다.", "question": "결과", "choices": ["나갔다.", "잤다."], "label": 0},
+    {"task": "boolq", "context": "물은 젖는다.", "question": "젖는가?", "choices": ["아니오", "예"], "label": 1},
+    {"task": "boolq", "context": "불은 뜨겁다.", "question": "찬가?", "choices": ["아니오", "예"], "label": 0},
+    {"task": "hellaswag", "context": "공을 던진다.", "question": "", "choices": ["받는다.", "운다."], "label": 0},
+    {"task": "hellaswag", "context": "밥을 먹는다.", "question": "", "choices": ["잔다.", "씹는다."], "label": 1},
+]  # fmt: skip
+WORDS = "왜냐하면 그래서 질문: 답변:"  # of the prompts: a plain tokenizer has no bytes for what it has not seen
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder: a random model with a context of 16, a tokenizer trained on the texts above, a corpus."""
+    folder = tmp_path_factory.mktemp("run")
+    analyzer = load_analyzer("none")
+    everything = [*TEXTS, *(f"{r['context']} {r['question']} {' '.join(r['choices'])}" for r in RECORDS), WORDS]
+    documents = [(text, analyzer.analyze(text)) for text in everything * 2]
+    tokenizer = train_tokenizer(documents, 400, spacing="original", analyzer=analyzer.identity)
+    tokenizer.save(folder / "tokenizer")
+    torch.manual_seed(0)
+    shape = {"vocab_size": tokenizer.vocab_size, "max_seq_len": 16, "n_layer": 2, "n_head": 2, "n_embd": 32}
+    model = GPT(GPTConfig(**shape))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    state = model.state_dict()
+    writer = CheckpointWriter(folder, 7, writing=True)
+    writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
+    writer.json(CONFIG, {"model": shape, "step": 7})
+    writer.finish()
+    corpus = CorpusWriter(folder / "corpus", tokenizer, val_fraction=0.5, settings={})
+    for i, text in enumerate(TEXTS):
+        text = normalize(text)[0]
+        ids = tokenizer.encode(text, analyzer.analyze(text))
+        corpus.add(id=str(i), source="s", text_sha256=f"{i:064x}", chars=len(text), ids=ids, unknown_ids=0)
+    corpus.finish(articles_in=len(TEXTS), dropped=[], removed_controls=0, removed_surrogates=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run) -> GPT:
+    return load_for_inference(run).model
+
+
+@pytest.fixture(scope="module")
+def codec(run) -> TextCodec:
+    return TextCodec(run / "tokenizer")
+
+
+@torch.no_grad()
+def nats_after(model: GPT, before: list[int], id: int) -> float:
+    return -model(torch.tensor([before]))[0, -1].double().log_softmax(-1)[id].item()
+
+
+def test_bits_per_char_is_the_sum_over_single_positions(model, codec):
+    """Stride 4 at a context of 16: written out with each target's own context."""
+    articles = encoded_articles(codec, TEXTS)
+    result = bits_per_char(model, articles, stride=4)
+    per_article = []
+    for ids, _ in articles:
+        targets, total = len(ids) - 1, 0.0
+        for t in range(1, len(ids)):
+            # The first window ends at target 16; the i-th begins at min(4 i, targets - 16).
+            start = 0 if t <= 16 else min(4 * math.ceil((t - 16) / 4), targets - 16)
+            total += nats_after(model, ids[start:t], ids[t])
+        per_article.append(total)
+    assert len(articles[1][0]) > 40, "no article slides"
+    assert result.nats == pytest.approx(per_article, rel=1e-5)
+    chars = sum(len(normalize(text)[0]) for text in TEXTS)
+    assert (result.articles, result.chars) == (4, chars)
+    assert result.targets == sum(len(ids) - 1 for ids, _ in articles)
+    assert result.bits_per_char == pytest.approx(sum(per_article) / math.log(2) / chars, rel=1e-5)
+    assert result.loss == pytest.approx(sum(per_article) / result.targets, rel=1e-5)
+
+
+def test_a_model_that_knows_nothing_pays_the_uniform_price(model, codec):
+    blank = GPT(model.config).eval()
+    with torch.no_grad():
+        blank.wte.weight.zero_()
+    articles = encoded_articles(codec, TEXTS)
+    result = bits_per_char(blank, articles)
+    assert result.bits_per_char == pytest.approx(
+        result.targets * math.log2(model.config.vocab_size) / result.chars, rel=1e-5
+    )
+    with pytest.raises(UserError, match="no text"):
+        bits_per_char(blank, [])
+
+
+def item_list(tmp_path: Path) -> list[Item]:
+    path = tmp_path / "items.jsonl.gz"
+    lines = "\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS)
+    path.write_bytes(gzip.compress(lines.encode()))
+    return read_items(path)
+
+
+def test_prompts_are_lm_evals(tmp_path):
+    items = item_list(tmp_path)
+    assert items[0].prompt == "비가 왔다. 그래서"
+    assert items[1].prompt == "나는 웃었다. 왜냐하면"
+    assert items[3].prompt == "물은 젖는다. 질문: 젖는가? 답변:"
+    assert items[5].prompt == "공을 던진다."
+
+
+def test_choices_are_scored_per_character_after_the_prompt(model, codec, tmp_path):
+    """Accuracy equals that of scores written out; labels are set by those, so every task has hits and misses."""
+    chosen, wrong = [], []
+    for item in item_list(tmp_path):
+        prompt = [codec.tokenizer.cls_id, *codec.encode(item.prompt)]
+        scores = []
+        for choice in item.choices:
+            ids = (prompt + codec.encode(choice))[-17:]
+            begin = len(ids) - len(codec.encode(choice))
+            scores.append(sum(nats_after(model, ids[:t], ids[t]) for t in range(begin, len(ids))) / len(choice))
+        best = scores.index(min(scores))
+        chosen.append(Item(item.task, item.prompt, item.choices, best))
+        wrong.append(Item(item.task, item.prompt, item.choices, (best + 1) % len(item.choices)))
+    assert all(a.accuracy == 1.0 and a.standard_error == 0.0 for a in multiple_choice(model, codec, chosen).values())
+    assert all(a.accuracy == 0.0 for a in multiple_choice(model, codec, wrong).values())
+    mixed = multiple_choice(model, codec, [*chosen, *wrong[:1]])["copa"]
+    assert mixed.accuracy == 0.75
+    assert mixed.standard_error == pytest.approx(statistics.stdev([1, 1, 1, 0]) / math.sqrt(4))
+    assert mixed.chance == 0.5
+    assert mixed.items == 4
+
+
+def test_few_shot_examples_help_a_model_that_copies(codec, tmp_path):
+    """Trained to end every question like the one before it, a model can only be right with examples."""
+    words = ["가", "나"]
+    config = GPTConfig(vocab_size=codec.tokenizer.vocab_size, max_seq_len=16, n_layer=2, n_head=2, n_embd=32)
+    torch.manual_seed(0)
+    copier = GPT(config)
+    encoded = [codec.encode(word) for word in words]
+    assert all(len(ids) == 1 for ids in encoded)
+    ask, between = codec.encode("학교에"), codec.encode("\n\n")
+    rows = [[codec.tokenizer.cls_id, *ask, *e, *between, *ask, *e] for e in encoded]
+    batch = torch.tensor(rows)
+    targets = batch[:, 1:].clone()
+    targets[:, :-1] = IGNORED  # the last id alone: what stood behind the question before
+    optimizer = torch.optim.AdamW(parameter_groups(copier, 0.0), lr=3e-3)
+    for _ in range(120):
+        loss = copier(batch[:, :-1], targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+    copier.eval()
+    for label in (0, 1):
+        items = [Item("t", "학교에", ("가", "나"), label)] * 5
+        assert multiple_choice(copier, codec, items, shots=1)["t"].accuracy == 1.0
+    zero = [multiple_choice(copier, codec, [Item("t", "학교에", ("가", "나"), n)] * 2)["t"].accuracy for n in (0, 1)]
+    assert sorted(zero) == [0.0, 1.0]
+    with pytest.raises(UserError, match="--shots 5"):
+        multiple_choice(copier, codec, items, shots=5)
+
+
+def test_evaluate_run_gives_json_and_a_table(run, model, codec, tmp_path):
+    item_list(tmp_path)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text(TEXTS[0])
+    (folder / "b.jsonl").write_text("\n".join(json.dumps({"passage": text}) for text in TEXTS[1:]))
+    assert read_texts(folder) == TEXTS
+    result = evaluate_run(
+        run,
+        corpus=run / "corpus",
+        texts=folder,
+        choices=tmp_path / "items.jsonl.gz",
+        shots=[0, 1],
+        device="cpu",
+    )
+    assert json.loads(json.dumps(result)) == result
+    on_texts = result["bits_per_char"][str(folder)]
+    assert on_texts["bits_per_char"] == bits_per_char(model, encoded_articles(codec, TEXTS)).bits_per_char
+    assert result["bits_per_char"][str(run / "corpus")]["articles"] == 2
+    assert result["multiple_choice"]["0"].keys() == {"copa", "boolq", "hellaswag"}
+    assert result["multiple_choice"]["1"]["copa"]["items"] == 3
+    console = Console(record=True, width=150, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(result))
+    text = console.export_text()
+    assert f"{on_texts['bits_per_char']:.4f}" in text
+    assert "accuracy, 1 shots" in text
+
+
+def test_texts_are_read_as_preprocessing_reads_them(tmp_path):
+    text = "한 줄\u2028다음 줄\u0085끝"
+    (tmp_path / "a.txt").write_bytes("가나".encode("cp949"))
+    (tmp_path / "b.txt").write_bytes("\ufeff다라".encode())
+    lines = [json.dumps({"text": text}, ensure_ascii=False), "", json.dumps({"text": "마"})]
+    (tmp_path / "c.jsonl").write_bytes("\r\n".join(["\ufeff" + lines[0], *lines[1:]]).encode())
+    assert read_texts(tmp_path) == ["가나", "다라", text, "마"]
+
+
+def test_errors_name_file_and_mend(run, tmp_path):
+    with pytest.raises(UserError, match="--corpus, --texts or --choices"):
+        evaluate_run(run)
+    with pytest.raises(UserError, match="holds no texts"):
+        read_texts(tmp_path)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(json.dumps({"text": "가"}) + "\nnot json\n")
+    with pytest.raises(UserError, match=r"bad\.jsonl line 2"):
+        read_texts(bad)
+    bad.write_bytes(b"\xff\xff")
+    with pytest.raises(UserError, match=r"bad\.jsonl cannot be read"):
+        read_texts(bad)
+    with pytest.raises(UserError, match=r"missing\.txt cannot be read"):
+        read_texts(tmp_path / "missing.txt")
+    items = tmp_path / "items.jsonl.gz"
+    item_list(tmp_path)
+    with pytest.raises(UserError, match="--shots 3"):  # before anything is loaded or scored
+        evaluate_run(tmp_path / "no run", choices=items, shots=[0, 3])
+    bad.write_text(json.dumps({**RECORDS[0], "label": 2}))
+    with pytest.raises(UserError, match=r"bad\.jsonl line 1 is no item"):
+        read_items(bad)
+
+
+@pytest.mark.skipif(not KOBEST.exists(), reason=f"no {KOBEST}")
+def test_reads_the_whole_of_kobest(run, codec, model):
+    items = read_items(KOBEST)
+    assert len(items) == 1700
+    counts = {task: sum(item.task == task for item in items) for task in ("copa", "hellaswag", "boolq")}
+    assert counts == {"copa": 500, "hellaswag": 500, "boolq": 700}
+    few = [item for task in counts for item in [i for i in items if i.task == task][:20]]
+    for accuracy in multiple_choice(model, codec, few).values():
+        assert accuracy.items == 20
+        assert 0.0 < accuracy.accuracy < 1.0
+
+
+@pytest.mark.ecosystem
+def test_lm_eval_agrees(run, model, codec, tmp_path, monkeypatch):
+    """EleutherAI's harness on the exported model, with a task file of ours: the same likelihoods and accuracy."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    export_model(run, tmp_path / "exported", texts=TEXTS)
+    items = [replace(item, task="ours") for item in item_list(tmp_path)]
+    lines = [{**asdict(item), "prompt": f"[CLS] {item.prompt}"} for item in items]
+    data = tmp_path / "lm_eval.jsonl"
+    data.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/ours.yaml").write_text(
+        "task: ours\ndataset_path: json\noutput_type: multiple_choice\ntest_split: test\n"
+        f"dataset_kwargs: {{data_files: {{test: {data}}}, cache_dir: {tmp_path / 'cache'}}}\n"
+        'doc_to_text: "{{prompt}}"\ndoc_to_choice: "{{choices}}"\ndoc_to_target: label\n'
+        "metric_list: [{metric: acc_norm, aggregation: mean, higher_is_better: true}]\n"
+    )
+    theirs = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(tmp_path / "exported"), "dtype": "float32", "add_bos_token": False},
+        tasks=["ours"],
+        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+        device="cpu",
+        batch_size=4,
+        log_samples=True,
+    )
+    for item, sample in zip(items, theirs["samples"]["ours"], strict=True):
+        prompt = [codec.tokenizer.cls_id, *codec.encode(item.prompt)]
+        ends = [codec.encode(choice) for choice in item.choices]
+        rows = [((prompt + end)[-17:], min(len(prompt), 17 - len(end)) - 1) for end in ends]
+        assert [-pair[0] for pair in sample["filtered_resps"]] == pytest.approx(
+            list(sequence_nats(model, rows)), rel=1e-5
+        )
+    ours = multiple_choice(model, codec, items)["ours"]
+    assert theirs["results"]["ours"]["acc_norm,none"] == ours.accuracy
+    assert theirs["results"]["ours"]["acc_norm_stderr,none"] == pytest.approx(ours.standard_error)

@@ -1,0 +1,231 @@
+"""Export and import against transformers itself: what it loads computes what we compute."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from builders import TEXTS, make_run
+from safetensors.torch import load_file, save_file
+
+from kogpt.checkpoint.format import load_for_inference
+from kogpt.common.errors import UserError
+from kogpt.generate.decode import generate
+from kogpt.generate.sampling import Sampling
+from kogpt.hub.export import export_model, import_model
+from kogpt.model.gpt2 import GPT
+from kogpt.tokenizer.analyzers.load import load_analyzer
+from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.normalize import normalize
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "exported"
+    export_model(run, folder, licence="cc-by-sa-4.0", texts=TEXTS)
+    return folder
+
+
+def test_transformers_loads_it_and_logits_are_equal(run, exported):
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(exported, output_loading_info=True)
+    assert type(model).__name__ == "GPT2LMHeadModel"
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ours = load_for_inference(run).model
+    ids = torch.randint(ours.config.vocab_size, (3, 32))
+    assert (ours(ids) - model.eval()(ids).logits).abs().max() < 1e-5
+
+
+def test_greedy_continuations_are_identical(run, exported):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(exported).eval()
+    loaded = load_for_inference(run)
+    codec = TextCodec(loaded.tokenizer_folder)
+    for text in TEXTS:
+        ids = [codec.tokenizer.cls_id, *codec.encode(text)][:12]
+        sampling = Sampling(max_new_tokens=20, greedy=True)
+        ours = [step[0] for step in generate(loaded.model, [ids], sampling, stop_id=codec.tokenizer.sep_id)]
+        theirs = model.generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+            max_new_tokens=20,
+            do_sample=False,
+        )
+        assert theirs[0, len(ids) :].tolist() == ours
+
+
+def test_needs_no_code_of_ours(exported):
+    """A Python that cannot import kogpt loads the folder and writes text."""
+    code = (
+        "import sys; sys.modules['kogpt'] = None\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"t = AutoTokenizer.from_pretrained({str(exported)!r})\n"
+        f"m = AutoModelForCausalLM.from_pretrained({str(exported)!r})\n"
+        "x = t('나는 학교에', return_tensors='pt')\n"
+        "y = m.generate(**x, max_new_tokens=5, do_sample=False, min_new_tokens=5)\n"
+        "assert y.shape[1] == x['input_ids'].shape[1] + 5\n"
+        "print(m.generation_config.eos_token_id, t.convert_tokens_to_ids('[SEP]'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    stop, sep = done.stdout.split()
+    assert stop == sep
+
+
+@pytest.mark.ecosystem
+def test_another_engine_writes_the_same(run, exported, tmp_path):
+    """CTranslate2, a C++ engine with no PyTorch in it."""
+    import ctranslate2
+
+    ctranslate2.converters.TransformersConverter(str(exported)).convert(str(tmp_path / "converted"))
+    engine = ctranslate2.Generator(str(tmp_path / "converted"), device="cpu", intra_threads=1)
+    loaded = load_for_inference(run)
+    codec = TextCodec(loaded.tokenizer_folder)
+    for text in TEXTS:
+        ids = [codec.tokenizer.cls_id, *codec.encode(text)][:12]
+        ours = [step[0] for step in generate(loaded.model, [ids], Sampling(max_new_tokens=20, greedy=True))]
+        [theirs] = engine.generate_batch(
+            [codec.tokenizer.pieces(ids)],
+            max_length=20,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+            end_token=[],
+        )
+        assert theirs.sequences_ids[0] == ours
+
+
+def test_tokenizer_gives_our_ids_for_presegmented_text(run, exported):
+    from transformers import AutoTokenizer
+
+    plain = AutoTokenizer.from_pretrained(exported)
+    assert (plain.bos_token, plain.eos_token, plain.pad_token) == ("[CLS]", "[SEP]", "[PAD]")
+    assert plain.model_max_length == 32
+    codec = TextCodec(run / "tokenizer")
+    analyzer = load_analyzer("none")
+    for text in [*TEXTS, "쌘 텼다  ##x [SEP]"]:
+        text = normalize(text)[0]
+        words = codec.tokenizer.presegment(text, analyzer.analyze(text))
+        assert plain.encode(words, add_special_tokens=False) == codec.encode(text)
+        assert plain.decode(codec.encode(text), skip_special_tokens=True) == text
+
+
+def test_card_has_numbers_licence_fingerprint_and_measured_difference(run, exported):
+    from transformers import AutoTokenizer
+
+    card = (exported / "README.md").read_text()
+    assert card.startswith("---\nlanguage: ko\nlicense: cc-by-sa-4.0\n")
+    for part in ("c0ffee" * 10, "| step | 5 |", "| tokens | 500 |", "| seed | 31 |", "`none`"):
+        assert part in card
+    assert "| training loss | 2.5000 nats an id |" in card
+    assert "| validation | 3.2500 bits per character, 2.5000 nats an id, at step 4 |" in card
+    assert "/home/me" not in card
+    plain = AutoTokenizer.from_pretrained(exported)
+    codec = TextCodec(run / "tokenizer")
+    ours = [codec.encode(text) for text in TEXTS]
+    theirs = [plain.encode(text, add_special_tokens=False) for text in TEXTS]
+    equal = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    assert 0 < equal < 3  # the second text has two spaces, the first a line feed: lost on a plain tokenizer
+    assert f"gives {sum(map(len, theirs))} ids where training had {sum(map(len, ours))}" in card
+    assert f"{equal} sentences are cut alike" in card
+
+
+def test_an_export_is_whole_or_absent_and_overwrites_nothing(run, tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kogpt.hub.export.model_card", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            export_model(run, tmp_path / "out", texts=TEXTS)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    export_model(run, tmp_path / "out", texts=TEXTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(UserError, match="out holds files already"):
+        export_model(run, tmp_path / "out", texts=TEXTS)
+
+
+def test_round_trip(run, exported):
+    loaded = load_for_inference(run).model
+    config, state = import_model(exported)
+    assert config == loaded.config
+    assert state.keys() == loaded.state_dict().keys()
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in state.items())
+
+
+def test_a_model_without_biases_survives(tmp_path):
+    run = make_run(tmp_path / "run", bias=False)
+    export_model(run, tmp_path / "out", texts=TEXTS)
+    ours = load_for_inference(run).model
+    config, state = import_model(tmp_path / "out")
+    again = GPT(config).eval()
+    again.load_state_dict(state)
+    ids = torch.randint(config.vocab_size, (2, 32))
+    assert (again(ids) - ours(ids)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("how", ["safetensors", "shards", "bin", "bare", "fp16"])
+def test_imports_any_gpt2_on_disk(tmp_path, how):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(1)
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_positions=48, n_embd=32, n_layer=2, n_head=4)).eval()
+    if how == "fp16":
+        theirs = theirs.half()
+    if how == "bare":  # the naming of the original release: no prefix, mask buffers stored
+        theirs.config.save_pretrained(tmp_path)
+        state = {k.removeprefix("transformer."): v for k, v in theirs.state_dict().items() if "lm_head" not in k}
+        state["h.0.attn.bias"] = torch.ones(1, 1, 48, 48).tril()
+        save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "model.safetensors")
+    elif how == "bin":
+        theirs.config.save_pretrained(tmp_path)
+        torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    else:
+        theirs.save_pretrained(tmp_path, max_shard_size="40KB" if how == "shards" else "1GB")
+    assert how != "shards" or len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    config, state = import_model(tmp_path)
+    assert (config.vocab_size, config.max_seq_len, config.n_head) == (400, 48, 4)
+    ours = GPT(config).eval()
+    ours.load_state_dict(state)
+    ids = torch.randint(400, (2, 48))
+    assert (ours(ids) - theirs.float()(ids).logits).abs().max() < 1e-5
+
+
+def test_what_is_not_gpt2_is_refused(exported, tmp_path):
+    with pytest.raises(UserError, match=r"no config\.json"):
+        import_model(tmp_path)
+    weights, config = load_file(exported / "model.safetensors"), json.loads((exported / "config.json").read_bytes())
+
+    def attempt(changed_config=None, changed_weights=None):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **(changed_config or {})}))
+        save_file(changed_weights or weights, tmp_path / "model.safetensors")
+        return import_model(tmp_path)
+
+    attempt()
+    with pytest.raises(UserError, match="llama"):
+        attempt({"model_type": "llama"})
+    with pytest.raises(UserError, match="activation_function relu, n_inner 8"):
+        attempt({"activation_function": "relu", "n_inner": 8})
+    with pytest.raises(UserError, match=r"lacks the weight h\.1\.mlp\.c_fc\.weight"):
+        attempt(changed_weights={k: v for k, v in weights.items() if k != "transformer.h.1.mlp.c_fc.weight"})
+    with pytest.raises(UserError, match="head of its own"):
+        attempt(changed_weights={**weights, "lm_head.weight": weights["transformer.wte.weight"] + 1})
+    (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        import_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin cannot be read"):
+        import_model(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
+        import_model(tmp_path)

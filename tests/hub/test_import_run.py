@@ -1,0 +1,147 @@
+"""`kogpt import`: the same model afterwards, rows by piece, and a training that begins where the checkpoint stood."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from builders import make_corpus, make_run
+from trainings import deepspeed_file, launch, losses
+
+from kogpt.checkpoint import format as checkpoint
+from kogpt.checkpoint.format import load_for_inference
+from kogpt.common.errors import UserError
+from kogpt.data.corpus import TokenCorpus
+from kogpt.data.loader import Share, TrainBatches
+from kogpt.hub.export import export_model
+from kogpt.hub.import_run import as_wordpiece, import_run, matched_rows, read_pieces
+from kogpt.tokenizer.wordpiece import open_tokenizer
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("import") / "corpus")
+
+
+@pytest.fixture(scope="module")
+def exported(corpus, tmp_path_factory) -> Path:
+    """A GPT-2 folder with the corpus's own tokenizer: one layer, 2 heads of 16."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = open_tokenizer(TokenCorpus.open(corpus).tokenizer_folder)
+    export_model(make_run(folder / "run", tokenizer=tokenizer), folder / "exported", texts=["모든 국민은"])
+    return folder / "exported"
+
+
+def test_own_vocabulary_keeps_every_row(corpus, exported, tmp_path):
+    said = []
+    import_run(exported, tmp_path / "run", corpus, said.append)
+    pieces = TokenCorpus.open(corpus).vocab_size
+    assert said == [f"{pieces:,} of {pieces:,} pieces keep the rows of {exported}, 0 start at their mean"]
+    ours = load_for_inference(tmp_path / "run")
+    theirs = load_for_inference(exported.parent / "run").model
+    ids = torch.randint(pieces, (2, 32))
+    assert torch.equal(ours.model(ids), theirs(ids))
+    assert ours.info["step"] == 0
+    assert checkpoint.problem(checkpoint.step_folder(tmp_path / "run", 0)) is None
+
+
+def test_rows_go_by_piece():
+    rows = torch.randn(3, 4)
+    out, taken = matched_rows(rows, {"가": 2, "##나": 0, "다": 1}, ["[LF]", "가", "##나", "나"])
+    assert taken == 2
+    mean = (rows[2] + rows[0]) / 2
+    assert torch.allclose(out, torch.stack([mean, rows[2], rows[0], mean]))
+
+
+@pytest.mark.parametrize(
+    ("piece", "space", "expected"),
+    [("▁나라", "▁", "나라"), ("라", "▁", "##라"), ("ĠëĤĺ", "Ġ", "나"), ("ëĤĺ", "Ġ", "##나"), ("Ġthe", "Ġ", "the")],
+)
+def test_other_notations(piece, space, expected):
+    assert as_wordpiece(piece, space) == expected
+
+
+def test_a_byte_level_gpt2_gives_its_words(corpus, tmp_path):
+    """The vocabulary that GPT-2 has, trained here by the library that defines it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    opened = TokenCorpus.open(corpus)
+    decode = open_tokenizer(opened.tokenizer_folder).decode
+    texts = [decode(opened.article(i).tolist()) for i in range(len(opened))]
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=800, special_tokens=["<|endoftext|>"]))
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    torch.manual_seed(0)
+    shape = {"n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=800, **shape))
+    theirs.save_pretrained(tmp_path)
+    import_run(tmp_path, tmp_path / "run", corpus, print)
+    ours = load_for_inference(tmp_path / "run").model
+    vocab = open_tokenizer(opened.tokenizer_folder).vocab
+    taken = {piece: bpe.encode(f" {piece}" if piece == "국가" else piece).ids for piece in ("국가",)}
+    assert taken == {"국가": [read_pieces(tmp_path)["국가"]]}
+    wte = theirs.transformer.wte.weight
+    assert torch.equal(ours.wte.weight[vocab.index("국가")], wte[taken["국가"][0]])
+    assert torch.equal(ours.wte.weight[vocab.index("[CLS]")], wte[0])
+    assert torch.equal(ours.wte.weight[vocab.index("[SEP]")], wte[0])
+    config = json.loads((tmp_path / "config.json").read_bytes())
+    # GPT-2's own end, which a configuration has that names none, is no row of this model.
+    (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 50256}))
+    assert "[SEP]" not in read_pieces(tmp_path)
+    import_run(tmp_path, tmp_path / "without an end", corpus, print)
+
+
+def test_what_cannot_be_imported(corpus, exported, tmp_path):
+    run = tmp_path / "run"
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (other / name).write_bytes((exported / name).read_bytes())
+    with pytest.raises(UserError, match=r"neither vocab\.txt nor tokenizer\.json"):
+        import_run(other, run, corpus)
+    (other / "vocab.txt").write_text("the\na\n")
+    with pytest.raises(UserError, match=r"none of the .* pieces"):
+        import_run(other, run, corpus)
+    (other / "vocab.txt").write_text("\n".join(map(str, range(5000))))
+    with pytest.raises(UserError, match="5,000 pieces for a model of"):
+        import_run(other, run, corpus)
+    assert not checkpoint.checkpoints(run)
+    import_run(exported, run, corpus)
+    with pytest.raises(UserError, match="holds checkpoints already"):
+        import_run(exported, run, corpus)
+
+
+def test_a_tokenizer_left_by_a_start_that_came_to_nothing_gives_way(corpus, exported, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (make_run(tmp_path / "other") / "tokenizer").rename(run / "tokenizer")
+    import_run(exported, run, corpus)
+    assert open_tokenizer(run / "tokenizer").sha256 == open_tokenizer(TokenCorpus.open(corpus).tokenizer_folder).sha256
+
+
+def test_training_goes_on_from_it_with_its_shape(corpus, exported, tmp_path):
+    run = tmp_path / "run"
+    import_run(exported, run, corpus)
+    config = deepspeed_file(tmp_path / "ds.json", 2)
+    arguments = ["--corpus", str(corpus), "--out", str(run), "--deepspeed-config", str(config), "--wandb", "off"]
+    arguments += ["--prompts", "--stride", "16", "--steps", "3", "--eval-every", "3", "--save-every", "3"]
+    with launch(arguments, tmp_path / "log", world=1, command=False) as job:
+        assert job.wait() == [0], job.said
+    model = load_for_inference(exported.parent / "run").model
+    batches = TrainBatches(
+        TokenCorpus.open(corpus), max_seq_len=32, seed=1, share=Share(2, 4, 0, 1, torch.device("cpu"))
+    )
+    with torch.no_grad():
+        first = [model(ids, targets).item() for ids, targets in batches.step(0)]
+    assert losses(run)[0] == pytest.approx(sum(first) / 4, abs=1e-5)
+    assert losses(run)[2] < losses(run)[0]
+    trained = load_for_inference(run)
+    assert trained.info["step"] == 3
+    assert trained.model.config.n_head == 2
+    assert math.isfinite(json.loads((run / "run.json").read_text())["loss"])
+    with launch([*arguments, "--depth", "2"], tmp_path / "log2", world=1, command=False) as job:
+        assert job.wait() == [2]
+    assert "n_embd is 128, there 32" in job.said

@@ -1,0 +1,333 @@
+"""The model against transformers' GPT-2 and torch's own encoder layer, and what must hold of any decoder."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import kogpt.model.gpt2 as model_module
+from kogpt.model.gpt2 import (
+    GPT,
+    IGNORED,
+    Block,
+    GPTConfig,
+    KVCache,
+    chunked_cross_entropy,
+    parameter_groups,
+)
+
+SMALL = GPTConfig(vocab_size=301, max_seq_len=32, n_layer=3, n_head=4, n_embd=48)
+
+
+def make(config: GPTConfig = SMALL, seed: int = 0, dtype: torch.dtype = torch.float32) -> GPT:
+    torch.manual_seed(seed)
+    return GPT(config).to(dtype).eval()
+
+
+def randomise(module: nn.Module) -> None:
+    """Weights away from their initial values (biases not 0, gains not 1), so that none can be forgotten."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+
+
+def reference_of(model: GPT):
+    """transformers' GPT2LMHeadModel with the weights of `model`."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    c = model.config
+    reference = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=c.vocab_size,
+            n_positions=c.max_seq_len,
+            n_embd=c.n_embd,
+            n_layer=c.n_layer,
+            n_head=c.n_head,
+            attn_pdrop=0.0,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+        )
+    )
+    reference = reference.to(next(model.parameters()).dtype).eval()
+    with torch.no_grad():
+        for ours, theirs in pairs(model, reference):
+            theirs.copy_(ours.T if ours.shape != theirs.shape or is_conv(ours, model) else ours)
+    return reference
+
+
+def is_conv(parameter: Tensor, model: GPT) -> bool:
+    """Is it a matrix of a block? transformers keeps those transposed."""
+    return parameter.dim() == 2 and any(parameter is p for p in model.blocks.parameters())
+
+
+def pairs(model: GPT, reference) -> list[tuple[Tensor, Tensor]]:
+    ours, theirs = model, reference.transformer
+    found = [
+        (ours.wte.weight, theirs.wte.weight),
+        (ours.wpe.weight, theirs.wpe.weight),
+        (ours.ln_f.weight, theirs.ln_f.weight),
+        (ours.ln_f.bias, theirs.ln_f.bias),
+    ]
+    for a, b in zip(ours.blocks, theirs.h, strict=True):
+        for x, y in (
+            (a.ln_1, b.ln_1),
+            (a.attn.qkv, b.attn.c_attn),
+            (a.attn.proj, b.attn.c_proj),
+            (a.ln_2, b.ln_2),
+            (a.mlp.fc, b.mlp.c_fc),
+            (a.mlp.proj, b.mlp.c_proj),
+        ):
+            found += [(x.weight, y.weight), (x.bias, y.bias)]
+    assert len(found) == len(list(model.parameters()))
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_logits_and_gradients_equal_transformers(dtype, tolerance):
+    model = make(dtype=dtype)
+    randomise(model)
+    reference = reference_of(model)
+    ids = torch.randint(SMALL.vocab_size, (3, SMALL.max_seq_len))
+    targets = torch.randint(SMALL.vocab_size, (3, SMALL.max_seq_len))
+    targets[1, 5:9] = IGNORED
+
+    logits = reference(ids).logits
+    assert (model(ids) - logits).abs().max() < tolerance
+    loss = model(ids, targets)
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    assert abs(loss.item() - expected.item()) < tolerance
+    loss.backward()
+    expected.backward()
+    for ours, theirs in pairs(model, reference):
+        assert ours.grad is not None
+        theirs_grad = theirs.grad.T if is_conv(ours, model) else theirs.grad
+        assert (ours.grad - theirs_grad).abs().max() < tolerance
+
+
+def test_block_without_mask_is_torchs_pre_ln_encoder_layer():
+    torch.manual_seed(1)
+    block = Block(SMALL, causal=False).double()
+    layer = nn.TransformerEncoderLayer(
+        SMALL.n_embd,
+        SMALL.n_head,
+        4 * SMALL.n_embd,
+        dropout=0.0,
+        activation=lambda x: F.gelu(x, approximate="tanh"),
+        batch_first=True,
+        norm_first=True,
+    ).double()
+    randomise(block)
+    names = {
+        "self_attn.in_proj_": block.attn.qkv,
+        "self_attn.out_proj.": block.attn.proj,
+        "linear1.": block.mlp.fc,
+        "linear2.": block.mlp.proj,
+        "norm1.": block.ln_1,
+        "norm2.": block.ln_2,
+    }
+    layer.load_state_dict({f"{n}{k}": v for n, m in names.items() for k, v in m.state_dict().items()})
+    x = torch.randn(2, 17, SMALL.n_embd, dtype=torch.float64, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    ours, theirs = block(x), layer(y)
+    assert (ours - theirs).abs().max() < 1e-12
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    assert (x.grad - y.grad).abs().max() < 1e-9
+    assert (block.attn.qkv.weight.grad - layer.self_attn.in_proj_weight.grad).abs().max() < 1e-9
+    causal = Block(SMALL, causal=True).double()
+    causal.load_state_dict(block.state_dict())
+    assert (causal(x) - ours).abs().max() > 1e-2, "the mask made no difference"
+
+
+@pytest.mark.parametrize("t", [0, 7, 30])
+def test_a_changed_id_changes_nothing_before_it(t):
+    model = make()
+    ids = torch.randint(SMALL.vocab_size, (2, SMALL.max_seq_len))
+    changed = ids.clone()
+    changed[:, t + 1] = (changed[:, t + 1] + 1) % SMALL.vocab_size
+    before, after = model(ids), model(changed)
+    assert torch.equal(before[:, : t + 1], after[:, : t + 1])
+    assert (before[:, t + 1] - after[:, t + 1]).abs().max() > 1e-4
+
+
+def test_loss_at_initialisation_is_that_of_a_guess():
+    model = make(GPTConfig(vocab_size=5000, max_seq_len=32, n_layer=4, n_head=4, n_embd=64))
+    ids, targets = torch.randint(5000, (2, 8, 32))
+    assert abs(model(ids, targets).item() - math.log(5000)) < 0.05
+
+
+def test_initialisation_is_gpt2s():
+    config = GPTConfig(vocab_size=3000, max_seq_len=64, n_layer=8, n_head=4, n_embd=128)
+    state = make(config).state_dict()
+    for name, value in state.items():
+        if name.endswith("proj.weight"):
+            assert value.std().item() == pytest.approx(0.02 / math.sqrt(16), rel=0.05), name
+        elif value.dim() == 2:
+            assert value.std().item() == pytest.approx(0.02, rel=0.05), name
+        else:
+            assert value.eq(1.0 if name.endswith("weight") else 0.0).all(), name
+
+
+def test_overfits_one_batch():
+    model = make().train()
+    ids = torch.randint(SMALL.vocab_size, (2, SMALL.max_seq_len + 1))
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=3e-3)
+    for _ in range(120):
+        loss = model(ids[:, :-1], ids[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    chunk=st.integers(1, 45),
+    pad_to=st.sampled_from([1, 8, 64]),
+    ignored=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_chunked_loss_equals_unchunked(rows, chunk, pad_to, ignored, seed):
+    torch.manual_seed(seed)
+    hidden = torch.randn(rows, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(29, 6, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(29, (rows,)).masked_fill(torch.rand(rows) < ignored, IGNORED)
+    loss = chunked_cross_entropy(hidden, weight, targets, chunk=chunk, pad_to=pad_to)
+    (loss * 3).backward()
+    ours = hidden.grad, weight.grad
+    hidden.grad = weight.grad = None
+    count = (targets != IGNORED).sum().clamp(min=1)
+    expected = F.cross_entropy(hidden @ weight.T, targets, ignore_index=IGNORED, reduction="sum") / count
+    (expected * 3).backward()
+    assert abs(loss.item() - expected.item()) < 1e-12
+    assert (ours[0] - hidden.grad).abs().max() < 1e-12
+    assert (ours[1] - weight.grad).abs().max() < 1e-12
+
+
+def test_chunked_loss_is_no_less_exact_in_half_precision():
+    """float16 under a loss scale of 65,536: as near to the float32 gradients as torch's own loss is."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(512, 64), torch.randn(1000, 64) * 0.2
+    targets = torch.randint(1000, (512,))
+
+    def gradients(loss, dtype):
+        h, w = (x.detach().to(dtype, copy=True).requires_grad_() for x in (hidden, weight))
+        (loss(h, w) * 65536).backward()
+        return torch.cat([h.grad.float().flatten(), w.grad.float().flatten()]) / 65536
+
+    def plain(h, w):
+        return F.cross_entropy((h @ w.T).float(), targets)
+
+    exact = gradients(plain, torch.float32)
+    theirs = (gradients(plain, torch.float16) - exact).norm() / exact.norm()
+    ours = gradients(lambda h, w: chunked_cross_entropy(h, w, targets, chunk=100), torch.float16)
+    assert torch.isfinite(ours).all()
+    assert (ours - exact).norm() / exact.norm() < 1.5 * theirs < 0.01
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor):
+            self.numel = max(self.numel, out.numel())
+        return out
+
+
+def test_logits_of_the_whole_batch_never_exist(monkeypatch):
+    config = GPTConfig(vocab_size=2000, max_seq_len=64, n_layer=1, n_head=2, n_embd=16)
+    model = make(config)
+    monkeypatch.setattr(model_module, "CHUNK_LOGITS", {"cpu": 128 * config.vocab_size})
+    ids, targets = torch.randint(2000, (2, 16, 64))
+    with Largest() as plain:
+        F.cross_entropy(model(ids).flatten(0, 1), targets.flatten()).backward()
+    with Largest() as chunked:
+        model(ids, targets).backward()
+    assert plain.numel == 16 * 64 * 2000
+    assert chunked.numel == 128 * 2000
+    with Largest() as evaluated:
+        model.token_losses(ids, targets)
+    assert evaluated.numel == 128 * 2000
+
+
+def test_token_losses_and_loss_agree(monkeypatch):
+    monkeypatch.setattr(model_module, "CHUNK_LOGITS", {"cpu": 1})
+    model = make()
+    ids, targets = torch.randint(SMALL.vocab_size, (2, 6, SMALL.max_seq_len))
+    targets[0, :20] = IGNORED
+    losses = model.token_losses(ids, targets)
+    expected = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    assert losses.shape == targets.shape
+    assert losses.dtype == torch.float32
+    assert torch.allclose(losses.flatten(), expected, atol=1e-5)
+    trained = model(ids, targets)
+    with torch.no_grad():
+        evaluated = model(ids, targets)
+    assert trained.item() == pytest.approx(losses.sum().item() / (targets != IGNORED).sum().item(), rel=1e-6)
+    assert evaluated.item() == pytest.approx(trained.item(), rel=1e-6)
+
+
+def test_loss_is_float32_under_autocast():
+    model = make()
+    ids, targets = torch.randint(SMALL.vocab_size, (2, 4, SMALL.max_seq_len))
+    exact = model(ids, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(ids, targets)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert abs(loss.item() - exact.item()) < 5e-3
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_parameter_groups_hold_every_parameter_once():
+    model = make()
+    decayed, kept = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert sorted(names.values()) == sorted(names[id(p)] for p in decayed["params"] + kept["params"])
+    assert all("ln_" not in names[id(p)] and "bias" not in names[id(p)] for p in decayed["params"])
+    assert all("ln_" in names[id(p)] or "bias" in names[id(p)] for p in kept["params"])
+
+
+def test_cache_with_and_without_padding_equals_the_full_forward():
+    model = make()
+    ids = torch.randint(SMALL.vocab_size, (3, 20))
+    full = model(ids)
+    cache = KVCache(SMALL, 3)
+    parts = [model(part, cache=cache) for part in ids.split([9, 1, 6, 1, 3], dim=1)]
+    assert (torch.cat(parts, 1) - full).abs().max() < 1e-5
+
+    pads = torch.tensor([0, 4, 11])
+    padded = torch.stack([F.pad(row[: 20 - p], (p, 0)) for row, p in zip(ids, pads.tolist(), strict=True)])
+    cache = KVCache(SMALL, 3, 25, pads=pads)
+    out = torch.cat([model(part, cache=cache) for part in padded.split([13, 1, 6], dim=1)], 1)
+    for row, pad in enumerate(pads.tolist()):
+        assert (out[row, pad:] - full[row, : 20 - pad]).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="6 ids where 5 fit"):
+        model(ids[:, :6], cache=cache)
+
+
+def test_dropout_works_in_training_only():
+    model = make(GPTConfig(vocab_size=301, max_seq_len=32, n_layer=1, n_head=4, n_embd=48, dropout=0.5))
+    ids = torch.randint(301, (1, 32))
+    assert torch.equal(model(ids), model(ids))
+    model.train()
+    assert not torch.equal(model(ids), model(ids))
+
+
+def test_config_names_every_problem_at_once():
+    with pytest.raises(ValueError) as caught:
+        GPTConfig(vocab_size=0, n_head=5, n_embd=48, dropout=1.0)
+    for word in ("vocab_size is 0", "n_embd 48 is not a multiple of n_head 5", "dropout is 1.0"):
+        assert word in str(caught.value)
+    with pytest.raises(ValueError, match="33 ids where 32 fit"):
+        make()(torch.zeros(1, 33, dtype=torch.int64))

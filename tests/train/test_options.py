@@ -1,0 +1,85 @@
+"""Flags: all problems at once, presets with GPT-2's sizes, lengths in three units."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kogpt.common.errors import UserError
+from kogpt.train.memory import parameter_count
+from kogpt.train.options import (
+    PRESETS,
+    ModelOptions,
+    RunOptions,
+    ScheduleOptions,
+    TrainOptions,
+    length_in_steps,
+    model_config,
+    shape_of_depth,
+    together,
+)
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("small", 124), ("medium", 355), ("large", 774), ("xl", 1558)])
+def test_presets_have_the_published_sizes(preset: str, millions: int) -> None:
+    config = model_config(ModelOptions(preset=preset, max_seq_len=1024), 50257)  # type: ignore[arg-type]
+    assert round(parameter_count(config) / 1e6) == millions
+
+
+def test_depth_12_is_small() -> None:
+    assert shape_of_depth(12) == PRESETS["small"]
+
+
+def test_all_problems_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        TrainOptions(
+            ModelOptions(preset="small", depth=3, dropout=1.0),
+            ScheduleOptions(steps=5, tokens=1e6, warmup=2.0),
+            RunOptions(keep=0, resume="nowhere", deepspeed_config=Path("/nonexistent.json")),
+        )
+    for part in (
+        "--preset small and --depth 3",
+        "--dropout is 1.0",
+        "--steps 5 and --tokens 1000000.0",
+        "--warmup is 2.0",
+        "--keep is 0",
+        "--resume nowhere",
+        "/nonexistent.json does not exist",
+    ):
+        assert part in str(caught.value)
+
+
+def test_every_option_has_a_help_text() -> None:
+    for options in (ModelOptions, ScheduleOptions, RunOptions):
+        source = Path(__import__("kogpt.train.options").config.__file__).read_text()
+        body = re.search(rf"class {options.__name__}:\n(.*?)\n\n\n", source, re.S)
+        assert body is not None
+        for name in options.__dataclass_fields__:
+            assert re.search(rf'    {name}: [^\n]*\n    """', body[1]), f"{options.__name__}.{name}"
+
+
+@given(
+    tokens=st.integers(1, 10**12),
+    per_step=st.integers(1, 10**6),
+    windows=st.integers(1, 10**6),
+    batch=st.integers(1, 512),
+)
+def test_lengths_are_rounded_up(tokens: int, per_step: int, windows: int, batch: int) -> None:
+    sizes = {"tokens_per_step": per_step, "windows": windows, "global_batch": batch}
+    steps = length_in_steps(ScheduleOptions(tokens=float(tokens)), **sizes)
+    assert (steps - 1) * per_step < tokens <= steps * per_step
+    steps = length_in_steps(ScheduleOptions(epochs=3), **sizes)
+    assert (steps - 1) * batch < 3 * windows <= steps * batch
+    assert length_in_steps(ScheduleOptions(steps=7), **sizes) == 7
+    assert length_in_steps(ScheduleOptions(), **sizes) == 200
+
+
+def test_together_collects() -> None:
+    def fail(text: str) -> None:
+        raise UserError(text)
+
+    assert together(lambda: 1, lambda: 2) == [1, 2]
+    with pytest.raises(UserError, match="one\ntwo"):
+        together(lambda: fail("one"), lambda: 3, lambda: fail("two"))

@@ -1,0 +1,39 @@
+"""Prompts: encoded in a process of their own, continued by a model, left out with a line where that fails."""
+
+from pathlib import Path
+
+import torch
+from builders import make_corpus
+
+from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.wordpiece import open_tokenizer
+from kogpt.train import sample_prompts
+
+
+def test_encode_and_continue(tmp_path: Path) -> None:
+    folder = make_corpus(tmp_path / "corpus") / "tokenizer"
+    codec = TextCodec(folder)
+    texts = ["대한민국은", "모든 국민은"]
+    said: list[str] = []
+    encoded = sample_prompts.encode(folder, texts, said.append)
+    assert encoded == [[codec.tokenizer.cls_id, *codec.encode(text)] for text in texts]
+    assert said == []
+
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(codec.tokenizer.vocab_size, max_seq_len=32, n_layer=1, n_head=1, n_embd=16)).eval()
+    once, again = (sample_prompts.continue_prompts(model, folder, encoded) for _ in range(2))
+    assert once == again
+    assert all(once)
+    # Continued by hand: the id that scores highest, appended, again and again.
+    row = list(encoded[1])
+    for _ in range(20):
+        row.append(int(model(torch.tensor([row]))[0, -1].argmax()))
+    assert once[1].startswith(open_tokenizer(folder).decode(row)[len(texts[1]) :][:5])
+
+
+def test_a_folder_that_is_no_tokenizer_costs_a_line(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert sample_prompts.encode(tmp_path, ["가"], said.append) == []
+    assert len(said) == 1
+    assert "left out" in said[0]

@@ -1,0 +1,41 @@
+"""Numbers of a run against arithmetic by hand."""
+
+import math
+
+import pytest
+import torch
+
+from kogpt.train.distributed import Ranks, Stop
+from kogpt.train.step_metrics import agree, mfu, validate
+
+ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
+
+
+class _Wish(Stop):
+    """A stop without signal handlers, which would replace pytest's."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+def test_mfu_is_unknown_rather_than_guessed() -> None:
+    assert mfu(1000.0, 10**9, None, 4) is None
+    assert mfu(1000.0, 10**9, 1e12, 4) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("code", "agreed"), [(0, 0), (130, 130), (143, 143)])
+def test_agree(code: int, agreed: int) -> None:
+    found = agree(ALONE, _Wish(code), 2.5)
+    assert (found.loss, found.stop_code) == (2.5, agreed)
+    assert 0 < found.memory_gib[0] < 100
+
+
+def test_validation_is_the_mean_over_targets_not_over_batches() -> None:
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    losses = {3: 1.0, 1: 5.0}
+    batches = [(ids, ids + 3, 3), (ids, ids + 1, 1)]
+    result = validate(lambda _, wanted: torch.tensor(losses[int(wanted[0, 0])]), batches, 2, ALONE, _Wish(0))
+    assert not isinstance(result, int)
+    assert result.loss == pytest.approx(2.0)
+    assert result.bits_per_char == pytest.approx(8.0 / math.log(2) / 2)
+    assert validate(lambda *_: torch.tensor(1.0), batches, 2, ALONE, _Wish(143)) == 143
