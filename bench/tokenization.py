@@ -122,7 +122,7 @@ def make_corpus(options: Options, arm: Arm) -> None:
     if arm.vocabulary == "given":
         command += ["--tokenizer", options.tokenizer]
     else:
-        command += ["--train-tokenizer", str(options.pieces)]
+        command += ["--vocab-size", str(options.pieces)]
     if not (folder / "manifest.json").exists():
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 

@@ -16,6 +16,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
 from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.files import atomic_write
+from kogpt.common.renamed_flags import rewrite
 from kogpt.generate.sampling import Sampling
 from kogpt.tokenizer.normalize import decode
 
@@ -128,17 +129,17 @@ def evaluate(
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
-def export(run: Positional[Path], folder: Positional[Path], /, licence: str = "unknown") -> None:
+def export(run: Positional[Path], folder: Positional[Path], /, license: str = "unknown") -> None:
     """Write a run's model as a GPT-2 folder that `transformers` loads with no code of this project.
 
     Args:
         run: the run's folder (or one of its checkpoints).
         folder: where the model goes.
-        licence: the licence that the model card names.
+        license: the license of the weights, for the model card (an identifier such as cc-by-sa-4.0).
     """
     from kogpt.hub.export import export_model
 
-    export_model(run, folder, licence=licence)
+    export_model(run, folder, license=license)
     print(f"AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it")
 
 
@@ -213,6 +214,7 @@ def main() -> None:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="kogpt",
+                args=rewrite(sys.argv[1:]),
                 description="What one does with a corpus or a trained run.",
                 config=(FlagCreatePairsOff,),
             )

@@ -86,7 +86,7 @@ def main() -> None:
     print(f"{write_articles(articles)} JSON files")
 
     say(2, f"Kkma on every core (Ray), a WordPiece vocabulary, the token corpus -> {corpus}")
-    run("python", ROOT / "preprocess/run.py", "--input", articles, "--output", corpus, "--train-tokenizer", "2000",
+    run("python", ROOT / "preprocess/run.py", "--input", articles, "--output", corpus, "--vocab-size", "2000",
         "--val-fraction", "0.05")  # fmt: skip
 
     ranks, where = [], f"{torch.cuda.device_count()} GPU"

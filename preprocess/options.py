@@ -28,8 +28,8 @@ class Options:
     tokenizer: str = _TOKENIZER
     """A BERT-style WordPiece vocabulary: a folder with vocab.txt, or a name on the hub."""
 
-    train_tokenizer: int | None = None
-    """Train a vocabulary of that many pieces on the articles instead."""
+    vocab_size: int | None = None
+    """Train a WordPiece vocabulary of this many tokens on the articles instead of loading one with --tokenizer."""
 
     analyzer: Literal["kkma", "kiwi", "none"] = "kkma"
     """What finds the morphemes."""
@@ -71,8 +71,8 @@ class Options:
             problems.append(f"--layout {self.layout} is none of auto, {', '.join(PRESETS)}")
         if self.layout != "auto" and self.text_path is not None:
             problems.append("--layout and --text-path say the same thing twice: give one of them")
-        if self.train_tokenizer is not None and self.tokenizer != _TOKENIZER:
-            problems.append("--tokenizer and --train-tokenizer contradict each other: give one of them")
+        if self.vocab_size is not None and self.tokenizer != _TOKENIZER:
+            problems.append("--tokenizer and --vocab-size contradict each other: give one of them")
         for flag, value in (("--workers", self.workers), ("--limit", self.limit)):
             if value is not None and value < 1:
                 problems.append(f"{flag} {value} must be 1 or more")

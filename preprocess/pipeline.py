@@ -107,7 +107,7 @@ class _Run:
     def go(self) -> None:
         options = self.options
         tokenizer = None
-        if options.train_tokenizer is None:
+        if options.vocab_size is None:
             # Before the hours of the first stage, not after them.
             tokenizer = load_tokenizer(options.tokenizer, spacing=options.spacing, analyzer=self.identity)
         self.sources = find_sources(options.input)
@@ -156,7 +156,7 @@ class _Run:
 
     def _settings(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
         """All that decides the corpus's bytes; nothing that does not."""
-        trained = f"trained on the train split, {self.options.train_tokenizer} pieces"
+        trained = f"trained on the train split, {self.options.vocab_size} pieces"
         return {
             "analyzer": self.identity,
             "articles": {"in": self.scan.articles_in, "sha256": self.scan.fingerprint},
@@ -219,10 +219,10 @@ class _Run:
             return open_tokenizer(kept)
         except UserError:
             pass
-        assert self.options.train_tokenizer is not None
+        assert self.options.vocab_size is not None
         hashes = [sha256 for unit in self.scan.units for sha256 in unit.articles["text_sha256"].to_pylist()]
         split = splits(hashes, self.options.val_fraction)
-        say(f"training a vocabulary of {self.options.train_tokenizer:,} pieces on {split.count('train'):,} articles")
+        say(f"training a vocabulary of {self.options.vocab_size:,} pieces on {split.count('train'):,} articles")
         analysed = (document for unit in self.scan.units for document in unpack_analyses(_still(cache, unit.key)))
         documents = (
             (document.text, stages.analysis_of(document))
@@ -230,7 +230,7 @@ class _Run:
             if part == "train"
         )
         tokenizer = train_tokenizer(
-            documents, self.options.train_tokenizer, spacing=self.options.spacing, analyzer=self.identity
+            documents, self.options.vocab_size, spacing=self.options.spacing, analyzer=self.identity
         )
         tokenizer.save(kept)
         return tokenizer

@@ -19,11 +19,12 @@ def main() -> int:
     import tyro
 
     from kogpt.common.errors import UserError
+    from kogpt.common.renamed_flags import rewrite
     from preprocess.options import Options
     from preprocess.pipeline import preprocess
 
     try:
-        preprocess(tyro.cli(Options))
+        preprocess(tyro.cli(Options, args=rewrite(sys.argv[1:])))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

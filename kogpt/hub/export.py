@@ -96,12 +96,12 @@ def export_model(
     run_folder: str | Path,
     folder: str | Path,
     *,
-    licence: str = "unknown",
+    license: str = "unknown",
     texts: Sequence[str] = SAMPLE_TEXTS,
 ) -> None:
     """Write a run's newest good checkpoint (or a step folder of it) as a folder for `transformers`.
 
-    `licence` is the weights' licence for the card (an identifier such as cc-by-sa-4.0); on `texts` the card
+    `license` is that of the weights, for the card (an identifier such as cc-by-sa-4.0); on `texts` the card
     measures what the plain tokenizer does differently without the analyzer.
     """
     from transformers import GenerationConfig, GPT2Config
@@ -149,7 +149,7 @@ def export_model(
     for name, content in contents.items():
         _write(temporary / name, content)
     differs = _plain_tokenizer_differs(temporary, codec, texts)
-    _write(temporary / "README.md", model_card(run, licence, differs).encode())
+    _write(temporary / "README.md", model_card(run, license, differs).encode())
     os.replace(temporary, folder)
     fsync_folder(folder.parent)
 
@@ -177,7 +177,7 @@ def _plain_tokenizer_differs(folder: Path, codec: TextCodec, texts: Sequence[str
     )
 
 
-def model_card(run: LoadedRun, licence: str, differs: str) -> str:
+def model_card(run: LoadedRun, license: str, differs: str) -> str:
     """README.md of the exported folder: what it is, its numbers, and what a plain tokenizer cannot do."""
     analyzer = json.loads((run.tokenizer_folder / "kogpt.json").read_bytes())["analyzer"]["name"]
     shape = run.model.config
@@ -192,7 +192,7 @@ def model_card(run: LoadedRun, licence: str, differs: str) -> str:
     rows = "\n".join(f"| {key} | {value} |" for key, value in numbers.items())
     return f"""---
 language: ko
-license: {licence}
+license: {license}
 library_name: transformers
 pipeline_tag: text-generation
 tags: [kogpt, gpt2]
@@ -205,8 +205,8 @@ GPT-2 architecture. Loads with `AutoModelForCausalLM.from_pretrained` and `AutoT
 |---|---|
 {rows}
 
-## Licence
-Of the weights: {licence}. The articles that they were trained on have their own; kogpt itself is GPL-3.0-or-later.
+## License
+Of the weights: {license}. The articles that they were trained on have their own; kogpt itself is GPL-3.0-or-later.
 
 ## Tokenizer
 In training the text was cut by the analyzer `{analyzer}` before WordPiece. `AutoTokenizer` has no analyzer: it gives

@@ -31,13 +31,13 @@ def train_vocabulary(words: Iterable[tuple[str, bool]], size: int) -> list[str]:
     Characters outside the most frequent 99.95 %, or beyond half of the vocabulary, are left to the caller (bytes).
     """
     if size < _SMALLEST:
-        raise UserError(f"--train-tokenizer {size}: a vocabulary needs {_SMALLEST} pieces or more")
+        raise UserError(f"--vocab-size {size}: a vocabulary needs at least {_SMALLEST} tokens")
     counts: Counter[str] = Counter()
     for (word, continues), count in Counter(words).items():
         counts[_symbols(word, continues)] += count
     alphabet = _alphabet(counts, size // 2)
     if not alphabet:
-        raise UserError("--train-tokenizer: the texts hold no word to train on")
+        raise UserError("--vocab-size: the articles contain no word to train a vocabulary on")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(

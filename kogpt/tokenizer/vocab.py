@@ -92,5 +92,5 @@ def _reach_hub(name: str) -> None:
     except OSError:
         raise UserError(
             f"--tokenizer {name}: {ENDPOINT} cannot be reached; give a local folder (--tokenizer FOLDER with a "
-            "vocab.txt) or train a vocabulary (--train-tokenizer SIZE)"
+            "vocab.txt) or train a vocabulary (--vocab-size SIZE)"
         ) from None

@@ -138,7 +138,7 @@ def paused(machine: Machine) -> Iterator[None]:
 
 
 def arguments(name: str) -> str:
-    return f"--input {SHARED}/articles.jsonl --output {SHARED}/{name}/corpus --train-tokenizer 2000"
+    return f"--input {SHARED}/articles.jsonl --output {SHARED}/{name}/corpus --vocab-size 2000"
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -265,7 +265,7 @@ def test_the_driver_is_killed_and_goes_on_as_a_job(cluster: Cluster) -> None:
 def test_a_path_that_the_head_does_not_see_is_named(cluster: Cluster) -> None:
     (cluster.laptop.home / "mine.jsonl").write_text('{"text": "여기에만 있다"}\n')
     result = cluster.ray(
-        "submit ~/cluster.yaml preprocess/run.py -- --train-tokenizer 2000 "
+        "submit ~/cluster.yaml preprocess/run.py -- --vocab-size 2000 "
         "--input /srv/home/mine.jsonl --output /srv/home/out"
     )
     assert result.returncode != 0

@@ -29,7 +29,7 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "exported"
-    export_model(run, folder, licence="cc-by-sa-4.0", texts=TEXTS)
+    export_model(run, folder, license="cc-by-sa-4.0", texts=TEXTS)
     return folder
 
 
@@ -118,7 +118,7 @@ def test_tokenizer_gives_our_ids_for_presegmented_text(run, exported):
         assert plain.decode(codec.encode(text), skip_special_tokens=True) == text
 
 
-def test_card_has_numbers_licence_fingerprint_and_measured_difference(run, exported):
+def test_card_has_numbers_license_fingerprint_and_measured_difference(run, exported):
     from transformers import AutoTokenizer
 
     card = (exported / "README.md").read_text()

@@ -14,7 +14,7 @@ from preprocess.options import Options
         ({"input": ()}, "--input names nothing"),
         ({"layout": "aihub"}, "--layout aihub is none of auto, aihub-book, aihub-582"),
         ({"layout": "nikl", "text_path": "text"}, "--layout and --text-path"),
-        ({"tokenizer": "x", "train_tokenizer": 1000}, "--tokenizer and --train-tokenizer"),
+        ({"tokenizer": "x", "vocab_size": 1000}, "--tokenizer and --vocab-size"),
         ({"workers": 0}, "--workers 0 must be 1 or more"),
         ({"limit": -1}, "--limit -1 must be 1 or more"),
         ({"val_fraction": 1.0}, r"--val-fraction 1.0 must lie in \[0, 1\)"),

@@ -131,7 +131,7 @@ def test_finished_corpus_is_left_alone(
         ({"val_fraction": 0.5}, "--val-fraction 0.02, not 0.5"),
         ({"limit": 5}, "--limit None, not 5"),
         ({"layout": "auto", "text_path": "text"}, "--layout plain, not text"),
-        ({"tokenizer": Options.tokenizer, "train_tokenizer": 400}, r"--tokenizer .*, not trained on the train split"),
+        ({"tokenizer": Options.tokenizer, "vocab_size": 400}, r"--tokenizer .*, not trained on the train split"),
         ({"analyzer": "kkma"}, "--analyzer none, not kkma"),
         ({"input": (f"{options.input[0]}/a.jsonl",)}, "other articles"),
     ]:
@@ -144,14 +144,12 @@ def test_morphemes_are_used_again_by_another_tokenizer(
     options: Options, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "Analyse", lambda name: None)  # nothing that could analyse
-    trained = elsewhere(
-        options, tmp_path, tokenizer=Options.tokenizer, train_tokenizer=400, cache=str(options.cache_folder)
-    )
+    trained = elsewhere(options, tmp_path, tokenizer=Options.tokenizer, vocab_size=400, cache=str(options.cache_folder))
     preprocess(trained)
     preprocess(other := elsewhere(options, tmp_path / "2", spacing="morphemes", cache=str(options.cache_folder)))
     assert TokenCorpus.open(trained.output_folder).manifest["tokenizer"]["source"] == "trained-400"
     assert len(TokenCorpus.open(other.output_folder)) == COUNT
-    _learns_from_the_train_split_alone(TokenCorpus.open(trained.output_folder), trained.train_tokenizer)
+    _learns_from_the_train_split_alone(TokenCorpus.open(trained.output_folder), trained.vocab_size)
 
 
 def _learns_from_the_train_split_alone(corpus: TokenCorpus, size: int | None) -> None:

@@ -57,7 +57,7 @@ def checksums(corpus: Path) -> dict[str, str]:
 def test_help_reads_well(tmp_path: Path) -> None:
     result = run(tmp_path, "--help")
     assert result.returncode == 0
-    for flag in ("--input", "--train-tokenizer", "--text-path", "--ray-address", "--wandb"):
+    for flag in ("--input", "--vocab-size", "--text-path", "--ray-address", "--wandb"):
         assert flag in result.stdout
 
 
@@ -101,7 +101,7 @@ def test_kkma_from_end_to_end(tmp_path: Path) -> None:
         book = {"passage": text, "metadata": {"doc_id": str(i)}}
         (tmp_path / "원천" / f"[라벨]~{i:03}.json").write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
     result = run(
-        tmp_path, "--input", str(tmp_path / "원천"), "--train-tokenizer", "2000", "--workers", "2", "--wandb", "offline"
+        tmp_path, "--input", str(tmp_path / "원천"), "--vocab-size", "2000", "--workers", "2", "--wandb", "offline"
     )
     assert result.returncode == 0, result.stderr
     assert "layout auto: aihub-book" in result.stderr
@@ -113,7 +113,7 @@ def test_kkma_from_end_to_end(tmp_path: Path) -> None:
     assert corpus.manifest["analyzer"]["name"] == "kkma"
     assert corpus.manifest["counts"]["articles_in"] == len(texts)
     assert list((tmp_path / "wandb").glob("offline-run-*"))
-    again = run(tmp_path, "--input", str(tmp_path / "원천"), "--train-tokenizer", "2000")
+    again = run(tmp_path, "--input", str(tmp_path / "원천"), "--vocab-size", "2000")
     assert again.returncode == 0
     assert "there is nothing to do" in again.stderr
 

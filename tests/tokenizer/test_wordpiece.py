@@ -210,7 +210,7 @@ def test_unreachable_hub_is_one_sentence_at_once(monkeypatch, tmp_path):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be reached; .*FOLDER.*--train-tokenizer SIZE"):
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be reached; .*FOLDER.*--vocab-size SIZE"):
         load_tokenizer("kogpt-tests/not-there", spacing="original", analyzer=NONE)
 
 
@@ -329,7 +329,7 @@ def test_training_for_morphemes_and_refusals():
     ids = tokenizer.encode(*documents[0])
     assert tokenizer.pieces(ids) == ["학교", "에", "가", "었", "다", "."]
     assert tokenizer.decode(ids) == "학교 에 가 었 다 ."
-    with pytest.raises(UserError, match="300 pieces or more"):
+    with pytest.raises(UserError, match="at least 300 tokens"):
         train_tokenizer(documents, 100, spacing="original", analyzer=NONE)
     with pytest.raises(UserError, match="no word"):
         train_tokenizer([("", Analysis([], [], None))], 300, spacing="original", analyzer=NONE)
