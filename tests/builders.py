@@ -7,7 +7,8 @@ from pathlib import Path
 import konlpy
 import torch
 
-from kogpt.checkpoint.format import CONFIG, MODEL, CheckpointWriter
+from kogpt.checkpoint.layout import CONFIG, MODEL
+from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.data.corpus import CorpusWriter
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.tokenizer.analyzers.load import load_analyzer

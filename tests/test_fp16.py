@@ -7,7 +7,7 @@ import pytest
 from builders import make_corpus
 from trainings import Plan, copy_as_of, deepspeed_file, flags, losses, records, together
 
-from kogpt.checkpoint import format as checkpoint
+from kogpt.checkpoint.layout import STATE, step_folder
 
 STEPS = 12
 TOO_HIGH = 22
@@ -50,7 +50,7 @@ def test_it_learns_as_fp32_does_finds_its_scale_and_goes_on_with_it(tmp_path: Pa
         assert skipped[3] >= 3, "still searching where the other start goes on"
         assert skipped[-1] == skipped[-2] < STEPS, f"found: {skipped}"
         assert scales[-1] < 2.0**TOO_HIGH
-        state = json.loads((checkpoint.step_folder(run, STEPS) / checkpoint.STATE).read_text())
+        state = json.loads((step_folder(run, STEPS) / STATE).read_text())
         assert state["adam_step"] == STEPS - skipped[-1]
         assert losses(again[stage]) == losses(run), f"stage {stage}"
         assert [record["loss_scale"] for record in records(again[stage])] == scales

@@ -136,10 +136,10 @@ def flags(corpus: Path, out: Path, config: Path, steps: int, *more: str) -> list
 
 def copy_as_of(run: Path, step: int, target: Path) -> Path:
     """The run as a kill -9 at some step after `step` left it."""
-    from kogpt.checkpoint import format as checkpoint
+    from kogpt.checkpoint.layout import step_folder
 
     shutil.copytree(run, target, ignore=shutil.ignore_patterns("step-*", "best", "latest"))
-    folder = checkpoint.step_folder(run, step)
+    folder = step_folder(run, step)
     shutil.copytree(folder, target / "checkpoints" / folder.name)
     return target
 
@@ -188,7 +188,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
     """
     import torch
 
-    from kogpt.checkpoint import format as checkpoint
+    from kogpt.checkpoint.writer import _SafetensorsStream
     from kogpt.train import engine
 
     mine = trainer.ranks.rank == orders.get("rank", 0)
@@ -222,7 +222,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
 
     engine.TrainingEngine.save = save  # type: ignore[method-assign]
     if mine and "die_in_save" in orders:
-        whole_append, count = checkpoint._SafetensorsStream.append, 0
+        whole_append, count = _SafetensorsStream.append, 0
 
         def append(self: Any, value: torch.Tensor) -> None:
             nonlocal count
@@ -231,7 +231,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             whole_append(self, value)
 
-        checkpoint._SafetensorsStream.append = append  # type: ignore[method-assign]
+        _SafetensorsStream.append = append  # type: ignore[method-assign]
 
 
 def _main() -> None:

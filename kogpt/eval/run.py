@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from kogpt.checkpoint.format import load_for_inference
+from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.windows import eval_windows

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kogpt.checkpoint.format import load_for_inference
+from kogpt.checkpoint.load import load_for_inference
 from kogpt.generate.sampling import Sampling
 from kogpt.model.gpt2 import GPT, KVCache
 from kogpt.tokenizer.codec import TextCodec

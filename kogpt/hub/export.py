@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from kogpt.checkpoint.format import LoadedRun, load_for_inference
+from kogpt.checkpoint.load import LoadedRun, load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write, fsync_folder
 from kogpt.model.gpt2 import GPTConfig

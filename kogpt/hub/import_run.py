@@ -21,8 +21,8 @@ import torch
 from tokenizers import decoders
 from torch import Tensor
 
-from kogpt.checkpoint import format as checkpoint
-from kogpt.checkpoint.format import MOMENTS, CheckpointWriter
+from kogpt.checkpoint.layout import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE, step_folders
+from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.hub.export import import_model
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path, say: Say = print) -> None:
     """Write `run`, or raise `UserError` and leave no checkpoint there."""
     folder, run = Path(folder), Path(run)
-    if checkpoint.checkpoints(run):
+    if step_folders(run):
         raise UserError(f"{run} holds checkpoints already; name a new folder for the run.")
     corpus = TokenCorpus.open(corpus_folder)
     pieces = open_tokenizer(corpus.tokenizer_folder).vocab
@@ -106,11 +106,11 @@ def _write_start(run: Path, weights: dict[str, Tensor], model: dict[str, Any], f
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     moments = {f"{moment}.{name}": shape for moment in MOMENTS for name, shape in shapes.items()}
     writer = CheckpointWriter(run, 0, writing=True)
-    writer.tensors(checkpoint.MODEL, shapes, weights.__getitem__)
-    writer.tensors(checkpoint.OPTIMIZER, moments, lambda key: torch.zeros(moments[key]))
-    writer.json(checkpoint.CONFIG, {"corpus": fingerprint, "model": model, "step": 0})
+    writer.tensors(MODEL, shapes, weights.__getitem__)
+    writer.tensors(OPTIMIZER, moments, lambda key: torch.zeros(moments[key]))
+    writer.json(CONFIG, {"corpus": fingerprint, "model": model, "step": 0})
     counts = dict.fromkeys(("step", "tokens", "skipped_steps", "adam_step"), 0)
-    writer.json(checkpoint.STATE, {**counts, "best": None, "loss_scaler": {}})
+    writer.json(STATE, {**counts, "best": None, "loss_scaler": {}})
     writer.finish()
     if writer.error is not None:
         raise UserError(f"{run} cannot be written: {writer.error}; make room on the disk and run it again.")

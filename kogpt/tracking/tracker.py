@@ -21,7 +21,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kogpt.checkpoint.format import point, retain
+from kogpt.checkpoint.layout import point
+from kogpt.checkpoint.prune import prune
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.tracking.wandb_run import WandbRun
@@ -266,7 +267,7 @@ class Tracker:
         with self._disk_may_be_full():
             if best:
                 point(folder, "best")
-            retain(self.run, keep)
+            prune(self.run, keep)
         self._write_state(now=True, **{LAST: str(folder)})
         self._draw(now=False)
 

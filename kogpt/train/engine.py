@@ -19,7 +19,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from kogpt.checkpoint.format import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE, CheckpointReader, CheckpointWriter
+from kogpt.checkpoint.layout import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE
+from kogpt.checkpoint.reader import CheckpointReader
+from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
 from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups
 from kogpt.train import distributed

@@ -21,7 +21,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor
 
-from kogpt.checkpoint.format import MOMENTS
+from kogpt.checkpoint.layout import MOMENTS
 
 
 class WholeState:

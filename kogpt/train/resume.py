@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kogpt.checkpoint import format as checkpoint
-from kogpt.checkpoint.format import CheckpointReader
+from kogpt.checkpoint.layout import CONFIG, point, step_folders
+from kogpt.checkpoint.reader import CheckpointReader
+from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.common.errors import UserError
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 
@@ -49,35 +50,35 @@ def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks, s
 def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
     """The model's fields in the checkpoint that would be gone on from; None at a fresh start."""
     named = [] if resume in ("auto", "never") else [Path(resume)]
-    for folder in named or checkpoint.checkpoints(run):
+    for folder in named or step_folders(run):
         with suppress(OSError, ValueError, KeyError):  # a broken one: `_look` tells
-            return json.loads((folder / checkpoint.CONFIG).read_bytes())["model"]
+            return json.loads((folder / CONFIG).read_bytes())["model"]
     return None
 
 
 def _look(run: Path, resume: str, say: Callable[[str], None]) -> CheckpointReader | None:
     if resume not in ("auto", "never"):
         folder = Path(resume)
-        if fault := checkpoint.problem(folder):
+        if fault := verify(folder):
             raise UserError(f"--resume {folder} is not a whole checkpoint: {fault}; name another, or --resume auto.")
-        newer = [other for other in checkpoint.checkpoints(run) if other.name > folder.name]
+        newer = [other for other in step_folders(run) if other.name > folder.name]
         if newer:
             raise UserError(
                 f"--out {run} holds newer checkpoints ({newer[0].name}) than --resume {folder}; "
                 "name another --out to go on from there."
             )
         return CheckpointReader(folder)
-    if resume == "never" and checkpoint.checkpoints(run):
+    if resume == "never" and step_folders(run):
         raise UserError(f"--out {run} holds checkpoints already; drop --resume never, or name another folder.")
-    newest = checkpoint.newest_good(run, say)
+    newest = newest_good(run, say)
     if newest is None:
-        if broken := checkpoint.checkpoints(run):
+        if broken := step_folders(run):
             raise UserError(
                 f"--out {run} holds {len(broken)} checkpoints, all of them broken; copy them there again, "
                 f"remove {run / 'checkpoints'} to begin anew, or name another --out."
             )
         return None
-    checkpoint.point(newest, "latest")  # a broken one was passed over: never leave it named
+    point(newest, "latest")  # a broken one was passed over: never leave it named
     return CheckpointReader(newest)
 
 

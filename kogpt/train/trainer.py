@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from kogpt.checkpoint import format as checkpoint
+from kogpt.checkpoint.layout import pointed, step_folder
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.loader import EvalBatches, Share, TrainBatches
 from kogpt.optim.schedule import learning_rate
@@ -175,7 +175,7 @@ class Trainer:
         if not applied:
             self._say(f"step {self.step}: a gradient was not finite, the update is left out on all ranks.")
         if self.skips_in_a_row == SKIPS_IN_A_ROW:
-            last = checkpoint.pointed(self.run, "latest")
+            last = pointed(self.run, "latest")
             raise TrainingFailed(
                 f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, the last at step {self.step}; "
                 f"the last good checkpoint is {last or 'none'}: go on from it with a lower "
@@ -226,7 +226,7 @@ class Trainer:
             return
         self.best = best
         if self.tracker is not None:
-            self.tracker.saved(checkpoint.step_folder(self.run, self.step), better, self.options.run.keep)
+            self.tracker.saved(step_folder(self.run, self.step), better, self.options.run.keep)
 
     def _take_position(self, start: Start) -> None:
         state = start.state or {"step": 0, "skipped_steps": 0, "best": None}

@@ -11,7 +11,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from kogpt.checkpoint.format import CONFIG, MODEL, CheckpointWriter, load_for_inference
+from kogpt.checkpoint.layout import CONFIG, MODEL
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import CorpusWriter
 from kogpt.eval.run import (

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt.checkpoint.format import CONFIG, MODEL, CheckpointWriter
+from kogpt.checkpoint.layout import CONFIG, MODEL
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
 from kogpt.generate.decode import adjust, continue_texts, generate, generate_text, stream_text
 from kogpt.generate.sampling import Sampling
@@ -203,8 +205,6 @@ def test_text_streams_and_equals_the_decoded_whole(run, monkeypatch):
     assert len(pieces) > 6 * 5, "it did not stream"
     assert sorted((p.prompt, p.sample) for p in pieces if p.last) == [(i, j) for i in range(3) for j in range(2)]
 
-    from kogpt.checkpoint.format import load_for_inference
-
     model = load_for_inference(run).model
     tokenizer = codec.tokenizer
     whole = continue_texts(model, codec, prompts, sampling, samples=2)
@@ -227,7 +227,6 @@ def test_text_streams_and_equals_the_decoded_whole(run, monkeypatch):
 
 def test_stream_ends_at_the_end_of_the_article(run):
     """A model made to answer [SEP] says nothing, and says that it is over."""
-    from kogpt.checkpoint.format import load_for_inference
 
     codec = TextCodec(run / "tokenizer")
     model = load_for_inference(run).model

@@ -10,7 +10,7 @@ import torch
 from builders import TEXTS, make_run
 from safetensors.torch import load_file, save_file
 
-from kogpt.checkpoint.format import load_for_inference
+from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling

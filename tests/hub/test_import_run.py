@@ -9,8 +9,9 @@ import torch
 from builders import make_corpus, make_run
 from trainings import deepspeed_file, launch, losses
 
-from kogpt.checkpoint import format as checkpoint
-from kogpt.checkpoint.format import load_for_inference
+from kogpt.checkpoint.layout import step_folder, step_folders
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.checkpoint.verify import verify
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.loader import Share, TrainBatches
@@ -43,7 +44,7 @@ def test_own_vocabulary_keeps_every_row(corpus, exported, tmp_path):
     ids = torch.randint(pieces, (2, 32))
     assert torch.equal(ours.model(ids), theirs(ids))
     assert ours.info["step"] == 0
-    assert checkpoint.problem(checkpoint.step_folder(tmp_path / "run", 0)) is None
+    assert verify(step_folder(tmp_path / "run", 0)) is None
 
 
 def test_rows_go_by_piece():
@@ -108,7 +109,7 @@ def test_what_cannot_be_imported(corpus, exported, tmp_path):
     (other / "vocab.txt").write_text("\n".join(map(str, range(5000))))
     with pytest.raises(UserError, match="5,000 pieces for a model of"):
         import_run(other, run, corpus)
-    assert not checkpoint.checkpoints(run)
+    assert not step_folders(run)
     import_run(exported, run, corpus)
     with pytest.raises(UserError, match="holds checkpoints already"):
         import_run(exported, run, corpus)

@@ -16,7 +16,9 @@ import pytest
 from builders import make_corpus
 from trainings import PROJECT, TRAIN, Job, Plan, deepspeed_file, flags, launch, losses, records, together, wait_until
 
-from kogpt.checkpoint import format as checkpoint
+from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, OPTIMIZER, pointed, step_folder
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tracking.wandb_run import last_step_offline, offline_records
 from kogpt.train.deepspeed_config import plan, read
@@ -111,7 +113,7 @@ def _check_what_w_and_b_has(run: Path, corpus: Path, history: list[dict[str, Any
 
     [artifact] = [a for a in offline_records(run, "artifact") if a["type"] == "model"]
     files = {entry["path"] for entry in artifact["manifest"]["contents"]}
-    assert {checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.CONFIG, checkpoint.MANIFEST} <= files
+    assert {MODEL, OPTIMIZER, CONFIG, MANIFEST} <= files
 
 
 def _terminate_rank(job: Job) -> None:
@@ -167,7 +169,7 @@ def test_told_to_stop_it_saves_the_step_and_ends(stop: Callable[[Job], None], co
         if stop is not _kill_launcher:  # whose parent then reports success, whatever the ranks do
             assert job.processes[0].returncode != 0
     last = len(records(run))
-    assert checkpoint.newest_good(run, print) == checkpoint.step_folder(run, last), job.said
+    assert newest_good(run, print) == step_folder(run, last), job.said
     assert "W&B does not answer" not in job.said
     assert last_step_offline(run) == last, "W&B's service outlives the signal"
 
@@ -194,7 +196,7 @@ def test_one_rank_dies_and_the_others_end(victim: int, command: bool, corpus: Pa
         codes = job.wait(60)
         wait_until(lambda: not any(map(_alive, ranks)), 60 - (time.monotonic() - started), "all ranks end")
         assert all(codes), codes
-    assert checkpoint.newest_good(run, print) is not None
+    assert newest_good(run, print) is not None
 
 
 @pytest.mark.crash
@@ -222,9 +224,9 @@ def test_killed_over_and_over_also_in_a_save(stage: int, corpus: Path, tmp_path:
             _wait_for_step(run, 10 + 12 * moment, job)
             time.sleep(0.013 * moment)
             job.kill()
-        named = checkpoint.pointed(run, "latest")
+        named = pointed(run, "latest")
         assert named is not None
-        assert checkpoint.problem(run / "checkpoints" / named) is None
+        assert verify(run / "checkpoints" / named) is None
     with launch(arguments, tmp_path / "log") as job:
         assert job.wait() == [0], job.said
     assert together(2, [Plan(flags(corpus, whole, config, STEPS, *every))], tmp_path / "ranks") == [0]
@@ -266,7 +268,7 @@ def test_plain_python_trains_and_refuses_what_contradicts_the_checkpoint(corpus:
     assert done.returncode == 2
     assert "--seed is 7, there 1" in done.stderr
     assert "dropout is 0.5, there 0.0" in done.stderr
-    loaded = checkpoint.load_for_inference(run)
+    loaded = load_for_inference(run)
     assert loaded.tokenizer_folder == run / "tokenizer"
     assert loaded.info["step"] == 2
 

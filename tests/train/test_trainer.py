@@ -11,7 +11,8 @@ import torch
 from builders import make_corpus
 from trainings import GLOBAL_BATCH, Plan, copy_as_of, deepspeed_file, flags, losses, records, together
 
-from kogpt.checkpoint import format as checkpoint
+from kogpt.checkpoint.layout import MODEL, STATE, step_folder
+from kogpt.checkpoint.verify import newest_good
 from kogpt.common.files import sha256_of
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.sampler import epoch_order
@@ -101,7 +102,7 @@ def test_resume_is_exact_on_as_many_ranks_and_close_on_others(corpus: Path, tmp_
     for kind in kinds:
         assert losses(again[kind]) == losses(wet[kind]), f"stage, precision {kind}"
         assert len(losses(again[kind])) == 12
-        last = [checkpoint.step_folder(run, 12) / checkpoint.MODEL for run in (wet[kind], again[kind])]
+        last = [step_folder(run, 12) / MODEL for run in (wet[kind], again[kind])]
         assert sha256_of(last[0]) == sha256_of(last[1])
 
     alone = {stage: copy_as_of(dry, 6, tmp_path / f"alone-{stage}") for stage in STAGES}
@@ -173,7 +174,7 @@ def test_what_breaks_inside_a_rank(corpus: Path, tmp_path: Path) -> None:
         run = records(tmp_path / f"nan-{stage}-{precision}")
         assert [record["skipped_steps"] for record in run] == [0, 0, 1, 1, 1, 1], f"stage {stage} {precision}"
         assert [record["loss"] is None for record in run] == [False, False, True, False, False, False]
-        state = checkpoint.step_folder(tmp_path / f"nan-{stage}-{precision}", 6) / checkpoint.STATE
+        state = step_folder(tmp_path / f"nan-{stage}-{precision}", 6) / STATE
         assert json.loads(state.read_text())["adam_step"] == 5
 
     assert "20 steps in a row were not finite" in hopeless
@@ -186,5 +187,5 @@ def test_what_breaks_inside_a_rank(corpus: Path, tmp_path: Path) -> None:
     assert "CHECKPOINT NOT SAVED at step 4" in (tmp_path / "ranks" / "log").read_text()
 
     assert terminated == 143
-    assert checkpoint.newest_good(tmp_path / "stopped", print) == checkpoint.step_folder(tmp_path / "stopped", 4)
+    assert newest_good(tmp_path / "stopped", print) == step_folder(tmp_path / "stopped", 4)
     assert json.loads((tmp_path / "stopped" / "run.json").read_text())["state"] == "stopped"

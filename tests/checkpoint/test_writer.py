@@ -11,8 +11,12 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from kogpt.checkpoint import format as checkpoint
-from kogpt.checkpoint.format import CONFIG, MANIFEST, MODEL, OPTIMIZER, STATE, CheckpointReader, CheckpointWriter
+from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, OPTIMIZER, STATE, point, pointed, step_folder, step_folders
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.checkpoint.prune import prune
+from kogpt.checkpoint.reader import CheckpointReader
+from kogpt.checkpoint.verify import newest_good, verify
+from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.train.distributed import Ranks
@@ -39,12 +43,12 @@ def _write(run: Path, step: int, seed: int = 0, *, writing: bool = True) -> dict
 
 def test_tensors_are_what_safetensors_reads(tmp_path: Path) -> None:
     weights = _write(tmp_path, 3)
-    folder = checkpoint.step_folder(tmp_path, 3)
+    folder = step_folder(tmp_path, 3)
     read = load_file(folder / MODEL)
     assert read.keys() == weights.keys()
     assert all(torch.equal(read[name], value) for name, value in weights.items())
-    assert checkpoint.problem(folder) is None
-    assert checkpoint.pointed(tmp_path, "latest") == "step-00000003"
+    assert verify(folder) is None
+    assert pointed(tmp_path, "latest") == "step-00000003"
     reader = CheckpointReader(folder)
     assert torch.equal(reader.moment("exp_avg", "wte.weight"), weights["wte.weight"])
 
@@ -59,7 +63,7 @@ def test_ranks_that_do_not_write_touch_no_disk(tmp_path: Path) -> None:
 def test_a_broken_file_is_found_and_the_checkpoint_before_is_taken(name: str, how: str, tmp_path: Path) -> None:
     before = _write(tmp_path, 1, seed=1)
     _write(tmp_path, 2, seed=2)
-    path = checkpoint.step_folder(tmp_path, 2) / name
+    path = step_folder(tmp_path, 2) / name
     content = path.read_bytes()
     if how == "gone":
         path.unlink()
@@ -69,11 +73,11 @@ def test_a_broken_file_is_found_and_the_checkpoint_before_is_taken(name: str, ho
             content[:middle] + (b"" if how == "cut" else bytes([content[middle] ^ 1]) + content[middle + 1 :])
         )
     said: list[str] = []
-    assert checkpoint.newest_good(tmp_path, said.append) == checkpoint.step_folder(tmp_path, 1)
+    assert newest_good(tmp_path, said.append) == step_folder(tmp_path, 1)
     assert len(said) == 1
     assert "step-00000002 is broken and skipped" in said[0]
     if name in (MODEL, CONFIG):
-        loaded = checkpoint.load_for_inference(tmp_path)
+        loaded = load_for_inference(tmp_path)
         assert loaded.info["step"] == 1
         assert torch.equal(loaded.model.wte.weight, before["wte.weight"])
 
@@ -83,40 +87,40 @@ def test_what_a_killed_save_leaves_is_no_checkpoint_and_goes_with_the_next(tmp_p
     stray = tmp_path / "checkpoints" / ".step-00000002.tmp"
     stray.mkdir()
     (stray / MODEL).write_bytes(b"half")
-    assert checkpoint.checkpoints(tmp_path) == [checkpoint.step_folder(tmp_path, 1)]
+    assert step_folders(tmp_path) == [step_folder(tmp_path, 1)]
     _write(tmp_path, 3)
     assert not stray.exists()
 
 
 def test_a_broken_folder_of_the_same_step_is_replaced(tmp_path: Path) -> None:
     _write(tmp_path, 1, seed=1)
-    (checkpoint.step_folder(tmp_path, 1) / MODEL).write_bytes(b"")
+    (step_folder(tmp_path, 1) / MODEL).write_bytes(b"")
     weights = _write(tmp_path, 1, seed=2)
-    assert checkpoint.problem(checkpoint.step_folder(tmp_path, 1)) is None
-    assert torch.equal(checkpoint.load_for_inference(tmp_path).model.wte.weight, weights["wte.weight"])
+    assert verify(step_folder(tmp_path, 1)) is None
+    assert torch.equal(load_for_inference(tmp_path).model.wte.weight, weights["wte.weight"])
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(1, 6):
         _write(tmp_path, step)
-    checkpoint.point(checkpoint.step_folder(tmp_path, 2), "best")
-    checkpoint.retain(tmp_path, 2)
-    assert [folder.name[-1] for folder in checkpoint.checkpoints(tmp_path)] == ["5", "4", "2"]
+    point(step_folder(tmp_path, 2), "best")
+    prune(tmp_path, 2)
+    assert [folder.name[-1] for folder in step_folders(tmp_path)] == ["5", "4", "2"]
 
 
 def test_broken_ones_that_were_passed_over_do_not_count_as_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         _write(tmp_path, step)
-    (checkpoint.step_folder(tmp_path, 3) / MODEL).write_bytes(b"")
+    (step_folder(tmp_path, 3) / MODEL).write_bytes(b"")
     _write(tmp_path, 2)  # what the run saves after it went on from step 1
-    checkpoint.point(checkpoint.step_folder(tmp_path, 2), "latest")
-    checkpoint.retain(tmp_path, 1)
-    assert [folder.name[-1] for folder in checkpoint.checkpoints(tmp_path)] == ["3", "2"]
+    point(step_folder(tmp_path, 2), "latest")
+    prune(tmp_path, 1)
+    assert [folder.name[-1] for folder in step_folders(tmp_path)] == ["3", "2"]
 
 
 def test_a_run_whose_checkpoints_are_all_broken_is_not_begun_anew(tmp_path: Path) -> None:
     _write(tmp_path, 1)
-    (checkpoint.step_folder(tmp_path, 1) / MODEL).write_bytes(b"")
+    (step_folder(tmp_path, 1) / MODEL).write_bytes(b"")
     alone = Ranks(0, 1, 0, 1, torch.device("cpu"))
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
@@ -133,7 +137,7 @@ import resource, sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from pathlib import Path
 import torch
-from test_checkpoint import CONFIGURATION, GPT, MODEL, CheckpointWriter, _write, checkpoint
+from test_writer import CONFIGURATION, GPT, MODEL, CheckpointWriter, _write, pointed, step_folders
 run = Path({str(tmp_path)!r})
 _write(run, 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
@@ -145,8 +149,8 @@ writer.json("config.json", {{}})
 writer.finish()
 assert asked == list(weights), "the other ranks would hang"
 assert isinstance(writer.error, OSError), writer.error
-assert [path.name for path in checkpoint.checkpoints(run)] == ["step-00000001"]
-assert checkpoint.pointed(run, "latest") == "step-00000001"
+assert [path.name for path in step_folders(run)] == ["step-00000001"]
+assert pointed(run, "latest") == "step-00000001"
 assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["latest", "step-00000001"]
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
@@ -155,7 +159,7 @@ assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["latest
 def test_inference_needs_no_deepspeed(tmp_path: Path) -> None:
     _write(tmp_path, 1)
     program = (
-        "import sys; from kogpt.checkpoint.format import load_for_inference; "
+        "import sys; from kogpt.checkpoint.load import load_for_inference; "
         f"load_for_inference({str(tmp_path)!r}); assert not {{'deepspeed', 'transformers', 'wandb'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
@@ -163,9 +167,9 @@ def test_inference_needs_no_deepspeed(tmp_path: Path) -> None:
 
 def test_nothing_usable_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no usable checkpoint"):
-        checkpoint.load_for_inference(tmp_path)
+        load_for_inference(tmp_path)
     _write(tmp_path, 1)
-    folder = checkpoint.step_folder(tmp_path, 1)
+    folder = step_folder(tmp_path, 1)
     (folder / MANIFEST).write_text(json.dumps({"format": "else"}))
     with pytest.raises(UserError, match="is broken"):
-        checkpoint.load_for_inference(folder)
+        load_for_inference(folder)

@@ -1,0 +1,46 @@
+"""A trained model out of a run, for inference. In: a run or step folder. Out: `LoadedRun`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL
+from kogpt.checkpoint.verify import newest_good, verify
+from kogpt.common.errors import UserError
+from kogpt.model.gpt2 import GPT, GPTConfig
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model and what belongs to it; `info` is the checkpoint's config.json."""
+
+    model: GPT
+    tokenizer_folder: Path
+    info: dict[str, Any]
+
+
+def load_for_inference(run_or_step_folder: Path, device: str | torch.device = "cpu") -> LoadedRun:
+    """The model of a run's newest checkpoint that verifies, or of the step folder given, in fp32, eval mode."""
+    folder = Path(run_or_step_folder)
+    needed = (MODEL, CONFIG)
+    if (folder / MANIFEST).exists() and (folder / CONFIG).exists():
+        if fault := verify(folder, needed):
+            raise UserError(f"the checkpoint {folder} is broken: {fault}; name its run's folder for the one before.")
+        step = folder
+    else:
+        faults: list[str] = []
+        found = newest_good(folder, faults.append, needed)
+        if found is None:
+            raise UserError(
+                f"{folder} holds no usable checkpoint ({'; '.join(faults) or 'no checkpoints/step-* folder'}); "
+                "give the --out folder of a training run or one of its step folders."
+            )
+        step = found
+    info = json.loads((step / CONFIG).read_bytes())
+    model = GPT(GPTConfig(**info["model"]))
+    model.load_state_dict(load_file(step / MODEL))
+    return LoadedRun(model.to(device).eval(), step.resolve().parent.parent / "tokenizer", info)

@@ -1,0 +1,20 @@
+"""Which checkpoints of a run stay: the newest few and the best."""
+
+import shutil
+from pathlib import Path
+
+from kogpt.checkpoint.layout import pointed, step_folders
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep` and the best."""
+    best = pointed(run, "best")
+    latest = pointed(run, "latest")
+    # Broken ones that were passed over at the start may bear later steps: they count for nothing.
+    good = [folder for folder in step_folders(run) if latest is None or folder.name <= latest]
+    for folder in good[keep:]:
+        if folder.name != best:
+            # Under the temporary name first: a kill in the middle leaves no broken checkpoint.
+            doomed = folder.with_name(f".{folder.name}.old")
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
