@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from kogpt.common.errors import UserError
@@ -136,6 +137,12 @@ class Layout:
                 return found
             best = best or found
         return best
+
+    def describe(self, value: Any) -> str:
+        """What was looked for in a value without text, and what is there."""
+        paths = " or ".join(preset.path.path for preset in self.presets)
+        keys = ", ".join(map(str, islice(value, 12))) if isinstance(value, dict) else type(value).__name__
+        return f"looked for {paths}; found {keys}"
 
     def is_side_file(self, file_name: str) -> bool:
         return any(preset.is_side_file(file_name) for preset in self.presets)

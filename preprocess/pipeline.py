@@ -27,7 +27,8 @@ from kogpt.data.corpus import CorpusWriter, TokenCorpus, splits
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
 from preprocess import cluster, pool, stages
-from preprocess.articles import Document, guess_layout, read_documents
+from preprocess.auto_layout import guess_layout
+from preprocess.documents import Document, read_documents
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.options import Options
 from preprocess.plan import WORK, Scan, check_folder, dropped_row, open_output, scan

@@ -19,7 +19,7 @@ import pyarrow as pa
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.data.corpus import TokenCorpus
-from preprocess.articles import Document, Dropped
+from preprocess.documents import Document, Dropped
 from preprocess.units import Unit, group
 
 WORK = ".work"

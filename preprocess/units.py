@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from kogpt.common.files import atomic_write
 from kogpt.tokenizer.normalize import NORMALIZER
-from preprocess.articles import Document
+from preprocess.documents import Document
 
 MEAN_DOCUMENTS, MAX_DOCUMENTS, MAX_CHARS = 64, 256, 1 << 18
 MORPHEME_SEPARATOR = "\x1f"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kogpt.common.errors import UserError
-from preprocess.articles import Document, Dropped, read_documents
+from preprocess.documents import Document, Dropped, read_documents
 from preprocess.layouts import named_layout
 from preprocess.plan import WORK, Scan, check_folder, dropped_row, open_output, scan
 from preprocess.sources import find_sources

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt.tokenizer.normalize import Removed
-from preprocess.articles import Document
+from preprocess.documents import Document
 from preprocess.units import (
     MAX_CHARS,
     MAX_DOCUMENTS,

@@ -13,7 +13,8 @@ import pytest
 import zstandard
 
 from kogpt.common.errors import UserError
-from preprocess.articles import Document, Dropped, guess_layout, read_documents
+from preprocess.auto_layout import guess_layout
+from preprocess.documents import Document, Dropped, read_documents
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.sources import find_sources
 

@@ -1,0 +1,89 @@
+"""Where documents come from: sources -> `Document(id, source, text)` or `Dropped(source, reason, detail)`.
+
+JSON, JSONL, plain text and parquet; which text of a JSON value or a parquet row is meant says a `Layout`. Bytes are
+UTF-8, with or without a byte order mark, else cp949. Texts come out normalised (kogpt.tokenizer.normalize), without
+the empty ones and the exact repetitions; whatever is left out is yielded with its reason, and a broken file or line
+costs only itself. Ids are `source#number of the document in the source`.
+
+Order and ids depend on names and contents alone. Memory: one file (JSON, txt) or one line or row group, and
+32 bytes + an id for each document seen (repetitions). Cost: parsing, NFC and sha256, about 20 million characters/s.
+"""
+
+import hashlib
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from kogpt.tokenizer.normalize import Removed, normalize
+from preprocess.layouts import Layout
+from preprocess.parsers import PARSE_ERRORS, Broken, one_line, values
+from preprocess.sources import Source
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to go into the corpus: normalised, not empty, seen for the first time."""
+
+    id: str
+    source: str
+    text: str
+    sha256: str
+    removed: Removed
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What does not go into the corpus, and why."""
+
+    id: str
+    source: str
+    reason: str
+    detail: str
+
+
+def read_documents(sources: Iterable[Source], layout: Layout, limit: int | None = None) -> Iterator[Document | Dropped]:
+    """Everything in the sources, in order, until `limit` documents were kept."""
+    first_with: dict[bytes, str] = {}
+    kept = 0
+    for source, number, text in chain.from_iterable(_texts(source, layout) for source in sources):
+        id = f"{source}#{number}"
+        if isinstance(text, Broken):
+            yield Dropped(id, source, *text.args)
+            continue
+        text, removed = normalize(text)
+        digest = hashlib.sha256(text.encode())
+        if not text.strip():
+            yield Dropped(id, source, "empty", "no character but white space")
+        elif (twin := first_with.setdefault(digest.digest(), id)) != id:
+            yield Dropped(id, source, "duplicate", f"same text as {twin}")
+        else:
+            yield Document(id, source, text, digest.hexdigest(), removed)
+            kept += 1
+            if kept == limit:
+                return
+
+
+def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Broken]]:
+    for name, stream in source.members():
+        number = 0
+        try:
+            if layout.is_side_file(posixpath.basename(name)):
+                raise Broken("side file", f"layout {layout.name} has no text in it")
+            for value in values(name, stream, layout):
+                for text in _value_texts(value, layout):
+                    yield name, number, text
+                    number += 1
+        except Broken as broken:
+            yield name, number, broken
+        except PARSE_ERRORS as error:
+            yield name, number, Broken("unreadable file", one_line(error))
+
+
+def _value_texts(value: Any, layout: Layout) -> Iterable[str | Broken]:
+    if isinstance(value, str | Broken):
+        return [value]
+    missing = Broken("no text at the path", layout.describe(value))
+    texts = layout.documents(value) or [None]
+    return [missing if text is None else text for text in texts]
