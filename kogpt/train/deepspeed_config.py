@@ -135,6 +135,8 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
         # In plain mode DeepSpeed does not tell the gradient norm: there kogpt.train.engine clips.
         "gradient_clipping": 0.0 if stage == 0 and precision in ("fp32", "autocast") else clip,
         "zero_force_ds_cpu_optimizer": False,
+        # DeepSpeed's own timer waits for the device twice per micro-batch; kogpt.train.trainer measures without.
+        "timers": {"throughput": {"enabled": False}},
     }
     engine.setdefault("steps_per_print", 10**9)
     return EnginePlan(

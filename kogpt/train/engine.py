@@ -1,4 +1,4 @@
-"""The model under DeepSpeed: built, compiled, saved, restored. In: plans and a checkpoint. Out: `TrainingEngine`.
+"""The model under DeepSpeed: built, trained, saved, restored. In: plans and a checkpoint. Out: `TrainingEngine`.
 
 The optimizer is torch's fused AdamW in all stages, with a learning rate of 0 until the first step: DeepSpeed makes
 an empty update while it sets some stages up, which must not decay the weights.
@@ -8,7 +8,6 @@ twice: before DeepSpeed takes the model (which gives the half-precision copies) 
 """
 
 import math
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -70,10 +69,6 @@ class TrainingEngine:
     def module(self) -> GPT:
         """The model; under ZeRO 3 its weights are whole only inside a forward pass, made by all ranks."""
         return self.engine.module
-
-    def compile(self) -> None:
-        """torch.compile the model; the first step then takes a minute."""
-        self.engine.compile()
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of a micro-batch."""
@@ -160,11 +155,6 @@ def _same_weights(model: GPT, ranks: Ranks, checkpoint: CheckpointReader | None)
             parameter.data.copy_(checkpoint.weight(name))
         if ranks.world_size > 1:
             parameter.data.copy_(broadcast(parameter.data.to(ranks.device)))
-
-
-def can_compile() -> bool:
-    """Whether torch.compile has what it needs on a GPU: a C compiler for its launchers."""
-    return torch.cuda.is_available() and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 
 
 def check_memory(config: GPTConfig, plan: EnginePlan, ranks: Ranks) -> Memory:

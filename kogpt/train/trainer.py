@@ -21,9 +21,10 @@ from kogpt.optim.schedule import learning_rate
 from kogpt.tracking.tracker import Tracker
 from kogpt.tracking.wandb_run import start as start_wandb
 from kogpt.train import sample_prompts
+from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks, Stop, broadcast_object, on_first
-from kogpt.train.engine import TrainingEngine, can_compile, check_memory
+from kogpt.train.engine import TrainingEngine, check_memory
 from kogpt.train.memory import flops_per_token, parameter_count, peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config
 from kogpt.train.resume import Start, begun_model, find_start
@@ -263,12 +264,15 @@ class Trainer:
         return broadcast_object(encoded)
 
     def _compile(self) -> None:
-        wish = self.options.run.compile
-        if wish == "on" or (wish == "auto" and can_compile()):
-            self._say("compiling the model: the first step and the first evaluation take a minute.")
-            self.engine.compile()
-        elif wish == "auto" and self.ranks.device.type == "cuda":
-            self._say("no C compiler here: training without torch.compile.")
+        """As --compile says; `auto` is on a GPU where it can work."""
+        wish, device = self.options.run.compile, self.ranks.device.type
+        if wish == "off" or (wish == "auto" and device == "cpu"):
+            return
+        if reason := broadcast_object(obstacle(self.plan.stage, device)):
+            self._say(f"training without torch.compile: {reason}.")
+            return
+        self._say("compiling the blocks: the first step takes a minute.")
+        compile_blocks(self.engine.module)
 
     def _start_tracking(self, start: Start) -> None:
         """On rank 0: open the files and the W&B run."""

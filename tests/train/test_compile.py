@@ -1,0 +1,92 @@
+"""Compiled blocks under a DeepSpeed engine, whose hooks must stay out of the graph; and what a compiler needs."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import SHAPE, one_rank, plan_for, train_step
+
+from kogpt.train import compile as compiling
+from kogpt.train.compile import compile_blocks, obstacle
+from kogpt.train.engine import TrainingEngine
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Any]:
+    with one_rank() as found:
+        yield found
+
+
+@pytest.fixture
+def synchronised(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """DeepSpeed's accelerator waits for the device as the CUDA one does: a list of calls, while traced or not."""
+    from deepspeed.accelerator import get_accelerator
+
+    calls = []
+
+    def synchronize(device_index: int | None = None) -> None:
+        if torch.compiler.is_compiling():
+            torch.cuda.synchronize(device_index)
+        else:
+            calls.append(True)
+
+    monkeypatch.setattr(get_accelerator(), "synchronize", synchronize)
+    return calls
+
+
+def test_deepspeed_never_waits_for_the_device(ranks: Any, synchronised: list[bool]) -> None:
+    engine = TrainingEngine(SHAPE, plan_for(), ranks, 1, None)
+    for step in range(4):
+        train_step(engine, step)
+    assert not synchronised
+
+
+@pytest.mark.parametrize("layers", [1, 5])
+def test_one_graph_for_all_blocks_and_the_losses_of_eager(
+    layers: int, ranks: Any, synchronised: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 3 and later, too, where DeepSpeed's timer would be traced into the graph and break it."""
+    shape = replace(SHAPE, n_layer=layers)
+    losses = {}
+    for compiled in (False, True):
+        engine = TrainingEngine(shape, plan_for(), ranks, 1, None)
+        if compiled:
+            torch._dynamo.reset()
+            torch._dynamo.utils.counters.clear()
+            # Dynamo's part alone: what the graph is made into is torch's own business, and takes a minute.
+            monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+            compile_blocks(engine.module)
+        losses[compiled] = [train_step(engine, step) for step in range(4)]
+    assert losses[True] == losses[False]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.parametrize(
+    ("programs", "header", "said"),
+    [
+        ({"gcc"}, True, None),
+        ({"clang"}, True, None),
+        ({"cc"}, True, "no C compiler"),  # Triton looks for gcc and clang
+        (set(), True, "no C compiler"),
+        ({"gcc"}, False, "Python.h is missing"),
+    ],
+)
+def test_what_triton_needs(
+    programs: set[str], header: bool, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: name if name in programs else None)
+    monkeypatch.setattr(compiling.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    if header:
+        (tmp_path / "Python.h").touch()
+    reason = obstacle(0, "cuda")
+    assert reason is None if said is None else said in str(reason)
+
+
+def test_not_under_zero_3() -> None:
+    assert "ZeRO stage 3" in str(obstacle(3, "cuda"))
