@@ -1,0 +1,60 @@
+"""launch/*.sbatch on a real SLURM of one node: preprocessing in a Ray of the job's own, training that is cut off."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders import make_corpus
+from slurm import Slurm, missing, slurm
+from trainings import PROJECT, deepspeed_file, flags, records, wait_until
+
+from kogpt.data.corpus import TokenCorpus
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(bool(missing()) or os.getuid() != 0, reason=f"needs root and {', '.join(missing())}"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    with slurm(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+def test_preprocessing_in_an_allocation(cluster: Slurm, tmp_path: Path) -> None:
+    articles, output, log = tmp_path / "articles.jsonl", tmp_path / "corpus", tmp_path / "log"
+    lines = [json.dumps({"text": f"{number}번째 글은 짧다. 그래도 글이다."}) for number in range(40)]
+    articles.write_text("\n".join(lines), encoding="utf-8")
+    job = cluster.submit(
+        PROJECT,
+        *("--cpus-per-task=2", "--mem-per-cpu=0", f"--output={log}", "launch/preprocess.sbatch"),
+        *("--input", str(articles), "--output", str(output), "--vocab-size", "300", "--analyzer", "none"),
+    )
+    wait_until(lambda: cluster.state(job) not in ("PENDING", "RUNNING", "COMPLETING"), 150, "the job ends")
+    assert cluster.state(job) == "COMPLETED", log.read_text()
+    assert len(TokenCorpus.open(output)) == 40
+    assert "cluster of 1 nodes" in log.read_text()
+
+
+def test_a_training_that_is_cut_off_goes_on_in_the_queue(cluster: Slurm, tmp_path: Path) -> None:
+    """SIGUSR1 is what SLURM sends before the time is over; two tasks are two ranks of one training."""
+    run, log, steps = tmp_path / "run", tmp_path / "log", 400
+    corpus, config = make_corpus(tmp_path / "corpus"), deepspeed_file(tmp_path / "ds.json", 1)
+    arguments = flags(corpus, run, config, steps, "--eval-every", "1000", "--save-every", "1000")
+    job = cluster.submit(
+        PROJECT,
+        *("--gpus-per-node=0", "--ntasks-per-node=2", "--cpus-per-task=1", "--mem-per-cpu=0", f"--output={log}"),
+        *("launch/train.sbatch", *arguments),
+    )
+    wait_until(lambda: len(records(run)) > 10, 120, "steps are made")
+    cluster.run("scancel", "--signal=USR1", job)
+    wait_until(lambda: (run / "checkpoints" / "latest").exists(), 60, "a checkpoint is saved")
+    saved = len(records(run))
+    assert saved < steps
+    cluster.run("scontrol", "release", job)
+    wait_until(lambda: cluster.state(job) == "COMPLETED", 200, "the job goes on and ends")
+    assert [record["step"] for record in records(run)] == list(range(1, steps + 1)), log.read_text()
+    assert f"after step {saved}" in log.read_text()
