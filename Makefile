@@ -1,8 +1,8 @@
-# make demo: the whole road on this machine.  make test: the tests.  Both install what they need first.
+# make demo: everything on this machine, end to end.  make test: the tests.  Both install what they need first.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-long lint install lock clean
+.PHONY: demo test test-long lint format install lock clean
 
 demo: .venv/installed
 	@$(BIN)/python launch/demo.py $(DEMO)
@@ -17,6 +17,10 @@ lint: .venv/installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+format: .venv/installed
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
 
 install: .venv/installed
 
