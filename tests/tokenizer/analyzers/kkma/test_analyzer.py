@@ -191,8 +191,9 @@ def test_another_jar_runs_plain_and_says_so(kkma: Analyzer, tmp_path: Path) -> N
 def test_a_foreign_jvm_is_a_user_error() -> None:
     code = (
         "import jpype\nfrom kogpt.common.errors import UserError\n"
-        "from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma, java_library\n"
-        "jpype.startJVM(java_library()[0])\n"
+        "from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma\n"
+        "from kogpt.tokenizer.analyzers.kkma.jvm import java_library\n"
+        "jpype.startJVM(java_library())\n"
         "try: Kkma({})\n"
         "except UserError: print('refused')"
     )

@@ -1,23 +1,27 @@
-"""The class files: what changes, that javac gives the committed ones, that the cache heals and races well."""
+"""The class files: what changes, that javac gives the committed ones, and where the JVM takes them from."""
 
+import os
 import shutil
 import subprocess
+import sys
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.kkma import patch as kkma_patch
+from kogpt.tokenizer.analyzers.kkma.compile import SOURCES, compile_java
 from kogpt.tokenizer.analyzers.kkma.patch import kkma_identity, konlpy_java, patched_classes
 
 JAR = konlpy_java() / "kkma-2.0.jar"
-SOURCES = Path(kkma_patch.__file__).parent / "java"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def changed() -> dict[str, bytes]:
+    classes = patched_classes(JAR)
+    assert classes is not None
+    return classes
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -25,14 +29,22 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_javac_gives_the_committed_class_files(tmp_path: Path) -> None:
-    javac = shutil.which("javac")
-    if javac is None:
-        pytest.skip("no javac on this machine")
-    classpath = f"{patched_classes(JAR)}:{JAR}"
-    options = ["--release", "8", "-encoding", "UTF-8", "-g:none", "-Xlint:-options"]
-    sources = sorted(map(str, SOURCES.rglob("*.java")))
-    subprocess.run([javac, *options, "-cp", classpath, "-d", str(tmp_path / "built"), *sources], check=True)
-    assert contents(tmp_path / "built") == contents(SOURCES)
+    if shutil.which("javac") is None:
+        pytest.skip("no javac on this machine: install a JDK")
+    compile_java(tmp_path)
+    assert contents(tmp_path) == contents(SOURCES), "run make java and commit its classes"
+
+
+def test_no_javac_and_a_mistake_in_the_sources_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("javac") is not None:
+        (tmp_path / "Broken.java").write_text("class Broken { int a }")
+        with monkeypatch.context() as patch:
+            patch.setattr("kogpt.tokenizer.analyzers.kkma.compile.SOURCES", tmp_path)
+            with pytest.raises(UserError, match=r"javac refuses .*\n.*Broken\.java:1: error"):
+                compile_java(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="install a JDK"):
+        compile_java(tmp_path)
 
 
 def test_no_class_of_kkma_is_committed() -> None:
@@ -40,10 +52,7 @@ def test_no_class_of_kkma_is_committed() -> None:
         assert not set(archive.namelist()) & set(contents(SOURCES))
 
 
-def test_changed_classes_keep_their_length_but_for_the_constants() -> None:
-    folder = patched_classes(JAR)
-    assert folder is not None
-    changed = contents(folder)
+def test_changed_classes_keep_their_length_but_for_the_constants(changed: dict[str, bytes]) -> None:
     assert {Path(name).stem for name in changed} == {"MCandidate", "MorphemeAnalyzer", "Tokenizer"}
     with zipfile.ZipFile(JAR) as archive:
         for name, content in changed.items():
@@ -54,10 +63,8 @@ def test_changed_classes_keep_their_length_but_for_the_constants() -> None:
             assert len(content) - new._pool_end == len(original) - old._pool_end
 
 
-def test_no_debug_string_is_built_and_no_slow_call_is_left() -> None:
-    folder = patched_classes(JAR)
-    assert folder is not None
-    for name, content in contents(folder).items():
+def test_no_debug_string_is_built_and_no_slow_call_is_left(changed: dict[str, bytes]) -> None:
+    for name, content in changed.items():
         file = kkma_patch._ClassFile(content)
         called = {file._callee(at) for at in file._instructions()}
         assert called.isdisjoint(callee for callee, _ in kkma_patch._REDIRECTED[Path(name).stem])
@@ -77,32 +84,30 @@ def test_a_change_that_finds_nothing_is_an_error() -> None:
         file.open({"absent"})
 
 
-def test_a_damaged_file_of_the_cache_is_replaced() -> None:
-    folder = patched_classes(JAR)
-    assert folder is not None
-    before = contents(folder)
-    next(folder.rglob("Tokenizer.class")).write_bytes(b"broken")
-    assert patched_classes(JAR) == folder
-    assert contents(folder) == before
-
-
-def test_many_may_make_the_cache_at_once() -> None:
-    with ThreadPoolExecutor(8) as pool:
-        folders = set(pool.map(patched_classes, [JAR] * 16))
-    (folder,) = folders
-    assert folder is not None
-    assert len(list(folder.rglob("*"))) == len(contents(folder)) + 5  # nothing but the folders besides
-
-
-def test_a_cache_that_cannot_be_written_moves_to_the_temporary_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(kkma_patch.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
-    folder = patched_classes(JAR)
-    assert folder is not None
-    assert folder.is_relative_to(tmp_path / "temporary")
+def test_no_class_comes_from_a_folder_that_somebody_else_could_write(tmp_path: Path) -> None:
+    """Every class of Kkma stems from memory, the jar, or this package, wherever homes and temporary folders are."""
+    for planted in (tmp_path / ".cache" / "kogpt", tmp_path / f"kogpt-{os.getuid()}"):
+        for name in patched_classes(JAR) or ():
+            path = planted / "kkma-0000" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"planted")
+    before = sorted(tmp_path.rglob("*"))
+    environment = os.environ | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    environment.pop("XDG_CACHE_HOME", None)
+    code = """
+import jpype
+from kogpt.tokenizer.analyzers.load import load_analyzer
+assert load_analyzer("kkma").analyze("나는 간다.").morphemes == ["나", "는", "갈", "ㄴ다", "."]
+print(jpype.java.lang.System.getProperty("java.class.path"))
+print(jpype.JClass("org.snu.ids.ha.ma.MCandidate").class_.getDeclaredField("expList").getModifiers())
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    classpath, modifiers = done.stdout.splitlines()[-2:]
+    assert modifiers == "0", "not the changed MCandidate"
+    support = {path for path in classpath.split(os.pathsep) if Path(path).name == "org.jpype.jar"}
+    assert set(classpath.split(os.pathsep)) - support == {str(SOURCES), str(JAR)}
+    assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
 
 
 def test_another_jar_is_left_alone(tmp_path: Path) -> None:
