@@ -220,7 +220,7 @@ def test_text_streams_and_equals_the_decoded_whole(run, monkeypatch):
     of_a_row = 2 * shape.n_layer * shape.n_embd * shape.max_seq_len * 4
     monkeypatch.setattr("kogpt.generate.decode._CACHE_BYTES", 4 * of_a_row + 1)
     calls = Mock(side_effect=generate)
-    monkeypatch.setattr("kogpt.generate.generate", calls)
+    monkeypatch.setattr("kogpt.generate.decode.generate", calls)
     assert continue_texts(model, codec, prompts, sampling, samples=2) == whole
     assert [len(call.args[1]) for call in calls.call_args_list] == [4, 2]
 

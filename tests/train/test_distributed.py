@@ -98,7 +98,7 @@ def test_bf16_is_what_the_cpu_says() -> None:
 def test_one_rank_without_bf16_decides_for_all(lacking: int | None, tmp_path: Path) -> None:
     program = (
         "import sys, torch, torch.distributed as dist\n"
-        "from kogpt import distributed\n"
+        "from kogpt.train import distributed\n"
         f"rank, lacking = int(sys.argv[1]), {lacking}\n"
         "distributed.has_bf16 = lambda device: rank != lacking\n"
         f"dist.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=rank, world_size=2)\n"

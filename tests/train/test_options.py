@@ -1,5 +1,6 @@
 """Flags: all problems at once, presets with GPT-2's sizes, lengths in three units."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_all_problems_at_once() -> None:
 
 def test_every_option_has_a_help_text() -> None:
     for options in (ModelOptions, ScheduleOptions, RunOptions):
-        source = Path(__import__("kogpt.train.options").config.__file__).read_text()
+        source = Path(inspect.getfile(options)).read_text()
         body = re.search(rf"class {options.__name__}:\n(.*?)\n\n\n", source, re.S)
         assert body is not None
         for name in options.__dataclass_fields__:
