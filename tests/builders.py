@@ -1,8 +1,15 @@
-"""What tests are made of: a small corpus and a small run, as preprocessing and training leave them."""
+"""What tests are made of: a tokenizer, a token corpus and a run, as preprocessing and training leave them.
+
+`tests/conftest.py` makes one of each per session (`corpus`, `tokenizer`, `run`, `trained`): take those, and build one
+of your own only where its content is the point of the test. All morpheme boundaries are those of the analyzer `none`.
+"""
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import konlpy
 import torch
@@ -11,59 +18,98 @@ from kogpt.checkpoint.layout import CONFIG, MODEL
 from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.data.corpus import CorpusWriter
 from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import Tokenizer, train_tokenizer
 
 TEXTS = ["나는 학교에 갔다.\n친구가 왔다.", "어제는  비가 왔고 오늘은 맑다.", "학교에 친구가 있다."]
+ANALYZER = "none"
 
 
-def make_corpus(folder: Path, vocab: int = 400) -> Path:
-    """A token corpus of the Korean constitution (konlpy's kolaw), words as the only cuts."""
+def constitution() -> list[str]:
+    """The Korean constitution (konlpy's kolaw), cut at empty lines: 13 texts, 18,860 characters."""
     law = Path(konlpy.__file__).parent / "data" / "corpus" / "kolaw" / "constitution.txt"
-    texts = [normalize(part)[0] for part in law.read_text(encoding="utf-8").split("\n\n") if part.strip()]
-    analyzer = load_analyzer("none")
-    documents = [(text, analyzer.analyze(text)) for text in texts]
-    tokenizer = train_tokenizer(documents, vocab, spacing="original", analyzer=analyzer.identity)
-    writer = CorpusWriter(folder, tokenizer, val_fraction=0.1, settings={})
-    for number, (text, analysis) in enumerate(documents):
+    return [normalize(part)[0] for part in law.read_text(encoding="utf-8").split("\n\n") if part.strip()]
+
+
+def analyzed(texts: Iterable[str]) -> list[tuple[str, Analysis]]:
+    """Normalised texts with their morpheme boundaries."""
+    analyzer = load_analyzer(ANALYZER)
+    return [(text, analyzer.analyze(text)) for text in (normalize(text)[0] for text in texts)]
+
+
+def make_tokenizer(texts: Sequence[str] = TEXTS * 3, vocab: int = 300) -> Tokenizer:
+    """A WordPiece tokenizer trained on the texts. What occurs once becomes no piece: repeat texts that are few."""
+    identity = load_analyzer(ANALYZER).identity
+    return train_tokenizer(analyzed(texts), vocab, spacing="original", analyzer=identity)
+
+
+def encoded(tokenizer: Tokenizer, texts: Iterable[str], source: str = "kolaw") -> Iterator[dict[str, Any]]:
+    """Articles as `CorpusWriter.add` takes them."""
+    for number, (text, analysis) in enumerate(analyzed(texts)):
         ids = tokenizer.encode(text, analysis)
-        writer.add(
-            id=f"kolaw:{number}",
-            source="kolaw",
-            text_sha256=hashlib.sha256(text.encode()).hexdigest(),
-            chars=len(text),
-            ids=ids,
-            unknown_ids=tokenizer.count_unknown(ids),
-        )
-    writer.finish(articles_in=len(documents), dropped=[], removed_controls=0, removed_surrogates=0)
+        yield {
+            "id": f"{source}:{number}",
+            "source": source,
+            "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "chars": len(text),
+            "ids": ids,
+            "unknown_ids": tokenizer.count_unknown(ids),
+        }
+
+
+def write_corpus(
+    folder: Path,
+    tokenizer: Tokenizer,
+    articles: Iterable[dict[str, Any]],
+    *,
+    val_fraction: float = 0.1,
+    dropped: Sequence[dict[str, str]] = (),
+    **writer: Any,
+) -> Path:
+    """A finished corpus of articles that are tokens already; `writer`: more arguments of `CorpusWriter`."""
+    made = CorpusWriter(folder, tokenizer, val_fraction=val_fraction, settings={}, **writer)
+    count = 0
+    for article in articles:
+        made.add(**article)
+        count += 1
+    made.finish(articles_in=count + len(dropped), dropped=list(dropped), removed_controls=0, removed_surrogates=0)
     return folder
 
 
-def make_run(folder: Path, *, bias: bool = True, tokenizer: Tokenizer | None = None) -> Path:
-    if tokenizer is None:
-        analyzer = load_analyzer("none")
-        documents = [(text, analyzer.analyze(text)) for text in TEXTS * 3]
-        tokenizer = train_tokenizer(documents, 300, spacing="original", analyzer=analyzer.identity)
-    tokenizer.save(folder / "tokenizer")
-    torch.manual_seed(0)
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "max_seq_len": 32,
-        "n_layer": 2,
-        "n_head": 2,
-        "n_embd": 32,
-        "bias": bias,
-    }
-    model = GPT(GPTConfig(**shape))
+def make_corpus(folder: Path) -> Path:
+    """A corpus of the Korean constitution under a tokenizer trained on it."""
+    tokenizer = make_tokenizer(constitution(), 400)
+    return write_corpus(folder, tokenizer, encoded(tokenizer, constitution()))
+
+
+def random_model(tokenizer: Tokenizer, *, seed: int = 0, spread: float = 0.1, **shape: Any) -> GPT:
+    """A model whose every parameter is far enough from its start that no two logits tie. Context 32, 2 layers."""
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": tokenizer.vocab_size, "max_seq_len": 32, "n_layer": 2, "n_head": 2, "n_embd": 32}
+    model = GPT(GPTConfig(**(sizes | shape))).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+            parameter.add_(torch.randn_like(parameter) * spread)
+    return model
+
+
+def write_checkpoint(run: Path, model: GPT, step: int, **more: Any) -> None:
+    """The checkpoint of a step, with what inference reads."""
     state = model.state_dict()
-    writer = CheckpointWriter(folder, 5, writing=True)
+    writer = CheckpointWriter(run, step, writing=True)
     writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
-    writer.json(CONFIG, {"model": shape, "step": 5, "corpus": "c0ffee" * 10})
+    writer.json(CONFIG, {"model": asdict(model.config), "step": step} | more)
     writer.finish()
+    assert writer.error is None
+
+
+def make_run(folder: Path, tokenizer: Tokenizer | None = None, **shape: Any) -> Path:
+    """A run folder with a random model: a checkpoint of step 5 of a run that has come to step 7."""
+    tokenizer = tokenizer or make_tokenizer()
+    tokenizer.save(folder / "tokenizer")
+    write_checkpoint(folder, random_model(tokenizer, **shape), 5, corpus="c0ffee" * 10)
     # As trainings leave them: the run is further than this checkpoint.
     (folder / "run.json").write_text(json.dumps({"step": 7, "tokens": 700, "seed": 31, "corpus_folder": "/home/me"}))
     evaluated = {"val_loss": 2.5, "val_bits_per_char": 3.25}

@@ -1,20 +1,14 @@
 """The command `kogpt` as a user types it."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
+from builders import encoded, make_run, make_tokenizer, write_corpus
 
-from kogpt.checkpoint.layout import CONFIG, MODEL
-from kogpt.checkpoint.writer import CheckpointWriter
-from kogpt.data.corpus import CorpusWriter
-from kogpt.model.gpt2 import GPT, GPTConfig
-from kogpt.tokenizer.analyzers.load import load_analyzer
-from kogpt.tokenizer.wordpiece import train_tokenizer
+from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.tracking import wandb_run
 
 TEXTS = ["나는 학교에 갔다.\n\n오늘은 비가 온다. 😀", "너는  집에 갔다.", "우리는 비를 좋아한다."]
@@ -28,31 +22,15 @@ def kogpt(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[st
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "corpus"
-    analyzer = load_analyzer("none")
-    documents = [(text, analyzer.analyze(text)) for text in TEXTS * 3]
-    tokenizer = train_tokenizer(documents, 300, spacing="original", analyzer=analyzer.identity)
-    writer = CorpusWriter(folder, tokenizer, val_fraction=0.3, settings={})
-    for i, (text, analysis) in enumerate(documents[:3]):
-        ids = tokenizer.encode(text, analysis)
-        writer.add(id=f"{i}", source="x", text_sha256=f"{i:064}", chars=len(text), ids=ids, unknown_ids=0)
-    writer.finish(articles_in=3, dropped=[], removed_controls=0, removed_surrogates=0)
-    return folder
+    tokenizer = make_tokenizer(TEXTS * 3)
+    return write_corpus(folder, tokenizer, encoded(tokenizer, TEXTS), val_fraction=0.3)
 
 
 @pytest.fixture(scope="module")
 def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a random model: what its text is worth is not the point here."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    shutil.copytree(corpus / "tokenizer", folder / "tokenizer")
-    vocab = len((folder / "tokenizer/vocab.txt").read_text(encoding="utf-8").splitlines())
-    shape = {"vocab_size": vocab, "max_seq_len": 32, "n_layer": 1, "n_head": 2, "n_embd": 16}
-    torch.manual_seed(0)
-    state = GPT(GPTConfig(**shape)).state_dict()
-    writer = CheckpointWriter(folder, 1, writing=True)
-    writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
-    writer.json(CONFIG, {"model": shape, "step": 1})
-    writer.finish()
-    return folder
+    return make_run(folder, open_tokenizer(corpus / "tokenizer"), n_layer=1, n_embd=16)
 
 
 def test_inspect_shows_counts_and_finds_no_damage(corpus: Path, tmp_path: Path) -> None:
@@ -80,7 +58,7 @@ def test_generate_takes_prompts_from_standard_input_and_files(run: Path, tmp_pat
     by_word = kogpt("generate", run, "나는", "오늘은", "--max-new-tokens", "3")
     by_step = subprocess.run(
         [Path(sys.executable).with_name("kogpt"), "generate", ".", "나는", "오늘은", "--max-new-tokens", "3"],
-        cwd=run / "checkpoints/step-00000001",
+        cwd=run / "checkpoints/step-00000005",
         capture_output=True,
         text=True,
         timeout=120,

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from builders import make_corpus
 from trainings import Plan, copy_as_of, deepspeed_file, flags, losses, records, together
 
 from kogpt.checkpoint.layout import STATE, step_folder
@@ -24,8 +23,7 @@ def _plan(corpus: Path, run: Path, stage: int, scale_power: int | None = None) -
     return Plan(flags(corpus, run, config, STEPS, *every), {"old_gpu": True})
 
 
-def test_it_learns_as_fp32_does_finds_its_scale_and_goes_on_with_it(tmp_path: Path) -> None:
-    corpus = make_corpus(tmp_path / "corpus" / "kolaw")
+def test_it_learns_as_fp32_does_finds_its_scale_and_goes_on_with_it(corpus: Path, tmp_path: Path) -> None:
     reference = tmp_path / "fp32"
     config = deepspeed_file(tmp_path / "fp32.json", 2)
     calm = {stage: tmp_path / f"calm-{stage}" for stage in (0, 2, 3)}

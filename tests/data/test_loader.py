@@ -1,10 +1,10 @@
 """Batches: every window once per epoch at any number of ranks, every validation target once."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
-from builders import make_corpus
 
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
@@ -15,8 +15,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> TokenCorpus:
-    return TokenCorpus.open(make_corpus(tmp_path_factory.mktemp("corpus") / "kolaw"))
+def corpus(corpus: Path) -> TokenCorpus:
+    return TokenCorpus.open(corpus)
 
 
 def _step(corpus: TokenCorpus, consumed: int, world: int) -> list[list[int]]:

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from builders import write_corpus
 
 from kogpt.common.errors import UserError
-from kogpt.data.corpus import CorpusWriter, TokenCorpus
+from kogpt.data.corpus import TokenCorpus
 from kogpt.data.pt_windows import export_windows, import_pt
 from kogpt.data.windows import compat_windows
 from kogpt.tokenizer.wordpiece import load_tokenizer
@@ -29,14 +30,15 @@ def vocab(tmp_path_factory):
 def corpus(vocab, tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus") / "corpus"
     tokenizer = load_tokenizer(str(vocab), spacing="morphemes", analyzer={"name": "none"})
-    writer = CorpusWriter(folder, tokenizer, val_fraction=0.1, settings={}, shard_ids=1000)
     generator = random.Random(0)
+    articles = []
     for name, length in zip(IDS, LENGTHS, strict=True):
         ids = [generator.randrange(5, 1000) for _ in range(length)]
         sha = hashlib.sha256(str(ids).encode()).hexdigest()
-        writer.add(id=name, source="자료", text_sha256=sha, chars=length, ids=ids, unknown_ids=0)
-    writer.finish(articles_in=len(LENGTHS), dropped=[], removed_controls=0, removed_surrogates=0)
-    return TokenCorpus.open(folder)
+        articles.append(
+            {"id": name, "source": "자료", "text_sha256": sha, "chars": length, "ids": ids, "unknown_ids": 0}
+        )
+    return TokenCorpus.open(write_corpus(folder, tokenizer, articles, shard_ids=1000))
 
 
 @pytest.fixture(scope="module")

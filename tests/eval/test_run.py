@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import encoded, make_run, make_tokenizer, write_corpus
 from rich.console import Console
 
-from kogpt.checkpoint.layout import CONFIG, MODEL
 from kogpt.checkpoint.load import load_for_inference
-from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
-from kogpt.data.corpus import CorpusWriter
 from kogpt.eval.run import (
     Item,
     bits_per_char,
@@ -29,10 +27,8 @@ from kogpt.eval.run import (
 )
 from kogpt.hub.export import export_model
 from kogpt.model.gpt2 import GPT, IGNORED, GPTConfig, parameter_groups
-from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.normalize import normalize
-from kogpt.tokenizer.wordpiece import train_tokenizer
 
 KOBEST = Path(__file__).resolve().parents[3] / "shared/data/eval/kobest_mc_dev.jsonl.gz"
 TEXTS = [
@@ -57,28 +53,10 @@ WORDS = "왜냐하면 그래서 질문: 답변:"  # of the prompts: a plain toke
 def run(tmp_path_factory) -> Path:
     """A run folder: a random model with a context of 16, a tokenizer trained on the texts above, a corpus."""
     folder = tmp_path_factory.mktemp("run")
-    analyzer = load_analyzer("none")
     everything = [*TEXTS, *(f"{r['context']} {r['question']} {' '.join(r['choices'])}" for r in RECORDS), WORDS]
-    documents = [(text, analyzer.analyze(text)) for text in everything * 2]
-    tokenizer = train_tokenizer(documents, 400, spacing="original", analyzer=analyzer.identity)
-    tokenizer.save(folder / "tokenizer")
-    torch.manual_seed(0)
-    shape = {"vocab_size": tokenizer.vocab_size, "max_seq_len": 16, "n_layer": 2, "n_head": 2, "n_embd": 32}
-    model = GPT(GPTConfig(**shape))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    state = model.state_dict()
-    writer = CheckpointWriter(folder, 7, writing=True)
-    writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
-    writer.json(CONFIG, {"model": shape, "step": 7})
-    writer.finish()
-    corpus = CorpusWriter(folder / "corpus", tokenizer, val_fraction=0.5, settings={})
-    for i, text in enumerate(TEXTS):
-        text = normalize(text)[0]
-        ids = tokenizer.encode(text, analyzer.analyze(text))
-        corpus.add(id=str(i), source="s", text_sha256=f"{i:064x}", chars=len(text), ids=ids, unknown_ids=0)
-    corpus.finish(articles_in=len(TEXTS), dropped=[], removed_controls=0, removed_surrogates=0)
+    tokenizer = make_tokenizer(everything * 2, 400)
+    make_run(folder, tokenizer, max_seq_len=16)
+    write_corpus(folder / "corpus", tokenizer, encoded(tokenizer, TEXTS), val_fraction=0.5)
     return folder
 
 

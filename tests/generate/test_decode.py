@@ -5,24 +5,20 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from builders import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt.checkpoint.layout import CONFIG, MODEL
 from kogpt.checkpoint.load import load_for_inference
-from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
 from kogpt.generate.decode import adjust, continue_texts, generate, generate_text, stream_text
 from kogpt.generate.sampling import Sampling
 from kogpt.hub.export import to_transformers
 from kogpt.model.gpt2 import GPT, GPTConfig, KVCache
-from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.codec import TextCodec
-from kogpt.tokenizer.wordpiece import train_tokenizer
 
 CONFIG_SMALL = GPTConfig(vocab_size=97, max_seq_len=24, n_layer=2, n_head=2, n_embd=32)
 PROMPTS = [[2, 5, 9], [2], [2, 7, 7, 30, 41, 8, 15], [2, 11]]
-TEXTS = ["나는 학교에 갔다.\n친구가 왔다.", "어제는  비가 왔고 오늘은 맑다.", "학교에 친구가 있다."]
 
 
 @pytest.fixture(scope="module")
@@ -181,20 +177,7 @@ def test_a_row_ends_at_the_stop_id(model):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run folder with a random model and a tokenizer trained on a few sentences."""
-    folder = tmp_path_factory.mktemp("run")
-    analyzer = load_analyzer("none")
-    documents = [(text, analyzer.analyze(text)) for text in TEXTS * 3]
-    tokenizer = train_tokenizer(documents, 300, spacing="original", analyzer=analyzer.identity)
-    tokenizer.save(folder / "tokenizer")
-    torch.manual_seed(0)
-    shape = {"vocab_size": tokenizer.vocab_size, "max_seq_len": 32, "n_layer": 1, "n_head": 2, "n_embd": 16}
-    state = GPT(GPTConfig(**shape)).state_dict()
-    writer = CheckpointWriter(folder, 5, writing=True)
-    writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
-    writer.json(CONFIG, {"model": shape, "step": 5})
-    writer.finish()
-    assert writer.error is None
-    return folder
+    return make_run(tmp_path_factory.mktemp("run"), n_layer=1, n_embd=16, spread=0.0)
 
 
 def test_text_streams_and_equals_the_decoded_whole(run, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import make_corpus, make_run
+from builders import make_run
 from trainings import deepspeed_file, launch, losses
 
 from kogpt.checkpoint.layout import step_folder, step_folders
@@ -21,26 +21,20 @@ from kogpt.tokenizer.wordpiece import open_tokenizer
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("import") / "corpus")
+def exported(run, tmp_path_factory) -> Path:
+    """A GPT-2 folder with the corpus's own tokenizer: two layers, 2 heads of 16."""
+    folder = tmp_path_factory.mktemp("model") / "exported"
+    export_model(run, folder, texts=["모든 국민은"])
+    return folder
 
 
-@pytest.fixture(scope="module")
-def exported(corpus, tmp_path_factory) -> Path:
-    """A GPT-2 folder with the corpus's own tokenizer: one layer, 2 heads of 16."""
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = open_tokenizer(TokenCorpus.open(corpus).tokenizer_folder)
-    export_model(make_run(folder / "run", tokenizer=tokenizer), folder / "exported", texts=["모든 국민은"])
-    return folder / "exported"
-
-
-def test_own_vocabulary_keeps_every_row(corpus, exported, tmp_path):
+def test_own_vocabulary_keeps_every_row(corpus, run, exported, tmp_path):
     said = []
     import_run(exported, tmp_path / "run", corpus, said.append)
     pieces = TokenCorpus.open(corpus).vocab_size
     assert said == [f"{pieces:,} of {pieces:,} pieces keep the rows of {exported}, 0 start at their mean"]
     ours = load_for_inference(tmp_path / "run")
-    theirs = load_for_inference(exported.parent / "run").model
+    theirs = load_for_inference(run).model
     ids = torch.randint(pieces, (2, 32))
     assert torch.equal(ours.model(ids), theirs(ids))
     assert ours.info["step"] == 0
@@ -123,7 +117,8 @@ def test_a_tokenizer_left_by_a_start_that_came_to_nothing_gives_way(corpus, expo
     assert open_tokenizer(run / "tokenizer").sha256 == open_tokenizer(TokenCorpus.open(corpus).tokenizer_folder).sha256
 
 
-def test_training_goes_on_from_it_with_its_shape(corpus, exported, tmp_path):
+def test_training_goes_on_from_it_with_its_shape(corpus, run, exported, tmp_path):
+    model = load_for_inference(run).model
     run = tmp_path / "run"
     import_run(exported, run, corpus)
     config = deepspeed_file(tmp_path / "ds.json", 2)
@@ -131,7 +126,6 @@ def test_training_goes_on_from_it_with_its_shape(corpus, exported, tmp_path):
     arguments += ["--prompts", "--stride", "16", "--steps", "3", "--eval-every", "3", "--save-every", "3"]
     with launch(arguments, tmp_path / "log", world=1, command=False) as job:
         assert job.wait() == [0], job.said
-    model = load_for_inference(exported.parent / "run").model
     batches = TrainBatches(
         TokenCorpus.open(corpus), max_seq_len=32, seed=1, share=Share(2, 4, 0, 1, torch.device("cpu"))
     )

@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import pytest
-from builders import make_corpus
 from trainings import PROJECT, TRAIN, Job, Plan, deepspeed_file, flags, launch, losses, records, together, wait_until
 
 from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, OPTIMIZER, pointed, step_folder
@@ -24,11 +23,6 @@ from kogpt.tracking.wandb_run import last_step_offline, offline_records
 from kogpt.train.deepspeed_config import plan, read
 
 STEPS = 90
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus") / "kolaw")
 
 
 def _ranks_of(job: Job) -> list[psutil.Process]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from builders import make_corpus
 
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.tokenizer.codec import TextCodec
@@ -11,8 +10,8 @@ from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train import sample_prompts
 
 
-def test_encode_and_continue(tmp_path: Path) -> None:
-    folder = make_corpus(tmp_path / "corpus") / "tokenizer"
+def test_encode_and_continue(corpus: Path) -> None:
+    folder = corpus / "tokenizer"
     codec = TextCodec(folder)
     texts = ["대한민국은", "모든 국민은"]
     said: list[str] = []

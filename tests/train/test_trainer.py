@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import make_corpus
 from trainings import GLOBAL_BATCH, Plan, copy_as_of, deepspeed_file, flags, losses, records, together
 
 from kogpt.checkpoint.layout import MODEL, STATE, step_folder
@@ -22,11 +21,6 @@ from kogpt.optim.schedule import learning_rate
 STEPS = 50
 STAGES = (0, 1, 2, 3)
 GOLDEN = Path(__file__).with_name("golden_losses.json")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus") / "kolaw")
 
 
 @pytest.fixture(scope="module")

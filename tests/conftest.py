@@ -1,0 +1,77 @@
+"""What tests share: a token corpus, its tokenizer, a run with a random model and one that was trained.
+
+Each is made once per session, when the first test asks for it, also where several processes run tests side by side.
+They are read-only: a test that changes one copies it first (`shutil.copytree`); the session fails if it did not.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from builders import make_corpus, make_run
+from filelock import FileLock
+from trainings import Plan, deepspeed_file, flags, together
+
+from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
+
+# The tests' models are so small that a second thread only waits for the first; processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Iterator[Path]:
+    """The folder that `make` fills; the first process of the session makes it, the others find it."""
+    base = factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base  # pytest-xdist: one base folder per process
+    folder = shared / "shared" / name
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            making = folder.with_name(f"making-{name}")
+            shutil.rmtree(making, ignore_errors=True)
+            make(making)
+            making.rename(folder)
+    before = _digest(folder)
+    yield folder
+    assert _digest(folder) == before, f"a test changed the shared {name}: it has to change a copy"
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The Korean constitution as tokens: 13 articles, the last of them for validation, a vocabulary of 685."""
+    yield from _once(tmp_path_factory, "corpus", make_corpus)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(corpus: Path) -> Tokenizer:
+    """The corpus's."""
+    return open_tokenizer(corpus / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def run(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run whose weights are random numbers (`builders.make_run`): any test of what reads a checkpoint."""
+    yield from _once(tmp_path_factory, "run", lambda folder: make_run(folder, tokenizer))
+
+
+@pytest.fixture(scope="session")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """12 steps of launch/train.py on the corpus by one rank, with checkpoints of the steps 6 and 12. About 10 s."""
+
+    def make(folder: Path) -> None:
+        scratch = tmp_path_factory.mktemp("trained")
+        arguments = flags(corpus, folder, deepspeed_file(scratch / "ds.json", 2), 12, "--save-every", "6")
+        assert together(1, [Plan(arguments)], scratch / "ranks") == [0]
+
+    yield from _once(tmp_path_factory, "trained", make)
