@@ -1,7 +1,7 @@
-"""`kogpt COMMAND ...`: what one does with a corpus or a trained run, from any folder.
+"""The command line `kogpt COMMAND ...`, which works with token corpora and trained runs from any folder.
 
-Each command is one function: its signature is the command line, its docstring the help. The rooms that do
-the work are imported when a command runs, so that `kogpt --help` starts at once.
+Each command is one function: its signature is the command line, its docstring the help. The modules that do the
+work are imported when a command runs, so that `kogpt --help` is fast.
 """
 
 import json
@@ -9,10 +9,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.files import atomic_write
@@ -20,32 +20,36 @@ from kogpt.common.renamed_flags import rewrite
 from kogpt.generate.sampling import Sampling
 from kogpt.tokenizer.normalize import decode
 
+Run = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
+Corpus = Annotated[Positional[Path], arg(metavar="CORPUS")]
+Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
+Prompts = Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT ...")]
+
 
 def generate(
-    run: Positional[Path],
-    prompts: Positional[tuple[str, ...]] = (),
+    run: Run,
+    prompts: Prompts = (),
     /,
     sampling: OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008 (frozen)
     file: Path | None = None,
     samples: int = 1,
     device: str | None = None,
 ) -> None:
-    """Print each prompt with its continuation by the newest checkpoint of a run, as it comes.
+    """Continue prompts with the newest checkpoint of a run, and print the text while it is generated.
 
     Args:
-        run: the run's folder (or one of its checkpoints).
-        prompts: Korean text to continue; without any, and without --file, each line of standard input.
-        file: a file with a prompt on each line.
-        samples: continuations of each prompt.
-        device: cpu, cuda, cuda:1 ...; by default a GPU if there is one.
+        prompts: Texts to continue. Without any, prompts are read from --file or standard input, one per line.
+        file: A file with one prompt per line.
+        samples: Number of continuations per prompt.
+        device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
     """
     if samples < 1:
-        raise UserError(f"--samples is {samples}, must be at least 1.")
+        raise UserError(f"--samples is {samples}, but must be at least 1.")
     if not prompts:
         prompts = _lines(file)
     from kogpt.generate.decode import generate_text
 
-    # Many rows are generated together; on the screen they come one after the other, the first of them live.
+    # All rows are generated together but printed one after the other: the first one live, the others when it ends.
     waiting = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
     held = {row: prompts[row[0]] for row in waiting}
     ended = set()
@@ -64,22 +68,22 @@ def generate(
 
 
 def _lines(file: Path | None) -> tuple[str, ...]:
-    """The prompts of a file, or of standard input: its lines that are not empty."""
+    """The non-empty lines of a file or of standard input."""
     try:
         text = decode(file.read_bytes() if file else sys.stdin.buffer.read())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file or 'standard input'} cannot be read as UTF-8 text ({error})") from None
+        raise UserError(f"{file or 'standard input'} cannot be read as UTF-8 text ({error}).") from None
     if not (prompts := tuple(line for line in text.splitlines() if line.strip())):
-        raise UserError("there is no prompt: give one as an argument, with --file or on standard input")
+        raise UserError("there is no prompt; give one as an argument, with --file, or on standard input.")
     return prompts
 
 
-def inspect(corpus: Positional[Path], /, decode: Path | None = None) -> None:
-    """Show a token corpus: its counts, a sample cut into its pieces, the state of its checksums.
+def inspect(corpus: Corpus, /, decode: Path | None = None) -> None:
+    """Show the counts of a token corpus and a sample of its tokens, and verify its checksums.
 
     Args:
-        corpus: the corpus folder.
-        decode: write every article back as text, a JSON line {"id", "text"} each, into this file.
+        corpus: Token corpus folder.
+        decode: Decode every article into this file, as one JSON line {"id", "text"} each.
     """
     from kogpt.data import inspect as inspect_corpus
 
@@ -87,7 +91,7 @@ def inspect(corpus: Positional[Path], /, decode: Path | None = None) -> None:
 
 
 def evaluate(
-    run: Positional[Path],
+    run: Run,
     /,
     corpus: Path | None = None,
     texts: Path | None = None,
@@ -96,21 +100,21 @@ def evaluate(
     limit: int | None = None,
     json_file: Path | None = None,
     device: str | None = None,
-    wandb: Literal["off", "auto", "online", "offline"] = "off",
+    wandb: Literal["auto", "online", "offline", "off"] = "off",
     wandb_project: str = "kogpt",
 ) -> None:
-    """Bits per character of held-out text, and multiple-choice accuracy (KoBEST) with its standard error.
+    """Report bits per character of held-out text, and multiple-choice accuracy (KoBEST) with its standard error.
 
     Args:
-        run: the run's folder (or one of its checkpoints).
-        corpus: a token corpus of the same tokenizer, whose validation articles are scored.
-        texts: a folder or file of articles (.txt, .jsonl, .jsonl.gz), scored as raw text.
-        choices: a .jsonl or .jsonl.gz of items {task, context, question, choices, label}.
-        shots: examples before each item: 0, or several numbers.
-        limit: take only the first N articles, and the first N items of each task.
-        json_file: write the numbers to this file as well.
-        device: cpu, cuda, cuda:1 ...; by default a GPU if there is one.
-        wandb: log the numbers to Weights & Biases, grouped with the training; auto is online when logged in.
+        corpus: Score the validation articles of this token corpus. It must use the run's tokenizer.
+        texts: Score the articles of this file or folder (.txt, .jsonl, .jsonl.gz) as raw text.
+        choices: Answer the multiple-choice items of this file (.jsonl, .jsonl.gz).
+        shots: Number of solved examples before each item. Give several numbers to compare them.
+        limit: Use only the first N articles, and the first N items of each task.
+        json_file: Also write the results to this file.
+        device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
+        wandb: Log the results to Weights & Biases, in the group of the training. auto: online if you are logged in,
+            offline otherwise.
         wandb_project: W&B project.
     """
     from rich.console import Console
@@ -120,7 +124,7 @@ def evaluate(
     from kogpt.tracking.wandb_run import log_evaluation
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError(f"--json-file {json_file}: there is no folder {json_file.parent}; make it.")
+        raise UserError(f"--json-file {json_file}: there is no folder {json_file.parent}; create it first.")
     result = evaluate_run(run, corpus=corpus, texts=texts, choices=choices, shots=shots, limit=limit, device=device)
     Console().print(table(result))
     if json_file is not None:
@@ -129,52 +133,51 @@ def evaluate(
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
-def export(run: Positional[Path], folder: Positional[Path], /, license: str = "unknown") -> None:
-    """Write a run's model as a GPT-2 folder that `transformers` loads with no code of this project.
+def export(run: Run, folder: Folder, /, license: str = "unknown") -> None:
+    """Write a run's model as a folder that `transformers` loads without this project.
 
     Args:
-        run: the run's folder (or one of its checkpoints).
-        folder: where the model goes.
-        license: the license of the weights, for the model card (an identifier such as cc-by-sa-4.0).
+        folder: Folder to write.
+        license: License of the weights for the model card, for example cc-by-sa-4.0.
     """
     from kogpt.hub.export import export_model
 
     export_model(run, folder, license=license)
-    print(f"AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it")
+    print(f"Load it with AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
 
 
-def import_(folder: Positional[Path], run: Positional[Path], /, corpus: Path) -> None:
-    """Make a GPT-2 checkpoint on disk a run at step 0, which launch/train.py goes on from (continued pre-training).
+def import_(folder: Folder, run: Annotated[Positional[Path], arg(metavar="RUN")], /, corpus: Path) -> None:
+    """Turn a GPT-2 checkpoint into a run at step 0, for continued pre-training with launch/train.py.
 
     Args:
-        folder: the checkpoint as `transformers` saves it, with its vocabulary.
-        run: the run's folder to write.
-        corpus: the token corpus to train on; pieces that its vocabulary shares with the model's keep their rows.
+        folder: Checkpoint folder as `transformers` saves it, with its vocabulary.
+        run: Run folder to write.
+        corpus: Token corpus to train on. Tokens that both vocabularies have keep their embeddings.
     """
     from kogpt.hub.import_run import import_run
 
     import_run(folder, run, corpus)
-    print(f"go on with: deepspeed launch/train.py --corpus {corpus} --out {run}")
+    print(f"Continue with: deepspeed launch/train.py --corpus {corpus} --out {run}")
 
 
 def import_pt(
-    folder: Positional[Path],
-    corpus: Positional[Path],
+    folder: Folder,
+    corpus: Corpus,
     /,
     tokenizer: str,
     analyzer: str = "kkma",
     stride: int = 128,
     val_fraction: float = 0.02,
 ) -> None:
-    """Turn a folder of `*_window_*.pt` files into a token corpus.
+    """Convert a folder of `*_window_*.pt` files into a token corpus.
 
     Args:
-        folder: the folder of window files.
-        corpus: the corpus folder to write.
-        tokenizer: name or folder of the WordPiece vocabulary that the windows were made with.
-        analyzer: the analyzer that they were made with: kkma, kiwi or none.
-        stride: how many ids further each window of an article begins.
-        val_fraction: the share of articles kept for validation.
+        folder: Folder of window files.
+        corpus: Token corpus folder to write.
+        tokenizer: WordPiece vocabulary that the windows were made with: a folder or a name on the Hugging Face hub.
+        analyzer: Analyzer that they were made with: kkma, kiwi, or none.
+        stride: Number of tokens between the starts of two windows of an article.
+        val_fraction: Share of the articles to keep for validation.
     """
     from kogpt.data import pt_windows
 
@@ -183,13 +186,13 @@ def import_pt(
     )
 
 
-def export_windows(corpus: Positional[Path], folder: Positional[Path], /, format: str = "pt") -> None:
-    """Write a token corpus as the original script's windows of 256 ids with stride 128.
+def export_windows(corpus: Corpus, folder: Folder, /, format: str = "pt") -> None:
+    """Write a token corpus as windows of 256 tokens with a stride of 128.
 
     Args:
-        corpus: the corpus folder.
-        folder: where the files go.
-        format: pt (a file a window, named as the script names them), parquet or megatron (.bin and .idx).
+        corpus: Token corpus folder.
+        folder: Folder to write.
+        format: pt (one file per window), parquet, or megatron (.bin and .idx).
     """
     from kogpt.data import pt_windows
 
@@ -208,14 +211,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main() -> None:
-    """The console script `kogpt`; Ctrl-C and a reader that has gone (`| head`) end it quietly, as they do others."""
+    """The console script `kogpt`. Ctrl-C or a closed pipe (`| head`) ends it quietly."""
     try:
         with exit_on_user_error():
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="kogpt",
                 args=rewrite(sys.argv[1:]),
-                description="What one does with a corpus or a trained run.",
+                description="Work with token corpora and trained runs.",
                 config=(FlagCreatePairsOff,),
             )
     except KeyboardInterrupt:
