@@ -1,7 +1,7 @@
-"""What a training run is told: frozen dataclasses that are also the command line of launch/train.py.
+"""The options of a training run: frozen dataclasses that are also the command line of launch/train.py.
 
-In: flags. Out: `TrainOptions` (checked on construction, all its problems in one `UserError`), `model_config`,
-`Length`. Batch sizes, precision, ZeRO stage, clipping and the optimizer are not here: kogpt.train.deepspeed_config.
+In: flags. Out: `TrainOptions` (validated on construction, with all problems in one `UserError`) and `model_config`.
+Batch sizes, precision, ZeRO stage, clipping, and the optimizer are in kogpt.train.deepspeed_config.
 """
 
 from collections.abc import Callable
@@ -24,80 +24,82 @@ PRESETS: dict[str, dict[str, int]] = {
     "large": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
     "xl": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
 }
-"""small to xl are the four shapes of GPT-2; tiny trains on a laptop's CPU in minutes."""
+"""small to xl are the four shapes of GPT-2. tiny trains in minutes on a laptop's CPU."""
 
 HEAD_SIZE = 64
 DEFAULT_STEPS = 200
 
 
 def shape_of_depth(depth: int) -> dict[str, int]:
-    """The one dial: `depth` layers, 64 wide per layer in heads of 64 (12 is GPT-2 small)."""
+    """A shape from one number: `depth` layers, a width of 64 per layer, heads of size 64 (12 is GPT-2 small)."""
     return {"n_layer": depth, "n_head": depth, "n_embd": HEAD_SIZE * depth}
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model's shape."""
+    """Size of the model."""
 
     preset: Literal["tiny", "small", "medium", "large", "xl"] | None = None
-    """A shape by name: tiny, or one of GPT-2's: small (124M), medium, large, xl. Without --preset and --depth it is
-    that of the checkpoint in --out, or tiny."""
+    """Size by name: tiny, or a size of GPT-2 from small (124M) to xl (1.5B). Default: the size of the checkpoint in
+    --out, or tiny."""
     depth: int | None = None
-    """A shape by its number of layers instead: 64 wide per layer (12 is small's shape)."""
+    """Size by number of layers, with a width of 64 per layer (12 is small)."""
     max_seq_len: int | None = None
-    """Context: the ids that a window predicts; that of the checkpoint in --out, or 256."""
+    """Context length in tokens. Default: that of the checkpoint in --out, or 256."""
     dropout: float = 0.0
-    """Dropout everywhere; 0.1 when a small corpus is read many times."""
+    """Dropout probability. Use about 0.1 if a small corpus is read many times."""
 
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """Length of the training and course of the learning rate (whose peak is the DeepSpeed file's `lr`)."""
+    """Length of the training, and the learning rate over time. Its peak is `lr` in the DeepSpeed file."""
 
     steps: int | None = None
-    """Length in optimizer steps (200 when neither --steps, --tokens nor --epochs is given)."""
+    """Length in optimizer steps. Default: 200, unless --tokens or --epochs is given."""
     tokens: float | None = None
-    """Length in tokens instead, 1e9 for a billion."""
+    """Length in tokens, for example 1e9."""
     epochs: float | None = None
-    """Length in passes over the corpus instead."""
+    """Length in passes over the corpus."""
     schedule: Literal["cosine", "wsd"] = "cosine"
-    """After the warm-up: a cosine down to the minimum, or stable at the peak and a linear decay at the end."""
+    """After the warm-up: cosine falls to the minimum over the whole training. wsd stays at the peak and falls linearly
+    at the end."""
     warmup: float = 0.05
-    """Share of the steps in which the learning rate rises linearly from 0."""
+    """Share of the steps for the warm-up, in which the learning rate rises linearly from 0."""
     decay: float = 0.2
-    """Share of the steps in which `wsd` falls at the end."""
+    """Share of the steps at the end in which the learning rate of wsd falls."""
     min_lr_ratio: float = 0.1
-    """Learning rate at the end, as a share of the peak."""
+    """Final learning rate as a share of the peak."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where from, where to, and what to do on the way."""
+    """Input, output, and what happens during the training."""
 
     corpus: Path | None = None
-    """Token corpus folder (made by preprocess/run.py); the demo's when absent."""
+    """Token corpus folder, as preprocess/run.py writes it. Default: the corpus of `make demo`."""
     out: Path | None = None
-    """Run folder: checkpoints, metrics.jsonl, curves.png, run.json, W&B files; runs/SHAPE when absent."""
+    """Run folder for checkpoints, metrics.jsonl, curves.png, run.json, and W&B files. Default: runs/SIZE."""
     deepspeed_config: Path = PROJECT / "ds_config.json"
-    """Batch sizes, ZeRO stage, precision, clipping, optimizer; variants lie in launch/."""
+    """JSON file with batch sizes, ZeRO stage, precision, gradient clipping, and optimizer. Variants are in launch/."""
     seed: int = 1
-    """Decides initialisation, order of the data and dropout."""
+    """Random seed of the initialization, the order of the data, and dropout."""
     resume: str = "auto"
-    """auto: go on with the newest whole checkpoint in --out; never: refuse a folder that has one; or a step folder."""
+    """auto: continue from the newest complete checkpoint in --out. never: refuse a folder that has one. Or name the
+    folder of a checkpoint."""
     eval_every: int = 100
-    """Steps between evaluations (there is one at each checkpoint and at the end, too)."""
+    """Steps between evaluations. There is also one at each checkpoint and at the end."""
     save_every: int = 100
-    """Steps between checkpoints (there is one at the end and on SIGTERM, too)."""
+    """Steps between checkpoints. There is also one at the end and after Ctrl-C or SIGTERM."""
     keep: int = 3
-    """Checkpoints to keep besides the best."""
+    """Number of newest checkpoints to keep, besides the best."""
     stride: int = 128
-    """Evaluation windows advance by this many ids: smaller is more exact and slower."""
+    """Tokens between the starts of evaluation windows. Smaller is more exact and slower."""
     prompts: tuple[str, ...] = ("대한민국은", "모든 국민은", "이 법은")
-    """Prompts that each evaluation continues (greedily), to be read over time."""
+    """Prompts that each evaluation continues greedily, to show progress."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: on a GPU with a C compiler."""
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    """auto: online when logged in, else offline; there is never a prompt."""
+    """auto: online if you are logged in to W&B, offline otherwise. It never asks."""
     wandb_project: str = "kogpt"
     """W&B project."""
     wandb_artifact: bool = False
@@ -106,7 +108,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """All options of launch/train.py."""
+    """The options of launch/train.py."""
 
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     schedule: tyro.conf.OmitArgPrefixes[ScheduleOptions] = field(default_factory=ScheduleOptions)
@@ -118,31 +120,31 @@ class TrainOptions:
 
     @property
     def corpus(self) -> Path:
-        """The corpus folder: the one given, or the demo's."""
+        """The corpus folder: --corpus, or the demo's."""
         if self.run.corpus is not None:
             return self.run.corpus
         if not (DEMO_CORPUS / "manifest.json").exists():
             raise UserError(
-                "there is no --corpus and no demo corpus: run `make demo`, "
-                "or make a corpus with preprocess/run.py and name it with --corpus."
+                "there is no --corpus and no demo corpus; run `make demo`, "
+                "or create a corpus with preprocess/run.py and name it with --corpus."
             )
         return DEMO_CORPUS
 
     @property
     def shape_name(self) -> str:
-        """What the shape was asked for as."""
+        """The size as the user named it, for the default run folder."""
         return f"depth-{self.model.depth}" if self.model.depth is not None else self.model.preset or "tiny"
 
     @property
     def out(self) -> Path:
-        """The run folder: the one given, or runs/ in the project."""
+        """The run folder: --out, or a folder in runs/ of the project."""
         return self.run.out or PROJECT / "runs" / self.shape_name
 
 
 def _model_problems(options: ModelOptions) -> list[str]:
     problems = []
     if options.preset is not None and options.depth is not None:
-        problems.append(f"--preset {options.preset} and --depth {options.depth} both name a shape; give one of them.")
+        problems.append(f"--preset {options.preset} and --depth {options.depth} both set the size; give one.")
     if options.depth is not None and options.depth < 1:
         problems.append(f"--depth is {options.depth}, give at least 1.")
     if options.max_seq_len is not None and options.max_seq_len < 2:
@@ -158,12 +160,12 @@ def _schedule_problems(options: ScheduleOptions) -> list[str]:
     problems = [f"--{name} is {value}, give more than 0." for name, value in given.items() if value <= 0]
     if len(given) > 1:
         named = " and ".join(f"--{name} {value}" for name, value in given.items())
-        problems.append(f"{named} both state the length; give one of them.")
+        problems.append(f"{named} both set the length; give one.")
     for name in ("warmup", "decay", "min_lr_ratio"):
         if not 0 <= (value := getattr(options, name)) <= 1:
             problems.append(f"--{name.replace('_', '-')} is {value}, give a share from 0 to 1.")
     if options.schedule == "wsd" and options.warmup + options.decay > 1:
-        problems.append(f"--warmup {options.warmup} and --decay {options.decay} together exceed the training.")
+        problems.append(f"--warmup {options.warmup} and --decay {options.decay} add up to more than 1; lower one.")
     return problems
 
 

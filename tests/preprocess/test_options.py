@@ -11,13 +11,13 @@ from preprocess.options import Options
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"input": ()}, "--input names nothing"),
-        ({"layout": "aihub"}, "--layout aihub is none of auto, aihub-book, aihub-582"),
+        ({"input": ()}, "--input is empty"),
+        ({"layout": "aihub"}, "--layout aihub is unknown; choose one of auto, aihub-book, aihub-582"),
         ({"layout": "nikl", "text_path": "text"}, "--layout and --text-path"),
         ({"tokenizer": "x", "vocab_size": 1000}, "--tokenizer and --vocab-size"),
         ({"workers": 0}, "--workers 0 must be 1 or more"),
         ({"limit": -1}, "--limit -1 must be 1 or more"),
-        ({"val_fraction": 1.0}, r"--val-fraction 1.0 must lie in \[0, 1\)"),
+        ({"val_fraction": 1.0}, r"--val-fraction 1.0 must be at least 0 and below 1"),
         ({"cache": "s3://bucket/x"}, "--cache s3://bucket/x must be a folder"),
         ({"workers": 0, "limit": 0}, "--workers 0 must be 1 or more; --limit 0 must be 1 or more"),
     ],
