@@ -5,8 +5,11 @@ They are read-only: a test that changes one copies it first (`shutil.copytree`);
 """
 
 import hashlib
+import io
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from builders import make_corpus, make_run
 from filelock import FileLock
 from trainings import Plan, deepspeed_file, flags, together
 
+from kogpt import cli
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 
 # The tests' models are so small that a second thread only waits for the first; processes that tests start inherit it.
@@ -51,6 +55,27 @@ def _digest(folder: Path) -> str:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The Korean constitution as tokens: 13 articles, the last of them for validation, a vocabulary of 685."""
     yield from _once(tmp_path_factory, "corpus", make_corpus)
+
+
+@pytest.fixture
+def kogpt(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`kogpt("inspect", folder)`: the command in this process, as `subprocess.run` would report it."""
+
+    def call(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        argv = ["kogpt", *map(str, words)]
+        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        code = 0
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return subprocess.CompletedProcess(argv, code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")
