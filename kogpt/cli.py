@@ -199,6 +199,20 @@ def export_windows(corpus: Corpus, folder: Folder, /, format: str = "pt") -> Non
     print(f"{pt_windows.export_windows(corpus, folder, format):,} windows -> {folder}")
 
 
+def doctor() -> None:
+    """Show what this machine offers to kogpt, and what to do where something is missing.
+
+    Send its output along with a bug report. The exit status is 1 where a line begins with FIX.
+    """
+    from kogpt.doctor import examine
+
+    wrong = 0
+    for finding in examine(Path.cwd()):
+        print(finding, flush=True)
+        wrong += finding.mend is not None
+    sys.exit(min(wrong, 1))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "evaluate": evaluate,
@@ -207,6 +221,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "import-pt": import_pt,
     "export-windows": export_windows,
+    "doctor": doctor,
 }
 
 

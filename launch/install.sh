@@ -23,14 +23,14 @@ PATH="$(pwd)/.venv/bin:$PATH"
 export PIP_CONSTRAINT="$(pwd)/constraints.txt" PIP_DISABLE_PIP_VERSION_CHECK=1
 pip install --quiet --upgrade pip setuptools wheel
 
-# torch comes first, because it is the one package whose size depends on the machine. On PyPI it is the
-# CUDA build, gigabytes that a machine without an NVIDIA GPU cannot use. There pip is asked what it would
-# take; when that is the CUDA build, uv knows where the CPU build of the same version lies.
+# torch comes first, because it is the one package whose build depends on the machine. On PyPI it is the newest CUDA's:
+# gigabytes that a machine without an NVIDIA GPU cannot use, and that an older driver does not run. Where pip would
+# take that one, uv finds the build of the same version that fits: the CPU's, or that of the driver's CUDA.
 torch=$(grep '^torch==' constraints.txt)
-if ! command -v nvidia-smi >/dev/null && pip install --dry-run --no-deps --quiet --report - "$torch" | grep -q '^ *"nvidia-'; then
+if pip install --dry-run --no-deps --quiet --report - "$torch" | grep -q '^ *"nvidia-'; then
     pip install --quiet uv
-    uv pip install --quiet --torch-backend=cpu "$torch" ||
-        echo "kogpt: the CPU build of torch cannot be reached; taking the larger CUDA build." >&2
+    uv pip install --quiet --torch-backend=auto "$torch" ||
+        echo "kogpt: the build of torch for this machine cannot be reached; taking PyPI's, for the newest CUDA." >&2
 fi
 pip install --quiet "$torch"
 pip install --quiet --quiet --editable '.[dev]'

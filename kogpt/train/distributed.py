@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 
 from kogpt.common.errors import UserError
+from kogpt.common.nvidia import unusable_gpus
 
 T = TypeVar("T")
 
@@ -99,9 +100,14 @@ def share_cores(ranks_on_node: int) -> int:
 
 
 def start() -> Ranks:
-    """Join the process group (nccl on GPUs, gloo elsewhere); call `prepare_environment` first."""
+    """Join the process group (nccl on GPUs, gloo elsewhere); call `prepare_environment` first.
+
+    `UserError` where there are GPUs that torch cannot use: nobody wants to find that out after a night on the CPU.
+    """
     import deepspeed
 
+    if problem := unusable_gpus():
+        raise UserError(f"{problem}; or set CUDA_VISIBLE_DEVICES= to train on the CPU.")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     ranks_on_node = local_world_size()
     share_cores(ranks_on_node)

@@ -1,0 +1,37 @@
+"""What the NVIDIA driver says, without torch: the GPUs of this machine, and whether they would be left unused."""
+
+import os
+import subprocess
+
+
+def nvidia_smi(query: str) -> list[str]:
+    """A line for each GPU, as `nvidia-smi --query-gpu=QUERY` has it; none without the program, a driver or a GPU."""
+    try:
+        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def unusable_gpus() -> str | None:
+    """The GPUs that are here but that torch cannot use, and the mend, as one sentence; None where all is well.
+
+    Whoever hides them (an empty CUDA_VISIBLE_DEVICES) means the CPU.
+    """
+    import torch
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "unset") in ("", "-1", "NoDevFiles")
+    if hidden or torch.cuda.is_available():
+        return None
+    if not (seen := nvidia_smi("name,driver_version")):
+        return None
+    name, driver = seen[0].split(", ")[:2]
+    gpus = f"{len(seen)} x {name}" if len(seen) > 1 else name
+    if torch.version.cuda is None:
+        return f"{gpus} cannot be used, since this torch is the CPU build; remove .venv and run `make install`"
+    return (
+        f"{gpus} cannot be used: torch was built for CUDA {torch.version.cuda}, which the driver {driver} does not run "
+        "(CUDA 13 needs 580 or later); update the driver, or remove .venv and run `make install`, which takes the "
+        "build that fits"
+    )

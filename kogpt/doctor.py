@@ -1,0 +1,153 @@
+"""What this machine offers to kogpt, and what to do where something is missing. Out: a list of `Finding`.
+
+`kogpt doctor` prints it, a line each. Nothing is changed, and nothing but the analyzer's JVM is started. It takes
+about ten seconds, most of them for Kkma's dictionary.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kogpt.common.nvidia import nvidia_smi, unusable_gpus
+
+GIB = 2**30
+PYTHON = (3, 11)
+LEAST_DISK_GIB, LEAST_MEMORY_GIB, LEAST_SHM_GIB = 5, 3, 0.5
+ANALYZER_SECONDS = 120
+_ANALYSE = (
+    "from kogpt.tokenizer.analyzers.load import load_analyzer as a; print(a('kkma').analyze('나는 간다').morphemes)"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, what was found, and the mend where it is not as it should be."""
+
+    subject: str
+    found: str
+    mend: str | None = None
+
+    def __str__(self) -> str:
+        line = f"{'OK ' if self.mend is None else 'FIX'}  {self.subject}: {self.found}"
+        return line if self.mend is None else f"{line}; {self.mend}"
+
+
+def examine(folder: Path) -> Iterator[Finding]:
+    """Everything, in the order in which it is needed; `folder` is where corpora and runs will lie."""
+    yield _python()
+    yield from _torch()
+    yield _cores()
+    yield _memory()
+    yield _shared_memory()
+    yield _disk(folder)
+    yield _kkma()
+    yield _wandb()
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.platform(terse=True)} ({platform.machine()})"
+    old = sys.version_info < PYTHON
+    return Finding("Python", found, "install Python 3.11 or later and run `make install` again" if old else None)
+
+
+def _torch() -> Iterator[Finding]:
+    """torch, the driver below it, each GPU, half precision and the compiler."""
+    import torch
+
+    from kogpt.train.compile import obstacle
+    from kogpt.train.distributed import has_bf16
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    yield Finding("torch", f"{torch.__version__}, built for {build}")
+    yield _nvidia()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        yield from _gpus()
+    found = "yes" if has_bf16(device) else "no: training is in fp16 on GPUs and in fp32 on CPUs"
+    yield Finding(f"bf16 on this {'GPU' if device.type == 'cuda' else 'CPU'}", found)
+    problem = obstacle(2, device.type)
+    if device.type == "cuda":
+        yield Finding("torch.compile", problem or "ready", problem and "install it; training is slower without")
+    else:
+        yield Finding("torch.compile", problem or "ready (off on CPUs unless --compile on)")
+
+
+def _nvidia() -> Finding:
+    """The GPUs that the driver sees, and whether torch can use them."""
+    if not (gpus := nvidia_smi("name,driver_version")):
+        return Finding("NVIDIA GPUs", "none: training and text run on the CPU")
+    return Finding("NVIDIA GPUs (name, driver)", "; ".join(gpus), unusable_gpus())
+
+
+def _gpus() -> Iterator[Finding]:
+    import torch
+
+    from kogpt.train.memory import peak_flops
+
+    for index in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(index)
+        free, total = torch.cuda.mem_get_info(index)
+        peak = peak_flops(about.name, "bf16") or peak_flops(about.name, "fp16")
+        stated = f"{peak / 1e12:.0f} TFLOP/s" if peak else "peak unknown: no MFU will be shown"
+        yield Finding(
+            f"GPU {index}",
+            f"{about.name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free, "
+            f"compute capability {about.major}.{about.minor}, {stated}",
+        )
+
+
+def _cores() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding("CPU cores", f"{usable} of {os.cpu_count()} may be used here")
+
+
+def _memory() -> Finding:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
+    short = memory.available < LEAST_MEMORY_GIB * GIB
+    return Finding("memory", found, f"close programs until {LEAST_MEMORY_GIB} GiB are available" if short else None)
+
+
+def _shared_memory() -> Finding:
+    """Ray's object store and NCCL's buffers lie in /dev/shm; containers get 64 MiB of it unless told otherwise."""
+    place = Path("/dev/shm")
+    if not place.is_dir():
+        return Finding("/dev/shm", "none on this system")
+    free = shutil.disk_usage(place).free
+    mend = "start the container with --shm-size=8g" if free < LEAST_SHM_GIB * GIB else None
+    return Finding("/dev/shm", f"{free / GIB:.1f} GiB free", mend)
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    mend = f"free {LEAST_DISK_GIB} GiB, or work in another folder" if free < LEAST_DISK_GIB * GIB else None
+    return Finding("disk", f"{free / GIB:.1f} GiB free in {folder}", mend)
+
+
+def _kkma() -> Finding:
+    """A real analysis in a process of its own, since a JVM cannot be ended."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ANALYSE], capture_output=True, text=True, timeout=ANALYZER_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("Kkma", f"no answer within {ANALYZER_SECONDS} s", "close other programs and try again")
+    if done.returncode == 0:
+        return Finding("Kkma", f"나는 간다 -> {done.stdout.strip()}")
+    reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    return Finding("Kkma", reason, "run `make install` again, or use --analyzer kiwi or none")
+
+
+def _wandb() -> Finding:
+    from kogpt.tracking.wandb_run import logged_in
+
+    if logged_in():
+        return Finding("Weights & Biases", "logged in: runs are sent as they go")
+    return Finding("Weights & Biases", "not logged in: runs are kept offline until `wandb login` and `wandb sync`")
