@@ -16,6 +16,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.files import atomic_write
+from kogpt.common.flags import OptionalInt, OptionalPath, OptionalStr
 from kogpt.common.renamed_flags import rewrite
 from kogpt.generate.sampling import Sampling
 from kogpt.tokenizer.normalize import decode
@@ -31,9 +32,9 @@ def generate(
     prompts: Prompts = (),
     /,
     sampling: OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008 (frozen)
-    file: Path | None = None,
+    file: OptionalPath = None,
     samples: int = 1,
-    device: str | None = None,
+    device: OptionalStr = None,
 ) -> None:
     """Continue prompts with the newest checkpoint of a run, and print the text while it is generated.
 
@@ -78,7 +79,7 @@ def _lines(file: Path | None) -> tuple[str, ...]:
     return prompts
 
 
-def inspect(corpus: Corpus, /, decode: Path | None = None) -> None:
+def inspect(corpus: Corpus, /, decode: OptionalPath = None) -> None:
     """Show the counts of a token corpus and a sample of its tokens, and verify its checksums.
 
     Args:
@@ -93,13 +94,13 @@ def inspect(corpus: Corpus, /, decode: Path | None = None) -> None:
 def evaluate(
     run: Run,
     /,
-    corpus: Path | None = None,
-    texts: Path | None = None,
-    choices: Path | None = None,
+    corpus: OptionalPath = None,
+    texts: OptionalPath = None,
+    choices: OptionalPath = None,
     shots: tuple[int, ...] = (0,),
-    limit: int | None = None,
-    json_file: Path | None = None,
-    device: str | None = None,
+    limit: OptionalInt = None,
+    json_file: OptionalPath = None,
+    device: OptionalStr = None,
     wandb: Literal["auto", "online", "offline", "off"] = "off",
     wandb_project: str = "kogpt",
 ) -> None:

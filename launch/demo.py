@@ -1,8 +1,8 @@
-"""The whole road on this machine: real Korean text in, Korean text written by a GPT trained here out.
+"""The demo: from Korean articles to text written by a GPT that was trained on this machine.
 
-Each stage is the command a user would type, run from the project's folder and printed before it starts.
-The text is what ships inside konlpy (the constitution, ten bills of the National Assembly), written as
-AI-Hub-style JSON, one article a file. A stage that is already done is found done: run it again at will.
+Each stage prints the command that a user would type, and runs it from the project's folder. The articles are the texts
+in konlpy (the constitution and ten bills of the National Assembly), written as JSON files like those of AI Hub. Stages
+that are already done are skipped when the demo runs again.
 """
 
 import json
@@ -27,16 +27,16 @@ PROMPTS = ("대한민국의 모든 국민은", "국회는", "이 법은 공포�
 
 @dataclass(frozen=True)
 class Demo:
-    """Build a corpus from konlpy's own texts, train a small GPT on it, and let it write."""
+    """Build a corpus from the texts in konlpy, train a small GPT on it, and generate text."""
 
     folder: Path = ROOT / "demo"
-    """Where everything goes: articles/, corpus/ and run/."""
+    """Output folder for articles/, corpus/, and run/."""
     steps: int = 500
-    """How many optimizer steps to train."""
+    """Length of the training in optimizer steps."""
 
 
 def write_articles(folder: Path, at_least: int = 600) -> int:
-    """Write konlpy's texts as AI-Hub book articles, cut at blank lines into `at_least` characters or more."""
+    """Write konlpy's texts as AI Hub book articles of at least `at_least` characters, split at blank lines."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, corpus in (("kolaw", kolaw), ("kobill", kobill)):
@@ -61,13 +61,13 @@ def say(stage: int, what: str) -> None:
 
 
 def run(*command: str | Path) -> None:
-    """Run one command of the project as a user would; its failure is the demo's."""
+    """Print and run one command; if it fails, the demo fails."""
     words = [str(word) for word in command]
     shown = [os.path.relpath(w, ROOT) if w.startswith(str(ROOT)) else w for w in words]
     print("$", shlex.join([Path(shown[0]).name, *shown[1:]]), flush=True)
     code = subprocess.run([str(BIN / words[0]), *words[1:]], cwd=ROOT).returncode
     if code:
-        sys.exit(f"demo: the command above ended with exit code {code}.")
+        sys.exit(f"demo: the command above failed with exit status {code}.")
 
 
 def free_port() -> int:
@@ -82,10 +82,10 @@ def main() -> None:
     articles, corpus, out = folder / "articles", folder / "corpus", folder / "run"
     start = time.monotonic()
 
-    say(1, f"Korean articles, as AI Hub delivers them -> {articles}")
+    say(1, f"write Korean articles in the format of AI Hub -> {articles}")
     print(f"{write_articles(articles)} JSON files")
 
-    say(2, f"Kkma on every core (Ray), a WordPiece vocabulary, the token corpus -> {corpus}")
+    say(2, f"analyze them with Kkma on every core (Ray), train a vocabulary, write the token corpus -> {corpus}")
     run("python", ROOT / "preprocess/run.py", "--input", articles, "--output", corpus, "--vocab-size", "2000",
         "--val-fraction", "0.05")  # fmt: skip
 
@@ -93,12 +93,12 @@ def main() -> None:
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # keeps DeepSpeed from warning that it found nothing better
         ranks, where = ["--num_accelerators", "2"], "2 CPU ranks"
-    say(3, f"a small GPT, trained with DeepSpeed ZeRO on {where} -> {out}")
+    say(3, f"train a small GPT with DeepSpeed ZeRO on {where} -> {out}")
     run("deepspeed", "-q", *ranks, "--master_port", str(free_port()), ROOT / "launch/train.py", "--corpus", corpus,
         "--out", out, "--deepspeed-config", ROOT / "launch/ds_demo.json", "--preset", "tiny", "--dropout", "0.1",
         "--steps", str(demo.steps))  # fmt: skip
 
-    say(4, "what it writes")
+    say(4, "generate text")
     run("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "60", "--temperature", "0.7")
 
     print(f"Done in {time.monotonic() - start:.0f} s. The loss curve: {out / 'curves.png'}")

@@ -1,9 +1,10 @@
-"""Start a training again when it dies; it goes on from its last checkpoint.
+"""Restart a training after a crash. It resumes from its last checkpoint.
 
     python launch/supervise.py --max-restarts 3 -- deepspeed launch/train.py --corpus CORPUS --out RUN
 
-Around any way to start launch/train.py (`deepspeed`, `torchrun`, plain `python`). Not started again is what finished,
-what was told to stop (SIGTERM and SIGINT are passed on), and what a user has to mend (exit status 2).
+Works with every way to start launch/train.py (`deepspeed`, `torchrun`, plain `python`). A training is not restarted if
+it finished, if it was told to stop (SIGTERM and SIGINT are passed on), or if you have to fix something first (exit
+status 2).
 """
 
 import contextlib
@@ -22,14 +23,14 @@ PAUSE_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Supervision:
-    """How often to try again; the command stands behind `--`."""
+    """The options; the command comes after `--`."""
 
     max_restarts: int = 3
-    """Starts after the first one."""
+    """Maximum number of restarts."""
 
 
 def supervise(command: list[str], max_restarts: int) -> int:
-    """Run the command, again and again if need be; the exit status of the last time."""
+    """Run the command, restart it after crashes, and return its last exit status."""
     told: list[int] = []
     process: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +63,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def _end_group(process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
-    """Ranks outlive a launcher that is killed, and save when they notice: wait for them, then make sure."""
+    """Wait for ranks that outlive a killed launcher, because they save a checkpoint first; then kill what is left."""
     end = time.monotonic() + seconds
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < end:
@@ -72,12 +73,12 @@ def _end_group(process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
 
 
 def main() -> None:
-    """Everything before `--` is for this program, the rest is the command."""
+    """Parse what comes before `--`, and run the command that comes after it."""
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     options = tyro.cli(Supervision, args=words[:cut], prog="supervise.py", description=__doc__)
     if not words[cut + 1 :]:
-        sys.exit("supervise.py: there is no command; put it behind ` -- `.")
+        sys.exit("supervise.py: there is no command; put it after ` -- `.")
     sys.exit(supervise(words[cut + 1 :], options.max_restarts))
 
 

@@ -1,9 +1,9 @@
-"""Train a GPT on a token corpus: one GPU, eight, several nodes, or a laptop's CPU.
+"""Train a GPT on a token corpus, on a CPU, one or more GPUs, or several nodes.
 
     deepspeed launch/train.py --corpus CORPUS --out RUN --preset small --epochs 1
 
-Also as plain `python launch/train.py` (one process) and under `torchrun`. Batch sizes, ZeRO stage, precision and
-optimizer are in ds_config.json. Killed at any moment, the same command goes on where the last checkpoint was.
+Without `deepspeed`, `python launch/train.py` trains in one process. `torchrun` works as well. Batch sizes, ZeRO stage,
+precision, and optimizer are set in ds_config.json. Repeat the same command to resume from the last checkpoint.
 """
 
 import sys
@@ -26,7 +26,7 @@ from kogpt.train.trainer import Trainer, TrainingFailed  # noqa: E402
 
 
 def parse(argv: list[str]) -> TrainOptions:
-    """The options; the `deepspeed` command puts --local_rank in, which the environment says as well."""
+    """The options, without the --local_rank that `deepspeed` adds: the environment has it as well."""
     argv = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]
     return tyro.cli(TrainOptions, args=argv, prog="train.py", description=__doc__)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from kogpt.common.errors import UserError
+from kogpt.common.flags import OptionalInt, OptionalStr
 from preprocess.layouts import PRESETS
 from preprocess.publish import staging_folder
 
@@ -28,7 +29,7 @@ class Options:
     tokenizer: str = _TOKENIZER
     """BERT-style WordPiece vocabulary: a folder with vocab.txt, or a name on the Hugging Face hub."""
 
-    vocab_size: int | None = None
+    vocab_size: OptionalInt = None
     """Train a WordPiece vocabulary of this many tokens on the articles instead of loading one with --tokenizer."""
 
     analyzer: Literal["kkma", "kiwi", "none"] = "kkma"
@@ -42,23 +43,23 @@ class Options:
     """Format of the files: auto (detects it and reports it), aihub-book, aihub-582, aihub-97, aihub-large-book,
     aihub-expert, aihub-paper, aihub-mrc, nikl, or plain."""
 
-    text_path: str | None = None
+    text_path: OptionalStr = None
     """Where the text is in any other JSON format, for example documents[].text[][].sentence. The first [] makes each
     element an article. [+] joins a list into one article."""
 
-    workers: int | None = None
+    workers: OptionalInt = None
     """Number of cores for the analysis. Default: all of the cluster."""
 
-    limit: int | None = None
+    limit: OptionalInt = None
     """Use only the first N articles."""
 
     val_fraction: float = 0.02
     """Share of the articles to keep for validation."""
 
-    cache: str | None = None
+    cache: OptionalStr = None
     """Folder for the cached analysis. Default: the folder `morphemes` beside the output."""
 
-    ray_address: str | None = None
+    ray_address: OptionalStr = None
     """Address of a Ray cluster, or local. Default: $RAY_ADDRESS, the cluster that this machine belongs to, or local."""
 
     wandb: Literal["off", "offline", "online"] = "off"

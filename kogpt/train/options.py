@@ -7,11 +7,12 @@ Batch sizes, precision, ZeRO stage, clipping, and the optimizer are in kogpt.tra
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from kogpt.common.errors import UserError
+from kogpt.common.flags import OptionalFloat, OptionalInt, OptionalPath
 from kogpt.model.gpt2 import GPTConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,10 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 """small to xl are the four shapes of GPT-2. tiny trains in minutes on a laptop's CPU."""
 
+Preset = Annotated[
+    Literal["tiny", "small", "medium", "large", "xl"] | None,
+    tyro.conf.arg(metavar="{tiny,small,medium,large,xl}", help_behavior_hint=""),
+]
 HEAD_SIZE = 64
 DEFAULT_STEPS = 200
 
@@ -39,12 +44,11 @@ def shape_of_depth(depth: int) -> dict[str, int]:
 class ModelOptions:
     """Size of the model."""
 
-    preset: Literal["tiny", "small", "medium", "large", "xl"] | None = None
-    """Size by name: tiny, or a size of GPT-2 from small (124M) to xl (1.5B). Default: the size of the checkpoint in
-    --out, or tiny."""
-    depth: int | None = None
+    preset: Preset = None
+    """Size: tiny, or small (124M) to xl (1.5B) of GPT-2. Default: that of the checkpoint in --out, or tiny."""
+    depth: OptionalInt = None
     """Size by number of layers, with a width of 64 per layer (12 is small)."""
-    max_seq_len: int | None = None
+    max_seq_len: OptionalInt = None
     """Context length in tokens. Default: that of the checkpoint in --out, or 256."""
     dropout: float = 0.0
     """Dropout probability. Use about 0.1 if a small corpus is read many times."""
@@ -54,15 +58,14 @@ class ModelOptions:
 class ScheduleOptions:
     """Length of the training, and the learning rate over time. Its peak is `lr` in the DeepSpeed file."""
 
-    steps: int | None = None
+    steps: OptionalInt = None
     """Length in optimizer steps. Default: 200, unless --tokens or --epochs is given."""
-    tokens: float | None = None
+    tokens: OptionalFloat = None
     """Length in tokens, for example 1e9."""
-    epochs: float | None = None
+    epochs: OptionalFloat = None
     """Length in passes over the corpus."""
     schedule: Literal["cosine", "wsd"] = "cosine"
-    """After the warm-up: cosine falls to the minimum over the whole training. wsd stays at the peak and falls linearly
-    at the end."""
+    """cosine: falls over the whole training. wsd: stays at the peak and falls linearly at the end."""
     warmup: float = 0.05
     """Share of the steps for the warm-up, in which the learning rate rises linearly from 0."""
     decay: float = 0.2
@@ -75,17 +78,16 @@ class ScheduleOptions:
 class RunOptions:
     """Input, output, and what happens during the training."""
 
-    corpus: Path | None = None
+    corpus: OptionalPath = None
     """Token corpus folder, as preprocess/run.py writes it. Default: the corpus of `make demo`."""
-    out: Path | None = None
+    out: OptionalPath = None
     """Run folder for checkpoints, metrics.jsonl, curves.png, run.json, and W&B files. Default: runs/SIZE."""
     deepspeed_config: Path = PROJECT / "ds_config.json"
     """JSON file with batch sizes, ZeRO stage, precision, gradient clipping, and optimizer. Variants are in launch/."""
     seed: int = 1
-    """Random seed of the initialization, the order of the data, and dropout."""
+    """Seed of the initialization, the order of the data, and dropout."""
     resume: str = "auto"
-    """auto: continue from the newest complete checkpoint in --out. never: refuse a folder that has one. Or name the
-    folder of a checkpoint."""
+    """auto: continue from the newest complete checkpoint in --out. never: refuse if there is one. Or a step folder."""
     eval_every: int = 100
     """Steps between evaluations. There is also one at each checkpoint and at the end."""
     save_every: int = 100
