@@ -58,7 +58,7 @@ def sample(corpus: TokenCorpus, tokenizer: Tokenizer) -> list[tuple[str, str]]:
     ids = corpus.article(0)[:_SAMPLE].tolist()
     return [
         ("text", tokenizer.decode(ids)),
-        ("pieces", " ".join(tokenizer.pieces(ids))),
+        ("tokens", " ".join(tokenizer.tokens(ids))),
         ("ids", " ".join(map(str, ids))),
     ]
 

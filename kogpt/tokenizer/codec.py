@@ -1,7 +1,7 @@
-"""What prompts go through, the very way articles went: text <-> ids by a corpus's (or run's) tokenizer folder.
+"""Text <-> tokens with the tokenizer folder of a corpus or run, for prompts as for articles.
 
-str -> normalise -> analyse -> encode -> ids, and back. The folder says which analyzer its articles were cut by; it is
-started at the first `encode` (Kkma: 4 to 5 s for its JVM), and never for `decode`.
+str -> normalize -> analyze -> encode -> token ids, and back. The folder names the analyzer. It is started by the first
+`encode` (Kkma's JVM takes 4 to 5 s), and not needed for `decode`.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from kogpt.tokenizer.wordpiece import open_tokenizer
 
 
 class TextCodec:
-    """Text <-> ids by the tokenizer saved in `folder`."""
+    """Text <-> token ids with the tokenizer saved in `folder`."""
 
     def __init__(self, folder: str | Path):
         self.tokenizer = open_tokenizer(folder)
@@ -31,17 +31,17 @@ class TextCodec:
                 if expected.get(key) != analyzer.identity.get(key)
             )
             warnings.warn(
-                f"the analyzer {expected['name']} differs from that of the training articles in "
-                f"{', '.join(different)}: prompts may be cut otherwise",
+                f"the analyzer {expected['name']} differs from the one used for training in "
+                f"{', '.join(different)}; prompts may be tokenized differently",
                 stacklevel=3,
             )
         return analyzer
 
     def encode(self, text: str) -> list[int]:
-        """The ids of any text, without [CLS] and [SEP]."""
+        """The token ids of any text, without [CLS] and [SEP]."""
         text, _ = normalize(text)
         return self.tokenizer.encode(text, self._analyzer.analyze(text)) if text else []
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids."""
+        """The text of token ids."""
         return self.tokenizer.decode(ids)

@@ -1,9 +1,9 @@
-"""The same vocabulary for the `tokenizers` and `transformers` libraries: vocab -> tokenizer.json.
+"""The vocabulary for the `tokenizers` and `transformers` libraries: vocabulary -> tokenizer.json.
 
-Spacing "original": a tokenizer for words that are already segmented (`Tokenizer.presegment`): split at white space,
-greedy WordPiece (a word that begins with `##` matches a continuation), no normaliser. Its decoder repeats
-`Tokenizer.decode`; it uses two Unicode non-characters as marks, so a text that holds U+FDD0 or U+FDD1 itself, and
-invalid bytes, may come back otherwise. Spacing "morphemes": BertTokenizerFast with do_lower_case=False.
+Spacing "original": a tokenizer for segmented words (`Tokenizer.presegment`). It splits at white space and applies
+greedy WordPiece, in which a word that starts with `##` matches a continuation, without normalization. Its decoder does
+what `Tokenizer.decode` does, but marks positions with two Unicode non-characters, so text with U+FDD0 or U+FDD1 and
+invalid bytes may be decoded differently. Spacing "morphemes": BertTokenizerFast with do_lower_case=False.
 """
 
 import json
@@ -12,12 +12,12 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as LibraryTokenizer
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_SPACE, _JOIN = "\ufdd0", "\ufdd1"  # before a plain piece; behind a separator
+_SPACE, _JOIN = "\ufdd0", "\ufdd1"  # before a plain token; after a separator
 _NO_LIMIT = 1 << 30
 
 
 def library_tokenizer(vocab: list[str], spacing: str) -> LibraryTokenizer:
-    """The library's tokenizer over `vocab`."""
+    """The library's tokenizer with this vocabulary."""
     ids = {piece: i for i, piece in enumerate(vocab)}
     if spacing == "original":
         tokenizer = LibraryTokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=_NO_LIMIT))
@@ -35,7 +35,7 @@ def library_tokenizer(vocab: list[str], spacing: str) -> LibraryTokenizer:
 
 
 def library_files(vocab: list[str], spacing: str) -> dict[str, bytes]:
-    """File name -> content of what AutoTokenizer.from_pretrained needs."""
+    """File name -> content, for AutoTokenizer.from_pretrained."""
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -49,7 +49,7 @@ def library_files(vocab: list[str], spacing: str) -> dict[str, bytes]:
 
 
 def bert_words(text: str) -> list[str]:
-    """A text's words as BERT cuts them: white space, punctuation and CJK ideographs apart; cased."""
+    """The words of a text as BERT splits them: at white space, around punctuation and CJK ideographs; cased."""
     normal = _bert_normalizer().normalize_str(text)
     return [word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normal)]
 

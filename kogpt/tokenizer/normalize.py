@@ -1,9 +1,9 @@
-"""The text that everything else sees: a file's bytes -> str -> normalised str + what was taken out.
+"""Text normalization, the first step for articles and prompts: bytes -> str -> normalized str + removed counts.
 
-Order: lone surrogates and control characters (category Cc; tab, line feed and carriage return stay) go,
-`\\r\\n` and `\\r` become `\\n`, then NFC (Unicode Standard Annex 15). Nothing else changes: zero-width joiners
-hold emoji together, and no-break or ideographic spaces are the author's. Idempotent. O(characters); a text
-that is already normalised costs two scans.
+Removes lone surrogates and control characters (category Cc, except tab, line feed, and carriage return), turns
+`\\r\\n` and `\\r` into `\\n`, and applies NFC (Unicode Standard Annex 15), in this order. Everything else stays:
+zero-width joiners hold emoji together, and no-break or ideographic spaces are the author's choice. Idempotent.
+O(characters); a text that is already normalized costs two scans.
 """
 
 import re
@@ -17,14 +17,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Removed(NamedTuple):
-    """How many characters the normaliser dropped, by kind."""
+    """How many characters were removed, by kind."""
 
     controls: int
     surrogates: int
 
 
 def decode(content: bytes) -> str:
-    """UTF-8, with or without a byte order mark, or else cp949; the UnicodeDecodeError of UTF-8 where it is neither."""
+    """Decode UTF-8, with or without a byte order mark, or else cp949; UTF-8's UnicodeDecodeError if it is neither."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -35,8 +35,8 @@ def decode(content: bytes) -> str:
 
 
 def normalize(text: str) -> tuple[str, Removed]:
-    """Return the normalised text and the number of characters that were dropped."""
-    # A Python string holds whole characters, so a surrogate in it is a lone one by definition.
+    """The normalized text, and how many characters were removed."""
+    # A Python string consists of code points, so a surrogate in it is always a lone one.
     text, surrogates = _SURROGATE.subn("", text)
     text, controls = _CONTROL.subn("", text)
     if "\r" in text:

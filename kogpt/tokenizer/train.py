@@ -1,11 +1,10 @@
-"""Train a WordPiece vocabulary on words that are already cut: (word, is a continuation) -> pieces by id.
+"""Train a WordPiece vocabulary on segmented words: (word, whether it is a continuation) -> tokens by id.
 
-WordPiece training as the `tokenizers` library does it is byte-pair merging (Sennrich et al. 2016) over symbols that
-know whether they begin a word. Here the symbols of continuations are mapped into Unicode's private planes 15-16, so
-that a word may begin with a continuation (the second morpheme of an eojeol), and the library's BPE trainer does
-the merges; afterwards they are mapped back to `##`. The mapping also makes the result deterministic: the alphabet
-is sorted, where the library's own WordPiece trainer numbers `##` symbols in the order of a hash table, by which it
-then breaks ties.
+The `tokenizers` library trains WordPiece by byte-pair merges (Sennrich et al. 2016) over symbols that know whether
+they start a word. Here, a word may also start with a continuation (the second morpheme of an eojeol). The symbols of
+continuations are therefore mapped to Unicode's private planes 15-16, the library's BPE trainer does the merges, and
+the symbols are mapped back to `##`. The mapping also makes the result deterministic: the alphabet is sorted, while the
+library's own WordPiece trainer numbers `##` symbols in the order of a hash table and breaks ties by that number.
 
 Memory: the distinct words with their counts. Cost: that of the library's trainer.
 """
@@ -26,9 +25,9 @@ _REPEATS = 1000
 
 
 def train_vocabulary(words: Iterable[tuple[str, bool]], size: int) -> list[str]:
-    """`size` pieces, or fewer when the words have no more: the special ones, characters, then merges.
+    """`size` tokens, or fewer if the words have no more: special tokens, characters, then merges.
 
-    Characters outside the most frequent 99.95 %, or beyond half of the vocabulary, are left to the caller (bytes).
+    Characters outside the most frequent 99.95 %, or beyond half of the vocabulary, get no token (they become bytes).
     """
     if size < _SMALLEST:
         raise UserError(f"--vocab-size {size}: a vocabulary needs at least {_SMALLEST} tokens")
@@ -54,9 +53,9 @@ def train_vocabulary(words: Iterable[tuple[str, bool]], size: int) -> list[str]:
 
 
 def _symbols(word: str, continues: bool) -> str:
-    """The word with all characters but a plain first one moved to the private planes."""
+    """The word with all its characters moved to the private planes, except a plain first one."""
     return "".join(
-        # What would leave Unicode (ideographs of plane 2 on, private planes) stays and is never in the alphabet.
+        # Characters that would leave Unicode (planes 2 and up) are not moved, and are never in the alphabet.
         chr(_PRIVATE + ord(c)) if (continues or i) and ord(c) < _MOVABLE else c
         for i, c in enumerate(word)
     )
@@ -88,7 +87,7 @@ def _alphabet(counts: Counter[str], limit: int) -> list[str]:
 
 
 def _lines(counts: Counter[str], alphabet: set[str]) -> Iterator[str]:
-    """The words, each as often as it was seen, broken where a character is not in the alphabet."""
+    """The words, each as often as it occurs, split where a character is not in the alphabet."""
     for symbols, count in sorted(counts.items()):
         known = "".join(symbol if symbol in alphabet else " " for symbol in symbols).strip()
         for done in range(0, count if known else 0, _REPEATS):

@@ -1,21 +1,21 @@
-"""Segmented text <-> ids: a BERT WordPiece vocabulary made lossless.
+"""Text with morpheme boundaries <-> token ids: a BERT WordPiece vocabulary, made lossless.
 
-`Tokenizer.encode(text, analysis)` takes normalised text (kogpt.tokenizer.normalize) and where its morphemes start,
-and gives ids without [CLS] and [SEP]; `decode` gives the text back. Two spacings:
+`Tokenizer.encode(text, analysis)` takes normalized text (kogpt.tokenizer.normalize) and the boundaries of its
+morphemes, and returns token ids without [CLS] and [SEP]. `decode` returns the text. There are two spacings:
 
-original (lossless): the text is eojeols separated by ' ' and line feeds. Inside an eojeol each morpheme is cut by
-greedy longest match (Wu et al. 2016, section 4.1; Song et al. 2021 for the greedy) on its own; the very first piece
-is a plain one, all others are `##` continuations. One ' ' before an eojeol that begins with a plain piece is
-implied; every other separator is a token, `[SP]` or `[LF]`. A character that no piece covers becomes its UTF-8
-bytes `<0xNN>`. So the vocabulary is the base one (ids unchanged) + `[LF]`, `[SP]`, 256 bytes, and a `##c` for each
-single-character piece c that has none. There is no limit on the length of a word and no [UNK].
+original (lossless): The text consists of eojeols separated by ' ' and line feeds. Within an eojeol, each morpheme is
+tokenized separately by greedy longest match (Wu et al. 2016, section 4.1; Song et al. 2021). The first token of an
+eojeol is a plain one, all others are `##` continuations. One ' ' before an eojeol that starts with a plain token is
+implied; any other separator is a token, `[SP]` or `[LF]`. A character without a token becomes its UTF-8 bytes
+`<0xNN>`. The vocabulary is therefore the base vocabulary (ids unchanged), `[LF]`, `[SP]`, 256 bytes, and `##c` for
+every single-character token c that lacks it. Words may have any length, and there is no [UNK].
     decode(encode(normalize(t))) == normalize(t) for every t
-Special pieces (`[..]`, `<0x..>`) are never matched from text, nor are pieces with white space.
+Special tokens (`[..]`, `<0x..>`) and tokens with white space never match text.
 
-morphemes (lossy, what the script that this system replaces did): the ids of BertTokenizerFast, cased, for
-' '.join(morphemes), over the unextended vocabulary; its limit of 100 characters a word and its [UNK] included.
+morphemes (lossy): The ids that BertTokenizerFast, cased, gives for ' '.join(morphemes) with the base vocabulary,
+including its limit of 100 characters per word and its [UNK].
 
-Cost: a dictionary look-up per morpheme (greedy results are kept for the last 65,536 distinct ones).
+Cost: one dictionary look-up per morpheme (the greedy results of the last 65,536 distinct ones are cached).
 """
 
 import codecs
@@ -44,7 +44,7 @@ _PLAIN, _GLUED, _BREAK, _BYTE, _SKIPPED = range(5)
 
 
 class _Greedy(dict[str, tuple[int, ...]]):
-    """piece of text -> ids by greedy longest match, computed at first need."""
+    """Segment of text -> token ids by greedy longest match, computed when first needed."""
 
     def __init__(self, first: dict[str, int], rest: dict[str, int], byte_ids: list[int]):
         super().__init__()
@@ -74,11 +74,11 @@ class _Greedy(dict[str, tuple[int, ...]]):
 
 
 class Tokenizer:
-    """A vocabulary with its spacing and the identity of the analyzer that its texts are cut by."""
+    """A vocabulary, with its spacing and the identity of the analyzer that finds the morpheme boundaries."""
 
     def __init__(self, vocab: list[str], *, spacing: str, analyzer: dict[str, str], source: str, base_size: int):
         if spacing not in SPACINGS:
-            raise UserError(f"--spacing is one of {', '.join(SPACINGS)}, not {spacing}")
+            raise UserError(f"--spacing {spacing} is unknown; choose one of {', '.join(SPACINGS)}")
         self.vocab, self.spacing, self.analyzer = vocab, spacing, analyzer
         self.source, self.base_size = source, base_size
         self.vocab_size = len(vocab)
@@ -111,7 +111,7 @@ class Tokenizer:
         return library_tokenizer(self.vocab, self.spacing)
 
     def encode(self, text: str, analysis: Analysis) -> list[int]:
-        """The ids of a normalised text, without [CLS] and [SEP]."""
+        """The token ids of a normalized text, without [CLS] and [SEP]."""
         if self.spacing == "morphemes":
             return self._library.encode(" ".join(analysis.morphemes), add_special_tokens=False).ids
         ids: list[int] = []
@@ -126,10 +126,10 @@ class Tokenizer:
         return ids
 
     def presegment(self, text: str, analysis: Analysis) -> str:
-        """The text as words for a plain WordPiece, which gives the same ids from the saved tokenizer.json.
+        """The text as words from which a plain WordPiece (the saved tokenizer.json) gives the same ids.
 
-        Morphemes that continue an eojeol are written ` ##x`, separators and bytes as their tokens; what a plain
-        WordPiece would take for something else (a literal `##` or `[SEP]`) is written piece by piece.
+        Morphemes that continue an eojeol are written ` ##x`, separators and bytes as their tokens. Where a plain
+        WordPiece would misread the text (a literal `##` or `[SEP]`), the tokens themselves are written.
         """
         if self.spacing == "morphemes":
             return " ".join(analysis.morphemes)
@@ -148,21 +148,21 @@ class Tokenizer:
         return " ".join(words)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; [PAD], [CLS], [SEP] and [MASK] are skipped, invalid bytes become U+FFFD."""
+        """The text of token ids. [PAD], [CLS], [SEP], and [MASK] are skipped; invalid bytes become U+FFFD."""
         decoder = StreamDecoder(self)
         return "".join([decoder.push(i) for i in ids]) + decoder.flush()
 
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The vocabulary's pieces of ids, as they are written in vocab.txt."""
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The tokens of ids as they are written in vocab.txt."""
         return [self.vocab[i] for i in ids]
 
     def count_unknown(self, ids: Iterable[int]) -> int:
-        """How many of the ids are [UNK] or bytes."""
+        """How many of the tokens are [UNK] or bytes."""
         unknown = self._unknown
         return sum([i in unknown for i in ids])
 
     def save(self, folder: str | Path) -> None:
-        """Write vocab.txt, kogpt.json, and tokenizer.json + tokenizer_config.json for `transformers`."""
+        """Write vocab.txt, kogpt.json, and for `transformers` tokenizer.json and tokenizer_config.json."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         card = {
@@ -184,7 +184,7 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """ids in, text out as soon as it is certain: `"".join(push(i) for i in ids) + flush()` is `decode(ids)`."""
+    """Decode token by token: `"".join(push(i) for i in ids) + flush()` equals `decode(ids)`."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._kinds, self._texts = tokenizer._kinds, tokenizer._texts
@@ -192,7 +192,7 @@ class StreamDecoder:
         self._glue = True  # nothing was emitted yet, or a separator was: no implied space
 
     def push(self, id: int) -> str:
-        """The text that becomes certain with `id`; bytes wait until their character is complete."""
+        """The text that token `id` adds. Bytes are held back until their character is complete."""
         kind = self._kinds[id]
         if kind == _SKIPPED:
             return ""
@@ -204,12 +204,12 @@ class StreamDecoder:
         return self._utf8.decode(b"", final=True) + space + self._texts[id]
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character whose bytes never came."""
+        """The text held back at the end: U+FFFD for an incomplete character."""
         return self._utf8.decode(b"", final=True)
 
 
 def _eojeols(text: str, cuts: list[int]) -> Iterator[tuple[str, list[str]]]:
-    """(separators before, pieces) of each eojeol; last the separators at the end, with no pieces."""
+    """(separators before it, its morphemes) of each eojeol; last, the separators at the end, with no morphemes."""
     end, k, bounds = 0, 0, [*cuts, len(text)]
     for match in _EOJEOL.finditer(text):
         start, stop = match.span()
@@ -228,7 +228,7 @@ def _eojeols(text: str, cuts: list[int]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _matchable(ids: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-    """What text may match: plain pieces, and continuations without their `##`."""
+    """The tokens that text may match: plain ones, and continuations without their `##`."""
     plain, rest = {}, {}
     for piece, i in ids.items():
         if any(character.isspace() for character in piece):
@@ -242,7 +242,7 @@ def _matchable(ids: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _extend(base: list[str]) -> list[str]:
-    """The base vocabulary with its ids unchanged, and behind it what makes it lossless."""
+    """The base vocabulary with its ids unchanged, followed by the tokens that make it lossless."""
     known = set(base)
     added = [piece for piece in ("[LF]", "[SP]", *_BYTES) if piece not in known]
     singles = [piece for piece in base if len(piece) == 1 and not piece.isspace()]
@@ -275,10 +275,10 @@ def open_tokenizer(folder: str | Path) -> Tokenizer:
         )
     except OSError as error:
         raise UserError(
-            f"{folder} is not a saved tokenizer ({error.strerror}: {error.filename}); copy it again"
+            f"{folder} is not a saved tokenizer ({error.strerror}: {error.filename}); copy the folder again"
         ) from None
     except (ValueError, KeyError) as error:
-        raise UserError(f"{folder} holds a damaged tokenizer ({error}); copy it again") from None
+        raise UserError(f"{folder} holds a damaged tokenizer ({error}); copy the folder again") from None
     if tokenizer.sha256 != card["sha256"]:
         raise UserError(f"{folder / 'vocab.txt'} is not the vocabulary that was saved; copy the folder again")
     return tokenizer
@@ -287,9 +287,9 @@ def open_tokenizer(folder: str | Path) -> Tokenizer:
 def train_tokenizer(
     documents: Iterable[tuple[str, Analysis]], size: int, *, spacing: str, analyzer: dict[str, str]
 ) -> Tokenizer:
-    """A cased WordPiece vocabulary of `size` pieces (before the extension) from normalised, analysed texts.
+    """Train a cased WordPiece vocabulary of `size` tokens (before the extension) on normalized, analyzed texts.
 
-    The result depends on the texts and their cuts, not on their order.
+    The result depends on the texts and their boundaries, not on their order.
     """
     if spacing == "original":
         words = (

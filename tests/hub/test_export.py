@@ -94,7 +94,7 @@ def test_another_engine_writes_the_same(run, exported, tmp_path):
         ids = [codec.tokenizer.cls_id, *codec.encode(text)][:12]
         ours = [step[0] for step in generate(loaded.model, [ids], Sampling(max_new_tokens=20, greedy=True))]
         [theirs] = engine.generate_batch(
-            [codec.tokenizer.pieces(ids)],
+            [codec.tokenizer.tokens(ids)],
             max_length=20,
             sampling_topk=1,
             include_prompt_in_result=False,

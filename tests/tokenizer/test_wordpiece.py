@@ -107,7 +107,7 @@ def test_lossless_tricky(small, text, seed):
 
 
 def pieces(tokenizer, text, cuts=()):
-    return tokenizer.pieces(tokenizer.encode(text, Analysis(list(cuts), [], None)))
+    return tokenizer.tokens(tokenizer.encode(text, Analysis(list(cuts), [], None)))
 
 
 def test_pieces_by_rule(small):
@@ -327,7 +327,7 @@ def test_training_for_morphemes_and_refusals():
     tokenizer = train_tokenizer(documents, 300, spacing="morphemes", analyzer=NONE)
     assert tokenizer.vocab_size == tokenizer.base_size
     ids = tokenizer.encode(*documents[0])
-    assert tokenizer.pieces(ids) == ["학교", "에", "가", "었", "다", "."]
+    assert tokenizer.tokens(ids) == ["학교", "에", "가", "었", "다", "."]
     assert tokenizer.decode(ids) == "학교 에 가 었 다 ."
     with pytest.raises(UserError, match="at least 300 tokens"):
         train_tokenizer(documents, 100, spacing="original", analyzer=NONE)

@@ -1,8 +1,8 @@
-"""What an analyzer finds in a text: morphemes and cuts.
+"""The result of morphological analysis: morphemes and boundaries.
 
-A cut is a code point offset into the text at which a morpheme starts: the text between cuts is the
-surface of a morpheme, and the pieces join to the text exactly. An analysis is a pure function of the
-text and the analyzer's identity; no clock decides anything, so a corpus comes out the same anywhere.
+A boundary is a code point offset into the text at which a morpheme starts. The text between two boundaries is the
+surface form of a morpheme, and the surface forms join to the exact text. An analysis is a pure function of the text and
+the analyzer's identity. It depends on no clock, so a corpus is the same wherever it is made.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Analysis:
-    """What an analyzer found in one text."""
+    """The analysis of one text."""
 
     cuts: list[int]
     """Code point offsets where a morpheme starts, strictly increasing, 0 < cut < len(text)."""
     morphemes: list[str]
-    """Exactly what the analyzer returns (dictionary forms; for "none" the words)."""
+    """Exactly what the analyzer returns: dictionary forms, or the words for "none"."""
     degraded: str | None
-    """None, or in one line which part of the text a stated fallback analysed."""
+    """None, or one line about the part of the text that a fallback analyzed."""
 
 
 class AnalyzerBroken(RuntimeError):
-    """The analyzer of this process cannot be trusted any more: the process must be replaced."""
+    """The analyzer of this process is no longer reliable; the process must be replaced."""

@@ -1,7 +1,7 @@
-"""Morphological analyzers behind one interface: normalised text in, morphemes and cuts out.
+"""Morphological analyzers behind one interface: normalized text in, morphemes and boundaries out.
 
-`kkma` is konlpy's Kkma (see kkma.py), `kiwi` is kiwipiepy (optional), `none` cuts nothing.
-`analyzer_identity` names what decides an analyzer's output without starting it (cache keys).
+`kkma` is konlpy's Kkma (see kkma/), `kiwi` is kiwipiepy (optional), `none` finds no boundaries within words.
+`analyzer_identity` says what an analyzer's output depends on, without starting it (for cache keys).
 """
 
 from importlib import metadata
@@ -14,7 +14,7 @@ ANALYZERS = ("kkma", "none", "kiwi")
 
 
 class Analyzer(Protocol):
-    """Analyses texts; one instance may be shared by several threads."""
+    """Analyzes texts. Several threads may share one instance."""
 
     identity: dict[str, str]
 
@@ -22,7 +22,7 @@ class Analyzer(Protocol):
 
 
 def load_analyzer(name: str) -> Analyzer:
-    """The analyzer of that name, ready (for "kkma" this starts the process's one JVM: 4 to 5 s)."""
+    """Start the analyzer of this name (for "kkma", the process's JVM: 4 to 5 s)."""
     identity = analyzer_identity(name)
     if name == "kkma":
         from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma
@@ -32,7 +32,7 @@ def load_analyzer(name: str) -> Analyzer:
 
 
 def analyzer_identity(name: str) -> dict[str, str]:
-    """Everything that decides the output of that analyzer, found without starting it."""
+    """Everything that the output of this analyzer depends on."""
     if name == "kkma":
         from kogpt.tokenizer.analyzers.kkma.patch import kkma_identity
 
@@ -41,7 +41,7 @@ def analyzer_identity(name: str) -> dict[str, str]:
         return {"name": "kiwi"} | {package: _version(package) for package in ("kiwipiepy", "kiwipiepy_model")}
     if name == "none":
         return {"name": "none"}
-    raise UserError(f"There is no analyzer {name!r}: choose one of {', '.join(ANALYZERS)}.")
+    raise UserError(f"--analyzer {name} is unknown; choose one of {', '.join(ANALYZERS)}.")
 
 
 def _version(package: str) -> str:
@@ -49,12 +49,12 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         raise UserError(
-            "The analyzer kiwi needs kiwipiepy, which is not installed: run pip install 'kogpt[kiwi]'."
+            "--analyzer kiwi needs kiwipiepy, which is not installed; run pip install 'kogpt[kiwi]'."
         ) from None
 
 
 class _Words:
-    """No analysis: words as they stand."""
+    """No analysis: the words of the text."""
 
     def __init__(self, identity: dict[str, str]) -> None:
         self.identity = identity
@@ -64,7 +64,7 @@ class _Words:
 
 
 class _Kiwi:
-    """kiwipiepy's morphemes; its conjoining jamo (U+11A8...) become the compatibility jamo of vocabularies."""
+    """kiwipiepy's morphemes. Its conjoining jamo (U+11A8...) become compatibility jamo, which vocabularies contain."""
 
     def __init__(self, identity: dict[str, str]) -> None:
         from kiwipiepy import Kiwi
