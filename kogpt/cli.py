@@ -17,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.files import atomic_write
 from kogpt.common.flags import OptionalInt, OptionalPath, OptionalStr
+from kogpt.common.log import set_up_logging
 from kogpt.common.renamed_flags import rewrite
 from kogpt.generate.sampling import Sampling
 from kogpt.tokenizer.normalize import decode
@@ -157,7 +158,8 @@ def import_(folder: Folder, run: Annotated[Positional[Path], arg(metavar="RUN")]
     """
     from kogpt.hub.import_run import import_run
 
-    import_run(folder, run, corpus)
+    kept, tokens = import_run(folder, run, corpus)
+    print(f"{kept:,} of {tokens:,} tokens keep the rows of {folder}, {tokens - kept:,} start at their mean")
     print(f"Continue with: deepspeed launch/train.py --corpus {corpus} --out {run}")
 
 
@@ -228,6 +230,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def main() -> None:
     """The console script `kogpt`. Ctrl-C or a closed pipe (`| head`) ends it quietly."""
+    set_up_logging()
     try:
         with exit_on_user_error():
             tyro.extras.subcommand_cli_from_dict(

@@ -6,6 +6,8 @@ Without `deepspeed`, `python launch/train.py` trains in one process. `torchrun` 
 precision, and optimizer are set in ds_config.json. Repeat the same command to resume from the last checkpoint.
 """
 
+import logging
+import os
 import sys
 import time
 import warnings
@@ -19,10 +21,13 @@ from kogpt.train import distributed  # noqa: E402
 distributed.prepare_environment()
 
 from kogpt.common.errors import UserError  # noqa: E402
+from kogpt.common.log import set_up_logging  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
 from kogpt.train import deepspeed_config  # noqa: E402
 from kogpt.train.options import TrainOptions, together  # noqa: E402
 from kogpt.train.trainer import Trainer, TrainingFailed  # noqa: E402
+
+log = logging.getLogger("kogpt.launch")
 
 
 def parse(argv: list[str]) -> TrainOptions:
@@ -33,6 +38,7 @@ def parse(argv: list[str]) -> TrainOptions:
 
 def run() -> int:
     """Parse, check, train; the exit status."""
+    set_up_logging(int(os.environ["RANK"]), "stdout")
     options = parse(sys.argv[1:])
     corpus, content = together(
         lambda: TokenCorpus.open(options.corpus), lambda: deepspeed_config.read(options.run.deepspeed_config)
@@ -46,8 +52,8 @@ def run() -> int:
         device=ranks.device.type,
         has_bf16=distributed.all_have_bf16(ranks),
     )
-    if ranks.first:
-        print("\n".join([*plan.notes, f"run folder: {options.out}"]), flush=True)
+    for line in (*plan.notes, f"run folder: {options.out}"):
+        log.info(line)
     code = Trainer(options, plan, corpus, ranks, stop).train()
     distributed.finish(ranks)
     return code

@@ -9,6 +9,7 @@ workers, deaths or restarts; a kill at any instant costs the units in flight.
 """
 
 import errno
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.options import Options
 from preprocess.plan import WORK, Scan, check_folder, dropped_row, open_output, scan
 from preprocess.publish import publish
-from preprocess.report import Progress, log_to_wandb, say, show_summary
+from preprocess.report import Progress, log_to_wandb, show_summary
 from preprocess.sources import find_sources
 from preprocess.units import (
     Analysed,
@@ -46,6 +47,8 @@ from preprocess.units import (
     unpack_analyses,
     unpack_encoded,
 )
+
+log = logging.getLogger(__name__)
 
 _HANG_SECONDS = 60.0
 _SLOWEST_CHARS_PER_SECOND = 500.0
@@ -65,7 +68,7 @@ def preprocess(options: Options) -> None:
                 if (folder / "manifest.json").is_file():
                     shutil.rmtree(folder / WORK)
             if "://" in options.output:
-                say(f"{publish(folder, options.output)} files copied to {options.output}")
+                log.info(f"{publish(folder, options.output)} files copied to {options.output}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -117,7 +120,7 @@ class _Run:
         self.settings = self._settings(tokenizer)
         corpus = open_output(self.folder, self.settings)
         if corpus is not None:
-            say(f"{self.folder} is finished: {len(corpus):,} articles; there is nothing to do")
+            log.info(f"{self.folder} is finished: {len(corpus):,} articles; there is nothing to do")
             return
         if not self.scan.units:
             raise UserError(f"--input {' '.join(options.input)}: no article in it ({_reasons(self.scan)})")
@@ -142,14 +145,14 @@ class _Run:
         if self.options.layout != "auto":
             return named_layout(self.options.layout)
         layout, sentence = guess_layout(self.sources)
-        say(sentence)
+        log.info(sentence)
         return layout
 
     def _scan(self) -> Scan:
         bar: Any = tqdm(self.sources, desc="read", unit=" files", leave=False)
         found = scan(read_documents(bar, self.layout, self.options.limit), self.identity)
         bar.close()
-        say(
+        log.info(
             f"{found.documents:,} articles ({found.chars:,} characters) in {len(self.sources):,} files; "
             f"dropped: {_reasons(found)}"
         )
@@ -223,7 +226,7 @@ class _Run:
         assert self.options.vocab_size is not None
         hashes = [sha256 for unit in self.scan.units for sha256 in unit.articles["text_sha256"].to_pylist()]
         split = splits(hashes, self.options.val_fraction)
-        say(f"training a vocabulary of {self.options.vocab_size:,} pieces on {split.count('train'):,} articles")
+        log.info(f"training a vocabulary of {self.options.vocab_size:,} tokens on {split.count('train'):,} articles")
         analysed = (document for unit in self.scan.units for document in unpack_analyses(_still(cache, unit.key)))
         documents = (
             (document.text, stages.analysis_of(document))
@@ -278,10 +281,10 @@ class _Run:
         units = {unit.key: unit for unit in self.scan.units}
         to_do = sum(units[key].articles.num_rows for key in missing)
         if not missing:
-            say(f"{stage}: all {self.scan.documents:,} articles were done before")
+            log.info(f"{stage}: all {self.scan.documents:,} articles were done before")
             return
         if not ray.is_initialized():
-            say(cluster.connect(self.options.ray_address, self.options.workers))
+            log.info(cluster.connect(self.options.ray_address, self.options.workers))
         progress = Progress(stage, self.scan.documents, self.scan.documents - to_do, self.log)
         with pool.Pool(setup, workers=self.options.workers, hang_seconds=_HANG_SECONDS, **needs) as workers:
             for key, results in workers.map(chunks):

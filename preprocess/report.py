@@ -18,11 +18,6 @@ from kogpt.common.errors import UserError
 from kogpt.data.corpus import count_rows
 
 
-def say(sentence: str) -> None:
-    """One line of the run's story."""
-    tqdm.write(sentence, file=sys.stderr)
-
-
 class Progress:
     """The bar of one stage: articles/s, characters/s, ETA, and what happened to the workers."""
 

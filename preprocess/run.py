@@ -19,10 +19,12 @@ def main() -> int:
     import tyro
 
     from kogpt.common.errors import UserError
+    from kogpt.common.log import set_up_logging
     from kogpt.common.renamed_flags import rewrite
     from preprocess.options import Options
     from preprocess.pipeline import preprocess
 
+    set_up_logging()
     try:
         preprocess(tyro.cli(Options, args=rewrite(sys.argv[1:])))
     except UserError as error:

@@ -240,6 +240,7 @@ def _main() -> None:
     from deepspeed.accelerator import get_accelerator
 
     from kogpt.common.errors import UserError
+    from kogpt.common.log import set_up_logging
     from kogpt.data.corpus import TokenCorpus
     from kogpt.train import deepspeed_config, distributed, engine
     from kogpt.train.trainer import Trainer, TrainingFailed
@@ -247,6 +248,7 @@ def _main() -> None:
     plans = json.loads(Path(sys.argv[1]).read_text())
     whole = engine.TrainingEngine.loss, engine.TrainingEngine.save
     ranks = distributed.start()
+    set_up_logging(ranks.rank)
     ends: list[Any] = []
     for plan in plans:
         engine.TrainingEngine.loss, engine.TrainingEngine.save = whole  # type: ignore[method-assign]

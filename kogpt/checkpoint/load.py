@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL
+from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, step_folders
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.common.errors import UserError
 from kogpt.model.gpt2 import GPT, GPTConfig
@@ -32,9 +32,9 @@ def load_for_inference(run_or_step_folder: Path, device: str | torch.device = "c
             raise UserError(f"the checkpoint {folder} is broken: {fault}; name its run's folder for the one before.")
         step = folder
     else:
-        faults: list[str] = []
-        found = newest_good(folder, faults.append, needed)
+        found = newest_good(folder, needed)
         if found is None:
+            faults = [f"{broken.name}: {verify(broken, needed)}" for broken in step_folders(folder)]
             raise UserError(
                 f"{folder} holds no usable checkpoint ({'; '.join(faults) or 'no checkpoints/step-* folder'}); "
                 "give the --out folder of a training run or one of its step folders."

@@ -1,11 +1,14 @@
 """Whether a checkpoint is whole: its files against its manifest. In: folders. Out: what is wrong, in a clause."""
 
 import json
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from kogpt.checkpoint.layout import FILES, FORMAT, MANIFEST, VERSION, step_folders
 from kogpt.common.files import sha256_of
+
+log = logging.getLogger(__name__)
 
 
 def verify(folder: Path, names: Iterable[str] | None = None) -> str | None:
@@ -37,11 +40,11 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> str | None:
     return None
 
 
-def newest_good(run: Path, say: Callable[[str], None], names: Iterable[str] | None = None) -> Path | None:
-    """The newest checkpoint that verifies; each broken one before it is skipped with a line."""
+def newest_good(run: Path, names: Iterable[str] | None = None) -> Path | None:
+    """The newest checkpoint that verifies; each broken one before it is skipped with a warning."""
     names = list(names) if names else None
     for folder in step_folders(run):
         if (fault := verify(folder, names)) is None:
             return folder
-        say(f"checkpoint {folder} is broken and skipped: {fault}")
+        log.warning(f"checkpoint {folder} is broken and skipped: {fault}")
     return None

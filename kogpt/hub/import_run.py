@@ -12,7 +12,6 @@ piece is a plain one, without it a continuation.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,12 @@ from kogpt.hub.export import import_model
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.run_metadata import copy_tokenizer
 
-Say = Callable[[str], None]
 
+def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -> tuple[int, int]:
+    """Write `run`; return how many tokens keep the row of the model, and how many there are.
 
-def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path, say: Say = print) -> None:
-    """Write `run`, or raise `UserError` and leave no checkpoint there."""
+    Raises `UserError`, and leaves no checkpoint, where that cannot be done.
+    """
     folder, run = Path(folder), Path(run)
     if step_folders(run):
         raise UserError(f"{run} holds checkpoints already; name a new folder for the run.")
@@ -53,7 +53,7 @@ def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path, s
     copy_tokenizer(corpus.tokenizer_folder, run)
     config = replace(config, vocab_size=len(pieces))
     _write_start(run, weights, asdict(config), corpus.fingerprint)
-    say(f"{taken:,} of {len(pieces):,} pieces keep the rows of {folder}, {len(pieces) - taken:,} start at their mean")
+    return taken, len(pieces)
 
 
 def read_pieces(folder: Path) -> dict[str, int]:

@@ -11,6 +11,7 @@ metrics.jsonl is the truth; W&B is filled up from it after a crash.
 import contextlib
 import io
 import json
+import logging
 import math
 import os
 import sys
@@ -26,6 +27,8 @@ from kogpt.checkpoint.prune import prune
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.tracking.wandb_run import WandbRun
+
+log = logging.getLogger(__name__)
 
 RUN_JSON_SECONDS = 10.0
 CURVES_SECONDS = 60.0
@@ -145,10 +148,6 @@ class Progress:
         rate = state["rate"] or (state["n"] - state["initial"]) / max(state["elapsed"], 1e-9)
         return (state["total"] - state["n"]) / max(rate, 1e-9)
 
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self.bar.write(line, file=sys.stderr)
-
     def close(self) -> None:
         """Leave the last state of the bar there."""
         self.bar.close()
@@ -245,12 +244,12 @@ class Tracker:
         """A step with an evaluation is logged: show it, and how the prompts went on."""
         keys = ("step", "val_loss", "val_bits_per_char")
         if record["val_loss"] is not None:
-            self.progress.say(
+            log.info(
                 f"step {record['step']}: validation loss {record['val_loss']:.4f}, "
                 f"{record['val_bits_per_char']:.4f} bits per character"
             )
         for prompt, continuation in record.get("continuations", []):
-            self.progress.say(f"    {prompt}|{continuation}".replace("\n", "\\n"))
+            log.info(f"    {prompt}|{continuation}".replace("\n", "\\n"))
         self._write_state(now=True, last_evaluation={key: record[key] for key in keys})
         self._draw(now=False)
 
@@ -300,4 +299,4 @@ class Tracker:
         try:
             yield
         except OSError as error:
-            self.progress.say(f"cannot write in {self.run}: {error}.")
+            log.warning(f"cannot write in {self.run}: {error}.")

@@ -7,6 +7,7 @@ W&B never stops a training: what goes wrong with it is said once.
 """
 
 import json
+import logging
 import netrc
 import os
 import subprocess
@@ -19,6 +20,8 @@ from urllib.parse import urlparse
 
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
+
+log = logging.getLogger(__name__)
 
 INIT_SECONDS = 20
 IDLE = "20s"
@@ -79,7 +82,7 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
         raise UserError(f"W&B {mode} cannot take the evaluation ({reason}); say --wandb offline.") from None
 
 
-def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Callable[[str], None]) -> "WandbRun | None":
+def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "WandbRun | None":
     """The W&B run of a run folder; None if it is off or cannot be had, with a line."""
     mode = _decided(mode)
     if mode == "off":
@@ -104,20 +107,20 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any], say: Call
                 settings=_quiet(),
             )
         except Exception as error:  # no network, a setting in the environment that it does not like, ...
-            say(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")
+            log.warning(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")
             wandb.teardown()
             os.environ.pop("WANDB_SERVICE", None)  # there the id now counts as in use
             continue
         if attempt == "online":
             seen = handle.starting_step - 1
-            say(f"W&B: {handle.url}")
+            log.info(f"W&B: {handle.url}")
         else:
             folder = run / "wandb"
-            say(
+            log.info(
                 f"W&B offline in {folder}: upload with `wandb sync {folder}/offline-run-*`, "
                 f"look at it in the terminal with `wandb leet {folder}`."
             )
-        return WandbRun(handle, run, seen, say)
+        return WandbRun(handle, run, seen)
     return None
 
 
@@ -199,8 +202,8 @@ def last_step_offline(run: Path) -> int:
 class WandbRun:
     """A started W&B run that has the steps up to `seen`."""
 
-    def __init__(self, handle: Any, run: Path, seen: int, say: Callable[[str], None]) -> None:
-        self.handle, self.run, self.seen, self.say = handle, run, seen, say
+    def __init__(self, handle: Any, run: Path, seen: int) -> None:
+        self.handle, self.run, self.seen = handle, run, seen
         self._broken = False
 
     def catch_up(self, records: list[dict[str, Any]]) -> None:
@@ -243,5 +246,5 @@ class WandbRun:
             call()
         except Exception as error:
             if not self._broken:
-                self.say(f"W&B does not answer ({error}); metrics.jsonl has it all, and a resumed run catches up.")
+                log.warning(f"W&B does not answer ({error}); metrics.jsonl has it all, and a resumed run catches up.")
             self._broken = True

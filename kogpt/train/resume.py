@@ -6,7 +6,6 @@ precision, micro-batch, length) may change. An imported checkpoint (kogpt import
 """
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +33,11 @@ class Start:
     state: dict[str, Any] | None
 
 
-def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks, say: Callable[[str], None]) -> Start:
+def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks) -> Start:
     """Rank 0 looks, all ranks go the same way; `identity` has a value for each of `FLAGS`."""
 
     def look() -> CheckpointReader | None:
-        reader = _look(run, resume, say)
+        reader = _look(run, resume)
         if reader is not None:
             _compare(reader, identity)
         return reader
@@ -56,7 +55,7 @@ def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
     return None
 
 
-def _look(run: Path, resume: str, say: Callable[[str], None]) -> CheckpointReader | None:
+def _look(run: Path, resume: str) -> CheckpointReader | None:
     if resume not in ("auto", "never"):
         folder = Path(resume)
         if fault := verify(folder):
@@ -70,7 +69,7 @@ def _look(run: Path, resume: str, say: Callable[[str], None]) -> CheckpointReade
         return CheckpointReader(folder)
     if resume == "never" and step_folders(run):
         raise UserError(f"--out {run} holds checkpoints already; drop --resume never, or name another folder.")
-    newest = newest_good(run, say)
+    newest = newest_good(run)
     if newest is None:
         if broken := step_folders(run):
             raise UserError(

@@ -7,9 +7,10 @@ decodes.
 """
 
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from kogpt.generate.decode import generate
@@ -18,12 +19,14 @@ from kogpt.model.gpt2 import GPT
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.wordpiece import open_tokenizer
 
+log = logging.getLogger(__name__)
+
 ENCODE_SECONDS = 120
 _SAMPLING = Sampling(max_new_tokens=40, greedy=True)
 
 
-def encode(tokenizer_folder: Path, texts: Sequence[str], say: Callable[[str], None]) -> list[list[int]]:
-    """[CLS] and the ids of each prompt; [] with a line where the analyzer does not run here."""
+def encode(tokenizer_folder: Path, texts: Sequence[str]) -> list[list[int]]:
+    """[CLS] and the ids of each prompt; [] with a warning where the analyzer does not run here."""
     command = [sys.executable, "-m", "kogpt.train.sample_prompts", str(tokenizer_folder)]
     try:
         done = subprocess.run(
@@ -32,7 +35,7 @@ def encode(tokenizer_folder: Path, texts: Sequence[str], say: Callable[[str], No
         return json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError, OSError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        say(f"the prompts cannot be encoded here and are left out: {reason}")
+        log.warning(f"the prompts cannot be encoded here and are left out: {reason}")
         return []
 
 

@@ -8,6 +8,7 @@ Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 a mistake in f
 """
 
 import hashlib
+import logging
 import time
 from dataclasses import asdict
 from typing import Any
@@ -30,6 +31,8 @@ from kogpt.train.options import TrainOptions, length_in_steps, model_config
 from kogpt.train.resume import Start, begun_model, find_start
 from kogpt.train.run_metadata import about, copy_tokenizer
 from kogpt.train.step_metrics import agree, mfu, validate
+
+log = logging.getLogger(__name__)
 
 SKIPS_IN_A_ROW = 20
 """Updates that may be left out one after the other; fp16 looks for its loss scale in fewer."""
@@ -85,12 +88,12 @@ class Trainer:
 
     def prepare(self) -> bool:
         """Find the start, build the engine, open the files; False where there is nothing left to train."""
-        start = find_start(self.run, self.options.run.resume, self.identity, self.ranks, self._say)
+        start = find_start(self.run, self.options.run.resume, self.identity, self.ranks)
         self._take_position(start)
         if self.step >= self.steps:
-            self._say(f"{self.run} is finished: {self.step} of {self.steps} steps; raise --steps to go on.")
+            log.info(f"{self.run} is finished: {self.step} of {self.steps} steps; raise --steps to go on.")
             return False
-        self._say(self._outlook())
+        log.info(self._outlook())
         on_first(self.ranks, lambda: copy_tokenizer(self.corpus.tokenizer_folder, self.run))
         self.prompts = self._encode_prompts()
         self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.reader)
@@ -120,7 +123,7 @@ class Trainer:
             if code or last or self.step % run.save_every == 0:
                 self._save(record)
             if code:
-                self._say(f"told to stop: ended after step {self.step}; the same command goes on from there.")
+                log.info(f"told to stop: ended after step {self.step}; the same command goes on from there.")
                 return code
         return 0
 
@@ -174,7 +177,7 @@ class Trainer:
         self.skipped += not applied
         self.skips_in_a_row = 0 if applied else self.skips_in_a_row + 1
         if not applied:
-            self._say(f"step {self.step}: a gradient was not finite, the update is left out on all ranks.")
+            log.warning(f"step {self.step}: a gradient was not finite, the update is left out on all ranks.")
         if self.skips_in_a_row == SKIPS_IN_A_ROW:
             last = pointed(self.run, "latest")
             raise TrainingFailed(
@@ -223,7 +226,7 @@ class Trainer:
         error = broadcast_object(self.tracker.sync() if self.tracker is not None else None)
         error = error or self.engine.save(self.run, self.step, self.identity | {"step": self.step}, state)
         if error is not None:
-            self._say(f"CHECKPOINT NOT SAVED at step {self.step}: {error}. Training goes on; make room on the disk.")
+            log.warning(f"CHECKPOINT NOT SAVED at step {self.step}: {error}. Training goes on; make room on the disk.")
             return
         self.best = best
         if self.tracker is not None:
@@ -242,7 +245,7 @@ class Trainer:
             dtype = "bf16" if self.plan.precision == "autocast" else self.plan.precision
             self.peak = peak_flops(torch.cuda.get_device_name(self.ranks.device), dtype)
         if start.state is not None:
-            self._say(f"going on after step {self.step} of {self.run}")
+            log.info(f"going on after step {self.step} of {self.run}")
 
     def _learning_rate(self) -> float:
         schedule = self.options.schedule
@@ -258,9 +261,7 @@ class Trainer:
 
     def _encode_prompts(self) -> list[list[int]]:
         texts = self.options.run.prompts
-        encoded = on_first(
-            self.ranks, lambda: sample_prompts.encode(self.run / "tokenizer", texts, self._say) if texts else []
-        )
+        encoded = on_first(self.ranks, lambda: sample_prompts.encode(self.run / "tokenizer", texts) if texts else [])
         return broadcast_object(encoded)
 
     def _compile(self) -> None:
@@ -269,9 +270,9 @@ class Trainer:
         if wish == "off" or (wish == "auto" and device == "cpu"):
             return
         if reason := broadcast_object(obstacle(self.plan.stage, device)):
-            self._say(f"training without torch.compile: {reason}.")
+            log.info(f"training without torch.compile: {reason}.")
             return
-        self._say("compiling the blocks: the first step takes a minute.")
+        log.info("compiling the blocks: the first step takes a minute.")
         compile_blocks(self.engine.module)
 
     def _start_tracking(self, start: Start) -> None:
@@ -281,7 +282,7 @@ class Trainer:
         def open_tracker() -> Tracker:
             known = about(self.options, self.plan, self.corpus, self.identity, self.memory, self.ranks)
             run = self.options.run
-            wandb = start_wandb(self.run, run.wandb, run.wandb_project, known, self._say)
+            wandb = start_wandb(self.run, run.wandb, run.wandb_project, known)
             return Tracker(
                 self.run,
                 step=self.step,
@@ -293,13 +294,6 @@ class Trainer:
             )
 
         self.tracker = on_first(self.ranks, open_tracker)
-
-    def _say(self, line: str) -> None:
-        """Rank 0 talks."""
-        if self.tracker is not None:
-            self.tracker.progress.say(line)
-        elif self.ranks.first:
-            print(line, flush=True)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

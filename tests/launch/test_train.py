@@ -163,7 +163,7 @@ def test_told_to_stop_it_saves_the_step_and_ends(stop: Callable[[Job], None], co
         if stop is not _kill_launcher:  # whose parent then reports success, whatever the ranks do
             assert job.processes[0].returncode != 0
     last = len(records(run))
-    assert newest_good(run, print) == step_folder(run, last), job.said
+    assert newest_good(run) == step_folder(run, last), job.said
     assert "W&B does not answer" not in job.said
     assert last_step_offline(run) == last, "W&B's service outlives the signal"
 
@@ -190,7 +190,7 @@ def test_one_rank_dies_and_the_others_end(victim: int, command: bool, corpus: Pa
         codes = job.wait(60)
         wait_until(lambda: not any(map(_alive, ranks)), 60 - (time.monotonic() - started), "all ranks end")
         assert all(codes), codes
-    assert newest_good(run, print) is not None
+    assert newest_good(run) is not None
 
 
 @pytest.mark.crash

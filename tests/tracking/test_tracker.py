@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kogpt.common.errors import UserError
+from kogpt.common.log import set_up_logging
 from kogpt.tracking.tracker import MetricsFile, RunFile, Tracker, draw_curves, finite, read_metrics
 
 
@@ -83,6 +84,7 @@ def test_curves_bear_missing_numbers(tmp_path: Path) -> None:
 
 
 def test_tracker_says_where_the_run_stands(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_logging()
     source = tmp_path / "metrics.jsonl"
     tracker = Tracker(tmp_path, step=0, steps=4, about={"seed": 1}, wandb=None, source=source, artifact=False)
     tracker.log(_record(1), next_evaluation=2)

@@ -1,6 +1,7 @@
 """The W&B run, read back from its offline file: every step once, whatever was lost before."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,18 @@ def _history(run: Path) -> list[tuple[int, float]]:
     return [(record["step"]["num"], record["item"]["loss"]) for record in wandb_run.offline_records(run)]
 
 
-def test_a_resumed_run_fills_the_gap_and_doubles_nothing(tmp_path: Path) -> None:
-    said: list[str] = []
-    first = wandb_run.start(tmp_path, "offline", "kogpt-test", {"seed": 1}, said.append)
+def test_a_resumed_run_fills_the_gap_and_doubles_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "kogpt")
+    first = wandb_run.start(tmp_path, "offline", "kogpt-test", {"seed": 1})
     assert first is not None
     for record in _records(1, 2):
         first.log(record)
     first.log({**_records(3)[0], "continuations": [("대한민국은 ", "민주공화국이다")]})
     first.finish("stopped", {"loss": 1 / 3})
     assert wandb_run.last_step_offline(tmp_path) == 3
-    assert any("wandb sync" in line for line in said)
+    assert any("wandb sync" in line for line in caplog.messages)
     # metrics.jsonl goes to 5: steps 4 and 5, with its table, never reached W&B; the run then goes on with 6.
-    second = wandb_run.start(tmp_path, "offline", "kogpt-test", {"seed": 1}, said.append)
+    second = wandb_run.start(tmp_path, "offline", "kogpt-test", {"seed": 1})
     assert second is not None
     assert second.handle.id == first.handle.id
     fifth = {**_records(5)[0], "continuations": [["모든 국민은 ", "법 앞에"]]}
@@ -42,7 +43,7 @@ def test_a_resumed_run_fills_the_gap_and_doubles_nothing(tmp_path: Path) -> None
 
 
 def test_off_starts_nothing(tmp_path: Path) -> None:
-    assert wandb_run.start(tmp_path, "off", "kogpt-test", {}, print) is None
+    assert wandb_run.start(tmp_path, "off", "kogpt-test", {}) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,14 +60,15 @@ def test_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wandb_run.logged_in()
 
 
-def test_an_unreachable_server_costs_a_line_not_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_costs_a_line_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens on the discard port
     monkeypatch.setattr(wandb_run, "INIT_SECONDS", 3)
-    said: list[str] = []
-    run = wandb_run.start(tmp_path, "online", "kogpt-test", {}, said.append)
+    run = wandb_run.start(tmp_path, "online", "kogpt-test", {})
     assert run is not None
-    assert "W&B online cannot start" in said[0]
+    assert any("W&B online cannot start" in line for line in caplog.messages)
     run.log(_records(1)[0])
     run.finish("finished", {})
     assert _history(tmp_path) == [(1, 1.0)]

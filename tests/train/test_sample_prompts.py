@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from kogpt.model.gpt2 import GPT, GPTConfig
@@ -10,14 +11,13 @@ from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train import sample_prompts
 
 
-def test_encode_and_continue(corpus: Path) -> None:
+def test_encode_and_continue(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = corpus / "tokenizer"
     codec = TextCodec(folder)
     texts = ["대한민국은", "모든 국민은"]
-    said: list[str] = []
-    encoded = sample_prompts.encode(folder, texts, said.append)
+    encoded = sample_prompts.encode(folder, texts)
     assert encoded == [[codec.tokenizer.cls_id, *codec.encode(text)] for text in texts]
-    assert said == []
+    assert caplog.messages == []
 
     torch.manual_seed(0)
     model = GPT(GPTConfig(codec.tokenizer.vocab_size, max_seq_len=32, n_layer=1, n_head=1, n_embd=16)).eval()
@@ -31,8 +31,7 @@ def test_encode_and_continue(corpus: Path) -> None:
     assert once[1].startswith(open_tokenizer(folder).decode(row)[len(texts[1]) :][:5])
 
 
-def test_a_folder_that_is_no_tokenizer_costs_a_line(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert sample_prompts.encode(tmp_path, ["가"], said.append) == []
-    assert len(said) == 1
-    assert "left out" in said[0]
+def test_a_folder_that_is_no_tokenizer_costs_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert sample_prompts.encode(tmp_path, ["가"]) == []
+    (said,) = caplog.messages
+    assert "left out" in said

@@ -181,5 +181,5 @@ def test_what_breaks_inside_a_rank(corpus: Path, tmp_path: Path) -> None:
     assert "CHECKPOINT NOT SAVED at step 4" in (tmp_path / "ranks" / "log").read_text()
 
     assert terminated == 143
-    assert newest_good(tmp_path / "stopped", print) == step_folder(tmp_path / "stopped", 4)
+    assert newest_good(tmp_path / "stopped") == step_folder(tmp_path / "stopped", 4)
     assert json.loads((tmp_path / "stopped" / "run.json").read_text())["state"] == "stopped"
