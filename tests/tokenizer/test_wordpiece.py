@@ -190,7 +190,7 @@ def test_refusals(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no vocab\.txt"):
         load(tmp_path)
     (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\nhello\n")
-    with pytest.raises(UserError, match=r"no \[PAD\], \[SEP\]"):
+    with pytest.raises(UserError, match=r"lacks \[PAD\], \[SEP\]"):
         load(tmp_path)
     (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="is damaged"):
