@@ -22,17 +22,19 @@ import torch
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "launch")]
+sys.path.insert(0, str(ROOT))
 
-import train as launched  # noqa: E402
+from kogpt.train import distributed  # noqa: E402
+
+distributed.prepare_environment()
 
 from kogpt.data.corpus import CorpusWriter, TokenCorpus  # noqa: E402
 from kogpt.data.loader import Share, TrainBatches  # noqa: E402
 from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups  # noqa: E402
 from kogpt.tokenizer.wordpiece import Tokenizer  # noqa: E402
-from kogpt.train import deepspeed_config, distributed  # noqa: E402
+from kogpt.train import deepspeed_config  # noqa: E402
 from kogpt.train.distributed import Ranks, Stop  # noqa: E402
-from kogpt.train.options import model_config  # noqa: E402
+from kogpt.train.options import model_config, parse  # noqa: E402
 from kogpt.train.trainer import Trainer  # noqa: E402
 
 Step = Callable[[], None]
@@ -59,7 +61,7 @@ class Task:
     @property
     def model(self) -> GPTConfig:
         """The shape with the corpus's vocabulary."""
-        options = launched.parse([*self.shape, "--max-seq-len", str(self.context)])
+        options = parse([*self.shape, "--max-seq-len", str(self.context)])
         return model_config(options.model, TokenCorpus.open(self.corpus).vocab_size)
 
     def flags(self, out: Path, config: Path, steps: int) -> list[str]:
@@ -107,7 +109,7 @@ def ours(
     plan = deepspeed_config.plan(path, content, world_size=1, device=ranks.device.type, has_bf16=True)
     if bare:
         plan = replace(plan, stage=stage, engine=plan.engine | {"zero_optimization": content["zero_optimization"]})
-    options = launched.parse(task.flags(task.scratch / f"{path.stem}-{compiled}-{bare}", path, 1_000_000))
+    options = parse(task.flags(task.scratch / f"{path.stem}-{compiled}-{bare}", path, 1_000_000))
     trainer = Trainer(options, plan, TokenCorpus.open(task.corpus), ranks, stop)
     trainer.prepare()
     if compiled:

@@ -12,8 +12,6 @@ import sys
 import time
 import warnings
 
-import tyro
-
 warnings.filterwarnings("ignore", category=FutureWarning)
 
 from kogpt.train import distributed  # noqa: E402
@@ -24,22 +22,16 @@ from kogpt.common.errors import UserError  # noqa: E402
 from kogpt.common.log import set_up_logging  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
 from kogpt.train import deepspeed_config  # noqa: E402
-from kogpt.train.options import TrainOptions, together  # noqa: E402
+from kogpt.train.options import parse, together  # noqa: E402
 from kogpt.train.trainer import Trainer, TrainingFailed  # noqa: E402
 
 log = logging.getLogger("kogpt.launch")
 
 
-def parse(argv: list[str]) -> TrainOptions:
-    """The options, without the --local_rank that `deepspeed` adds: the environment has it as well."""
-    argv = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]
-    return tyro.cli(TrainOptions, args=argv, prog="train.py", description=__doc__)
-
-
 def run() -> int:
     """Parse, check, train; the exit status."""
     set_up_logging(int(os.environ["RANK"]), "stdout")
-    options = parse(sys.argv[1:])
+    options = parse(sys.argv[1:], __doc__)
     corpus, content = together(
         lambda: TokenCorpus.open(options.corpus), lambda: deepspeed_config.read(options.run.deepspeed_config)
     )

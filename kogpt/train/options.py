@@ -4,7 +4,7 @@ In: flags. Out: `TrainOptions` (validated on construction, with all problems in 
 Batch sizes, precision, ZeRO stage, clipping, and the optimizer are in kogpt.train.deepspeed_config.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -205,6 +205,17 @@ def length_in_steps(options: ScheduleOptions, *, tokens_per_step: int, windows: 
     if options.epochs is not None:
         return -int(-options.epochs * windows // global_batch)
     return options.steps or DEFAULT_STEPS
+
+
+def parse(argv: Sequence[str], description: str | None = None) -> TrainOptions:
+    """The options of a command line, without the --local_rank that the `deepspeed` command puts in: RANK says it too.
+
+    Raises:
+        UserError: with every problem of the flags.
+        SystemExit: tyro's, for a flag that does not exist and for --help.
+    """
+    argv = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]
+    return tyro.cli(TrainOptions, args=argv, prog="train.py", description=description)
 
 
 def together(*checks: Callable[[], Any]) -> list[Any]:

@@ -1,3 +1,5 @@
+"""The token corpus: what is written comes back, shards and splits are as promised, and damage is found."""
+
 import hashlib
 import json
 import os

@@ -1,3 +1,5 @@
+"""`kogpt inspect`: counts, a sample, every text back, and damage named."""
+
 import json
 
 import pytest

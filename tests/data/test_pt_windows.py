@@ -1,3 +1,5 @@
+"""Windows of 256 tokens out of a corpus and back, in three formats, against their other readers."""
+
 import hashlib
 import random
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The order of windows: a permutation per epoch, the same everywhere."""
+
 import subprocess
 import sys
 

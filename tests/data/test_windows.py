@@ -1,3 +1,5 @@
+"""Where windows begin, by properties: every target once, and the original script's own loop."""
+
 import ast
 import sys
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Prompts go through what articles went through, and nothing is started to decode."""
+
 import json
 
 import pytest

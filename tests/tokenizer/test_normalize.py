@@ -1,3 +1,5 @@
+"""Normalisation: NFC, line ends, what is dropped and counted; idempotent for every text."""
+
 import sys
 import unicodedata
 

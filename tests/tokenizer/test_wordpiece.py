@@ -1,3 +1,5 @@
+"""WordPiece: lossless for every text, equal to the libraries that read it, trained deterministically."""
+
 import gzip
 import json
 import os
@@ -17,13 +19,7 @@ from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.normalize import normalize
-from kogpt.tokenizer.wordpiece import (
-    StreamDecoder,
-    Tokenizer,
-    load_tokenizer,
-    open_tokenizer,
-    train_tokenizer,
-)
+from kogpt.tokenizer.wordpiece import StreamDecoder, Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")

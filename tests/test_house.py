@@ -1,0 +1,29 @@
+"""The house rules that a machine can check: small files, each with a first line that says what it is."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted(
+    path for name in ("kogpt", "preprocess", "launch", "bench", "tests") for path in (ROOT / name).rglob("*.py")
+)
+LINES = 350
+LONGER = {"bench/preprocess.py", "kogpt/model/gpt2.py", "preprocess/pool.py"}
+"""To be cut; no other file may join them."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_is_short_and_says_what_it_is(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    short = len(source.splitlines()) <= LINES
+    assert short != (path.relative_to(ROOT).as_posix() in LONGER), f"{LINES} lines hold one idea; see LONGER"
+    if source.strip():
+        docstring = ast.get_docstring(ast.parse(source))
+        assert docstring, "its first lines are no docstring"
+        assert docstring.splitlines()[0].endswith((".", ":")), "the docstring's first line is no sentence"
+
+
+def test_few_files_lie_at_the_top_of_kogpt() -> None:
+    assert len([path for path in (ROOT / "kogpt").iterdir() if path.is_file()]) <= 6
