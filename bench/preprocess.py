@@ -310,7 +310,7 @@ def rows(result: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "driver, no-op work, articles/s by the clock", f"{driver['articles_per_second']:,.0f}", "measured"
     fed = driver["cores_that_one_driver_feeds"]
     yield "  cores that it feeds, by its CPU", f"{fed:,.0f}", "extrapolated"
-    yield "bytes per id", f"{corpus['bytes_per_id']:.3f}", "measured"
+    yield "bytes per token", f"{corpus['bytes_per_id']:.3f}", "measured"
     windows, files = corpus["stream_windows_per_s"], corpus["pt_windows_per_s"]
     value = f"{windows:,.0f} / {files:,.0f} (x {windows / files:.0f})"
     yield "random windows/s of CPU, corpus / torch.load", value, "measured"

@@ -1,19 +1,19 @@
-"""The token corpus on disk: writer, reader, manifest, verification. The one module that knows the format.
+"""The token corpus on disk: writer, reader, manifest, verification. Only this module knows the format.
 
-A folder:
-- `tokens-00000.npy`, ...: flat 1-D ids, uint16 (uint32 when the vocabulary has over 65,536 pieces), read through
-  mmap; every article is `[CLS] ids [SEP]`, uncut and unpadded, and never crosses two shards;
-- `articles.parquet`: a row per article: id, source, text_sha256, chars, ids (with [CLS] and [SEP]), unknown_ids,
-  split, offset (of its [CLS] in all shards put end to end);
-- `dropped.parquet`: id, source, status ("dropped" | "degraded"), reason, detail;
-- `tokenizer/`: what text went through (kogpt.tokenizer.wordpiece);
-- `manifest.json`, last: checksums, tokenizer, analyzer, normaliser, counts, settings. Its sha256 is the
+A corpus is a folder with:
+- `tokens-00000.npy`, ...: token ids as a flat array, uint16 (uint32 if the vocabulary has more than 65,536 tokens),
+  read through mmap. Every article is `[CLS] ids [SEP]`, complete and unpadded, and lies within one shard.
+- `articles.parquet`: a row per article with id, source, text_sha256, chars, ids (number of tokens with [CLS] and
+  [SEP]), unknown_ids, split, and offset (of its [CLS] in the concatenated shards).
+- `dropped.parquet`: id, source, status ("dropped" or "degraded"), reason, detail.
+- `tokenizer/`: the tokenizer (kogpt.tokenizer.wordpiece).
+- `manifest.json`, written last: checksums, tokenizer, analyzer, normalizer, counts, settings. Its sha256 is the
   fingerprint of the corpus.
 
-The bytes depend on the articles, their order and the settings alone: no time, host or number of workers.
-Articles go to "val" by the rank of sha256(text_sha256 + "split"), so that the split is a property of the texts.
+The bytes depend only on the articles, their order, and the settings, and not on time, host, or number of workers.
+Articles go to "val" by the rank of sha256(text_sha256 + "split"), so the split is a property of the texts.
 
-Cost: 2 bytes per id (uint16) plus the table; reading a window touches the pages it needs.
+Cost: 2 bytes per token (uint16) plus the table. Reading a window touches only the pages it needs.
 """
 
 import hashlib
@@ -50,10 +50,10 @@ _DROPPED = pa.schema([(name, _TEXT) for name in ("id", "source", "status", "reas
 
 
 class CorpusWriter:
-    """Write a corpus article by article; only `finish` makes the folder one.
+    """Write a corpus article by article. The folder becomes a corpus only with `finish`.
 
-    Shards are written as they fill (memory: the table's rows, and one article). A folder left by an unfinished
-    writer is written anew; a finished corpus is never touched.
+    Shards are written as they fill. Memory: the rows of the table, and one article. A folder left by an unfinished
+    writer is overwritten; a finished corpus is never touched.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class CorpusWriter:
         shard_ids: int = 1 << 26,
     ):
         if not 0 <= val_fraction < 1:
-            raise UserError(f"the share of validation articles must lie in [0, 1), not {val_fraction}")
+            raise UserError(f"--val-fraction {val_fraction} must be at least 0 and below 1")
         self.folder, self.tokenizer = Path(folder), tokenizer
         self._val_fraction, self._settings, self._shard_ids = val_fraction, settings, shard_ids
         self._dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
@@ -75,7 +75,7 @@ class CorpusWriter:
         self._shard: Any = None
         self._total = 0
         if (self.folder / "manifest.json").exists():
-            raise UserError(f"{self.folder} holds a finished corpus; name another folder, or delete it")
+            raise UserError(f"{self.folder} already holds a finished corpus; name another folder, or delete it")
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in self.folder.glob("tokens-*.npy*"):
             stale.unlink()
@@ -90,7 +90,7 @@ class CorpusWriter:
         ids: Sequence[int] | np.ndarray,
         unknown_ids: int,
     ) -> None:
-        """Append an article; `ids` come without [CLS] and [SEP], which are added here."""
+        """Append an article. `ids` are its token ids without [CLS] and [SEP], which are added here."""
         inner = np.asarray(ids, dtype=np.int64)
         if inner.size and not 0 <= inner.min() <= inner.max() < self.tokenizer.vocab_size:
             raise ValueError(f"article {id}: ids outside the vocabulary of {self.tokenizer.vocab_size}")
@@ -114,7 +114,7 @@ class CorpusWriter:
         self._shard.write(bytes(_HEADER_BYTES))
 
     def _close_shard(self) -> None:
-        # The number of ids is known only now; the header's length does not depend on it.
+        # The number of tokens is known only now. The length of the header does not depend on it.
         self._shard.seek(0)
         self._shard.write(_npy_header(self._dtype, self._in_shard))
         self._writing.__exit__(None, None, None)
@@ -123,9 +123,9 @@ class CorpusWriter:
     def finish(
         self, *, articles_in: int, dropped: list[dict[str, Any]], removed_controls: int, removed_surrogates: int
     ) -> str:
-        """Check the accounts, write the tables, the tokenizer and, last, the manifest; return the fingerprint.
+        """Check the counts; write the tables, the tokenizer, and last the manifest; return the fingerprint.
 
-        `dropped` rows have the columns of dropped.parquet; those with status "degraded" were written.
+        The rows of `dropped` have the columns of dropped.parquet. Those with status "degraded" are in the corpus too.
         """
         if self._shard is not None:
             self._close_shard()
@@ -184,7 +184,7 @@ def _npy_header(dtype: np.dtype, count: int) -> bytes:
 
 
 def splits(hashes: Sequence[str], val_fraction: float) -> list[str]:
-    """ "train" or "val" for each article: by the rank of its text's hash, whatever the order of the articles."""
+    """ "train" or "val" for each article, by the rank of its text's hash, independent of the order of the articles."""
     count = len(hashes)
     val = 0 if count < 2 or val_fraction == 0 else min(count - 1, max(1, round(count * val_fraction)))
     ranked = sorted(range(count), key=lambda i: hashlib.sha256((hashes[i] + "split").encode()).digest())
@@ -206,25 +206,25 @@ def _write_table(path: Path, table: pa.Table) -> None:
 
 
 def count_rows(counts: dict[str, Any]) -> list[tuple[str, str]]:
-    """(what, value) of a manifest's counts, as readable text."""
+    """The counts of a manifest as (label, value) for people."""
     ids, splits = counts["ids"], counts["splits"].items()
     return [
         ("articles in", f"{counts['articles_in']:,}"),
         ("written", f"{counts['written']:,}"),
         *((f"dropped: {reason}", f"{count:,}") for reason, count in counts["dropped"].items()),
-        ("degraded (dropped.parquet says why)", f"{counts['degraded']:,}"),
-        *((f"split {name}", f"{split['articles']:,} articles, {split['ids']:,} ids") for name, split in splits),
+        ("degraded (see dropped.parquet)", f"{counts['degraded']:,}"),
+        *((f"split {name}", f"{split['articles']:,} articles, {split['ids']:,} tokens") for name, split in splits),
         ("characters", f"{counts['chars']:,}"),
-        ("ids", f"{ids:,}"),
-        ("ids per character", f"{ids / max(1, counts['chars']):.3f}"),
-        ("unknown or byte ids", f"{counts['unknown_ids']:,} ({counts['unknown_ids'] / max(1, ids):.2%})"),
+        ("tokens", f"{ids:,}"),
+        ("tokens per character", f"{ids / max(1, counts['chars']):.3f}"),
+        ("unknown or byte tokens", f"{counts['unknown_ids']:,} ({counts['unknown_ids'] / max(1, ids):.2%})"),
         ("control characters removed", f"{counts['removed_controls']:,}"),
         ("lone surrogates removed", f"{counts['removed_surrogates']:,}"),
     ]
 
 
 class TokenCorpus:
-    """A finished corpus, read only. `open` it; arrays are views of the files and cost nothing until read."""
+    """A finished corpus, read-only; create it with `open`. Arrays are views of the mapped files."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any], fingerprint: str):
         self.folder, self.manifest, self.fingerprint = folder, manifest, fingerprint
@@ -244,13 +244,13 @@ class TokenCorpus:
 
     @classmethod
     def open(cls, folder: str | Path) -> "TokenCorpus":
-        """Open a corpus folder; checksums are not looked at (see `verify`)."""
+        """Open a corpus folder without checking the checksums (see `verify`)."""
         folder = Path(folder)
         try:
             content = (folder / "manifest.json").read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
-                f"{folder} is not a finished token corpus (no manifest.json); preprocess/run.py makes one"
+                f"{folder} is not a finished token corpus (no manifest.json); create one with preprocess/run.py"
             ) from None
         try:
             manifest = json.loads(content)
@@ -258,12 +258,12 @@ class TokenCorpus:
                 raise ValueError(f"format {manifest['format']} {manifest['version']}")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{folder / 'manifest.json'} is not that of a {FORMAT} {VERSION} ({error}); build the corpus again"
+                f"{folder / 'manifest.json'} is not that of a {FORMAT} version {VERSION} ({error}); rebuild the corpus"
             ) from None
         return cls(folder, manifest, hashlib.sha256(content).hexdigest())
 
     def verify(self) -> list[str]:
-        """Compare every file with the manifest; return the problems found ([] = good). Reads everything."""
+        """Compare every file with the manifest, and return the problems ([] if there are none). Reads all files."""
         problems = []
         for name, expected in self.manifest["files"].items():
             path = self.folder / name
@@ -272,14 +272,14 @@ class TokenCorpus:
             elif path.stat().st_size != expected["bytes"]:
                 problems.append(f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}")
             elif sha256_of(path) != expected["sha256"]:
-                problems.append(f"{name} was altered: its checksum is not the manifest's")
+                problems.append(f"{name} has changed: its checksum differs from the manifest")
         return problems
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def shard(self, k: int) -> np.ndarray:
-        """All ids of a shard: a view of the mapped file."""
+        """All token ids of a shard: a view of the mapped file."""
         if k not in self._shards:
             path = self.folder / self._names[k]
             try:
@@ -290,27 +290,27 @@ class TokenCorpus:
         return self._shards[k]
 
     def place(self, offset: int) -> tuple[int, int]:
-        """(shard, index in it) of a global offset."""
+        """(shard, index within it) of a global offset."""
         k = bisect_right(self._starts, offset) - 1
         return k, offset - self._starts[k]
 
     def article(self, i: int) -> np.ndarray:
-        """The ids of article `i`, [CLS] .. [SEP]: a view of the mapped file."""
+        """The token ids of article `i`, [CLS] ... [SEP]: a view of the mapped file."""
         k, start = self.place(int(self._offsets[i]))
         return self.shard(k)[start : start + int(self._lengths[i])]
 
     def split(self, name: str) -> np.ndarray:
-        """The numbers of the articles of split "train" or "val", in corpus order: int64."""
+        """The article numbers of split "train" or "val" in corpus order, int64."""
         return np.flatnonzero(np.asarray(self.articles["split"].to_pylist(), dtype=object) == name)
 
     def stream(self, split: str) -> "Stream":
-        """All ids of a split, its articles end to end in corpus order."""
+        """All tokens of a split: its articles concatenated in corpus order."""
         chosen = self.split(split)
         return Stream(self, self._offsets[chosen], self._lengths[chosen])
 
 
 class Stream:
-    """Articles end to end as one long array of ids; neighbours in a shard are read as one run."""
+    """Concatenated articles as one long array of token ids. Neighbors in a shard are read together."""
 
     def __init__(self, corpus: TokenCorpus, offsets: np.ndarray, lengths: np.ndarray):
         self._corpus = corpus
@@ -329,9 +329,9 @@ class Stream:
         return self._length
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """ids start .. start + count of the stream: int64 [count], a copy."""
+        """Tokens start ... start + count of the stream: int64 [count], a copy."""
         if start < 0 or count < 0 or start + count > self._length:
-            raise IndexError(f"ids {start} to {start + count} of a stream of {self._length}")
+            raise IndexError(f"tokens {start} to {start + count} of a stream of {self._length}")
         out = np.empty(count, dtype=np.int64)
         run, done = bisect_right(self._starts, start) - 1, 0
         while done < count:

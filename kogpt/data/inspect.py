@@ -1,6 +1,6 @@
-"""What `kogpt inspect CORPUS` shows: counts, one article cut into its pieces, the state of the checksums.
+"""`kogpt inspect CORPUS`: verify the checksums, show the counts and the first tokens of an article.
 
-With `decode`, every article is written back as a line of JSON, {"id", "text"}. Reads every file once (checksums).
+With `decode`, writes every article back as a JSON line {"id", "text"}. Reads every file once for the checksums.
 """
 
 import json
@@ -20,18 +20,18 @@ _SAMPLE = 80
 
 
 def inspect(corpus: str | Path, decode: str | Path | None = None) -> None:
-    """Print what a corpus holds; with `decode`, write all its articles to that JSONL file."""
+    """Print what a corpus holds. With `decode`, also write all its articles to that JSONL file."""
     opened = TokenCorpus.open(corpus)
     problems = opened.verify()
     console = Console(highlight=False)
     console.print(_table(f"Token corpus {corpus}", summary(opened)))
     if problems:
-        raise UserError(f"{corpus} is damaged: {'; '.join(problems)}; copy it or build it again")
+        raise UserError(f"{corpus} is damaged: {'; '.join(problems)}; copy or build it again")
     tokenizer = open_tokenizer(opened.tokenizer_folder)
-    console.print(Text(f"Checksums: all {len(opened.manifest['files'])} files are as they were written."))
+    console.print(Text(f"Checksums: all {len(opened.manifest['files'])} files are intact."))
     if len(opened):
         console.print(
-            _table(f"The first {_SAMPLE} pieces of article {opened.articles['id'][0]}", sample(opened, tokenizer))
+            _table(f"The first {_SAMPLE} tokens of article {opened.articles['id'][0]}", sample(opened, tokenizer))
         )
     if decode is not None:
         write_texts(opened, tokenizer, Path(decode))
@@ -39,14 +39,14 @@ def inspect(corpus: str | Path, decode: str | Path | None = None) -> None:
 
 
 def summary(corpus: TokenCorpus) -> list[tuple[str, str]]:
-    """(what, value) of the corpus's manifest, as readable text."""
+    """The manifest of a corpus as (label, value) for people."""
     manifest = corpus.manifest
     tokenizer = manifest["tokenizer"]
     token_bytes = sum(file["bytes"] for name, file in manifest["files"].items() if name.startswith("tokens-"))
     return [
         *count_rows(manifest["counts"]),
-        ("bytes per id", f"{token_bytes / max(1, manifest['counts']['ids']):.2f} ({manifest['dtype']})"),
-        ("tokenizer", f"{tokenizer['source']}, {tokenizer['vocab_size']:,} pieces, spacing {tokenizer['spacing']}"),
+        ("bytes per token", f"{token_bytes / max(1, manifest['counts']['ids']):.2f} ({manifest['dtype']})"),
+        ("tokenizer", f"{tokenizer['source']}, {tokenizer['vocab_size']:,} tokens, spacing {tokenizer['spacing']}"),
         ("analyzer", ", ".join(f"{key} {value}" for key, value in manifest["analyzer"].items())),
         ("normalizer", manifest["normalizer"]),
         ("fingerprint", corpus.fingerprint),
@@ -54,7 +54,7 @@ def summary(corpus: TokenCorpus) -> list[tuple[str, str]]:
 
 
 def sample(corpus: TokenCorpus, tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    """The beginning of the first article: its text, pieces and ids."""
+    """The beginning of the first article: its text, tokens, and ids."""
     ids = corpus.article(0)[:_SAMPLE].tolist()
     return [
         ("text", tokenizer.decode(ids)),
@@ -64,7 +64,7 @@ def sample(corpus: TokenCorpus, tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 
 def write_texts(corpus: TokenCorpus, tokenizer: Tokenizer, path: Path) -> None:
-    """Every article as a line {"id", "text"}, in corpus order."""
+    """Write every article as a JSON line {"id", "text"}, in corpus order."""
     with atomic_write(path) as file:
         for i, name in enumerate(tqdm(corpus.articles["id"].to_pylist(), unit="article", disable=None)):
             row = {"id": name, "text": tokenizer.decode(corpus.article(i).tolist())}
@@ -74,6 +74,6 @@ def write_texts(corpus: TokenCorpus, tokenizer: Tokenizer, path: Path) -> None:
 def _table(title: str, rows: list[tuple[str, str]]) -> Table:
     table = Table(title=Text(title), show_header=False, title_justify="left")
     for name, value in rows:
-        # Text: a piece like [LF] is no markup
+        # Text, because a token such as [LF] would be read as markup
         table.add_row(Text(name), Text(value))
     return table

@@ -1,17 +1,19 @@
-"""Windows as files, in and out: `*_window_*.pt` folders -> token corpus; token corpus -> pt, parquet or Megatron.
+"""Windows as files: folders of `*_window_*.pt` -> token corpus, and token corpus -> pt, parquet, or Megatron.
 
-The original script writes each window of an article as `<article>_window_<i>.pt`, a dict of two int64 tensors
-[max_seq_len], `input_ids` and `attention_mask`; window i starts at id i * stride of the article. `import_pt` joins the
-windows of an article again (the ids that two windows share must be equal), `export_windows` writes the windows
-that kogpt.data.windows.compat_windows makes:
+A common preprocessing script writes each window of an article as `<article>_window_<i>.pt`: a dict of two int64
+tensors [max_seq_len], `input_ids` and `attention_mask`, where window i starts at token i * stride of the article.
+`import_pt` joins the windows of an article again; tokens that two windows share must be equal. `export_windows` writes
+the windows of kogpt.data.windows.compat_windows:
 
-- pt: files as above;
-- parquet: `windows.parquet` with name (as the file's would be), article, window, input_ids (int32) and
-  attention_mask (int8);
-- megatron: `windows.bin`/`.idx`, Megatron-LM's indexed dataset, version 1: one sequence per window, without its pads,
-  one document per article. Ids are int32: its readers (Megatron's, DeepSpeed's) number unsigned types differently.
+- pt: files as above.
+- parquet: `windows.parquet` with name (that of the .pt file), article, window, input_ids (int32), and attention_mask
+  (int8).
+- megatron: `windows.bin` and `.idx`, Megatron-LM's indexed dataset, version 1. One sequence per window, without
+  padding, and one document per article. Ids are int32, because its readers (Megatron's, DeepSpeed's) disagree on the
+  codes of unsigned types.
 
-What the script cut away (ids past 512, articles under 128) is in neither. O(windows); one article in memory.
+Tokens past 512 and articles under 128 tokens are in neither, because the script truncates and drops them. O(windows),
+with one article in memory.
 """
 
 import hashlib
@@ -34,7 +36,7 @@ from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import load_tokenizer, open_tokenizer
 
 _NAME = re.compile(r"(.+)_window_(\d+)\.pt")
-_LONGEST_NAME = 200  # bytes; file systems take 255
+_LONGEST_NAME = 200  # bytes; file systems allow 255
 Windows = list[tuple[list[int], list[int]]]
 
 
@@ -47,10 +49,10 @@ def import_pt(
     stride: int = 128,
     val_fraction: float = 0.01,
 ) -> str:
-    """Write a token corpus from a folder of window files; return its fingerprint.
+    """Write a token corpus from a folder of window files, and return its fingerprint.
 
-    `tokenizer` (a name or folder) and `analyzer` are those that the windows were made with; the spacing is
-    "morphemes". An article with an unreadable, missing or contradicting window is dropped, with the reason.
+    `tokenizer` (a name or folder) and `analyzer` are those that made the windows. The spacing is "morphemes". An
+    article with an unreadable, missing, or contradictory window is dropped with the reason.
     """
     folder = Path(folder)
     articles = _find_windows(folder)
@@ -64,12 +66,12 @@ def import_pt(
         try:
             ids = _join([_load(folder / f"{article}_window_{i}.pt") for i in range(len(numbers))], stride)
             if max(ids, default=0) >= codec.vocab_size or min(ids, default=0) < 0:
-                raise ValueError(f"ids outside the {codec.vocab_size} pieces of {tokenizer}")
+                raise ValueError(f"ids outside the {codec.vocab_size} tokens of {tokenizer}")
         except ValueError as error:
             row = {"id": name, "source": article, "status": "dropped", "reason": "bad windows", "detail": str(error)}
             dropped.append(row)
             continue
-        # The writer adds both; a window of another origin may have neither.
+        # The writer adds [CLS] and [SEP]; windows from elsewhere may have neither.
         ids = ids[ids[:1] == [codec.cls_id] : len(ids) - (ids[-1:] == [codec.sep_id])]
         text = codec.decode(ids)
         writer.add(
@@ -85,18 +87,18 @@ def import_pt(
 
 def _find_windows(folder: Path) -> dict[str, set[int]]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; name the one with the *_window_*.pt files")
+        raise UserError(f"{folder} is not a folder; name the folder of the *_window_*.pt files")
     articles: dict[str, set[int]] = {}
     for path in folder.iterdir():
         if match := _NAME.fullmatch(path.name):
             articles.setdefault(match[1], set()).add(int(match[2]))
     if not articles:
-        raise UserError(f"{folder} holds no file named like ARTICLE_window_0.pt; name the folder with the windows")
+        raise UserError(f"{folder} has no file like ARTICLE_window_0.pt; name the folder of the windows")
     return articles
 
 
 def _load(path: Path) -> list[int]:
-    """The ids of one window, without pads. ValueError when it is not one."""
+    """The token ids of one window without padding; a ValueError if the file is not a window."""
     import torch
 
     try:
@@ -104,12 +106,12 @@ def _load(path: Path) -> list[int]:
         ids, mask = window["input_ids"].reshape(-1), window["attention_mask"].reshape(-1)
         count = int(mask.sum())
         if len(ids) != len(mask) or not bool(mask[:count].all()):
-            raise ValueError("its attention mask does not fit its ids")
+            raise ValueError("its attention mask does not match its ids")
         return ids[:count].tolist()
     except FileNotFoundError:
         raise ValueError(f"{path.name} is missing") from None
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError, AttributeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file's error says nothing
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # the error of an empty file has no text
         raise ValueError(f"{path.name} is not a window ({reason})") from None
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
@@ -126,9 +128,9 @@ def _join(windows: list[list[int]], stride: int) -> list[int]:
 
 
 def export_windows(corpus: str | Path, folder: str | Path, format: str) -> int:
-    """Write the original script's windows of every article into `folder`; return how many.
+    """Write the windows of every article into `folder`, and return their number.
 
-    The folder appears when all of it is written.
+    The folder appears only when it is complete.
     """
     writers: dict[str, Callable[[Path, Iterator[tuple[str, Windows]]], int]] = {
         "pt": _write_pt,
@@ -136,7 +138,7 @@ def export_windows(corpus: str | Path, folder: str | Path, format: str) -> int:
         "megatron": _write_megatron,
     }
     if format not in writers:
-        raise UserError(f"--format is one of {', '.join(writers)}, not {format}")
+        raise UserError(f"--format {format} is unknown; choose one of {', '.join(writers)}")
     source, folder = TokenCorpus.open(corpus), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already; name another folder, or delete it")
@@ -162,7 +164,7 @@ def _articles(corpus: TokenCorpus, pad_id: int) -> Iterator[tuple[str, Windows]]
 
 
 def _file_stem(article: str) -> str:
-    """The article's id as a file name: `/` and `%` are escaped, a long one is cut and hashed."""
+    """The article's id as a file name: `/` and `%` are escaped; a long one is truncated and hashed."""
     name = article.replace("%", "%25").replace("/", "%2F")
     if len(name.encode()) > _LONGEST_NAME:
         digest = hashlib.sha256(article.encode()).hexdigest()[:16]

@@ -179,7 +179,7 @@ def test_verify_finds_every_kind_of_damage(tmp_path):
         good = path.read_bytes()
         middle = len(good) // 2
         path.write_bytes(good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
-        assert corpus.verify() == [f"{name} was altered: its checksum is not the manifest's"]
+        assert corpus.verify() == [f"{name} has changed: its checksum differs from the manifest"]
         path.write_bytes(good[:-1])
         assert corpus.verify() == [f"{name} has {len(good) - 1} bytes instead of {len(good)}"]
         path.unlink()
@@ -222,7 +222,7 @@ def test_accounts_must_add_up_and_nothing_is_a_corpus_before_finish(tmp_path):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(UserError, match="share of validation"):
+    with pytest.raises(UserError, match=r"--val-fraction 1\.0"):
         write(tmp_path, [], val_fraction=1.0)
     with pytest.raises(ValueError, match="outside the vocabulary"):
         write(tmp_path, [[300]])

@@ -25,7 +25,7 @@ def test_shows_counts_sample_and_checksums(corpus, capsys, monkeypatch):
     out = capsys.readouterr().out
     for part in ("empty text", "articles in", "기사:0", "갔다.", "[LF]", "[CLS]", "[bold]한글[/bold]은", "trained-300"):
         assert part in out
-    assert "files are as they were written" in out
+    assert "files are intact" in out
 
 
 def test_decode_gives_the_texts_back(corpus, tmp_path):

@@ -160,7 +160,7 @@ def test_bad_windows_cost_their_article_only_and_never_run_code(corpus, vocab, t
     assert "window_0.pt is not a window" in details[5]
     assert "is missing" in details[6]
     assert "does not continue" in details[7]
-    assert "outside the 1000 pieces" in details[4]
+    assert "outside the 1000 tokens" in details[4]
     assert "mask" in details[10]
     counts = TokenCorpus.open(tmp_path / "corpus").manifest["counts"]
     assert counts["dropped"] == {"bad windows": 8}
@@ -175,7 +175,7 @@ def test_refusals(corpus, vocab, tmp_path):
     (tmp_path / "out" / "x").touch()
     with pytest.raises(UserError, match="exists already"):
         export_windows(corpus.folder, tmp_path / "out", "pt")
-    with pytest.raises(UserError, match="no file named like"):
+    with pytest.raises(UserError, match="no file like"):
         import_pt(tmp_path / "out", tmp_path / "new", tokenizer=str(vocab), analyzer="none")
     with pytest.raises(UserError, match="is not a folder"):
         import_pt(tmp_path / "absent", tmp_path / "new", tokenizer=str(vocab), analyzer="none")
