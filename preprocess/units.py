@@ -15,6 +15,7 @@ Cost: 0.1 ms an article to write, less to read; a file is about half the size of
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,12 +26,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kogpt.common.files import atomic_write
+from kogpt.common.files import atomic_write, remove_strays
 from kogpt.tokenizer.normalize import NORMALIZER
 from preprocess.documents import Document
 
 MEAN_DOCUMENTS, MAX_DOCUMENTS, MAX_CHARS = 64, 256, 1 << 18
 MORPHEME_SEPARATOR = "\x1f"
+_RESULT = re.compile(r"[^.]+\.[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,8 @@ class Store:
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._paths: dict[str, Path] = {}
-        for path in folder.iterdir():
-            key, _, rest = path.name.partition(".")
-            if rest.endswith(".tmp"):
-                path.unlink(missing_ok=True)
-            else:
-                self._paths[key] = path
+        remove_strays(folder)
+        self._paths = {path.name.partition(".")[0]: path for path in folder.iterdir() if _RESULT.fullmatch(path.name)}
 
     def put(self, key: str, content: bytes) -> None:
         path = self.folder / f"{key}.{hashlib.sha256(content).hexdigest()}"

@@ -1,47 +1,123 @@
-"""Files that are either whole or absent: temp, fsync, rename.
+"""Files and folders that are either whole or absent: write under a temporary name, fsync, rename.
 
-Nothing that lasts is written in any other way. A reader sees the file before or the file
-after, never a part; a kill leaves at most a stray `*.tmp`, which the next writer replaces.
+Nothing that lasts is written in any other way. A reader sees the file (or folder) before or the one after, never a
+part of it. A temporary name is hidden, random and made exclusively, so it is never a name of the user's, and two
+writers of one path do not meet. What a killed writer leaves is removed by `remove_strays`, which touches nothing else:
+only names of ours, and only those whose writer is gone (each writer holds a lock on its temporary file or folder).
 """
 
+import fcntl
 import hashlib
 import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+_STRAY = re.compile(r"\..+\.kogpt-[0-9a-f]{16}")
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Open `path` for writing bytes; it appears, complete and on disk, when the block ends.
 
-    An exception in the block leaves an earlier file untouched and removes the temporary one.
+    An exception in the block leaves an earlier file untouched and removes the temporary one. What is no regular file
+    (a FIFO, a device) is written to as it is.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            yield file
+        return
+    temporary = _temporary(path)
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
+            _lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
 
 
-def fsync_folder(folder: str | Path) -> None:
-    """Make the names in `folder` (a rename just done) survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """An empty folder to write into; it becomes `path`, complete and on disk, when the block ends.
+
+    `path` must be absent or an empty folder (OSError otherwise); folders above it are made. An exception in the block
+    removes what was written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    descriptor = os.open(temporary, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _lock(descriptor)
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                _fsync(Path(folder, name))
+            _fsync(Path(folder))
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     finally:
         os.close(descriptor)
+    fsync_folder(path.parent)
+
+
+def remove_strays(folder: str | Path) -> None:
+    """Remove what killed `atomic_write`s and `atomic_folder`s left in a folder; those still at work are left alone."""
+    for path in Path(folder).iterdir():
+        if not _STRAY.fullmatch(path.name) or path.is_symlink():
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:  # gone by now, or not ours to read
+            continue
+        try:
+            if _lock(descriptor):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def fsync_folder(folder: str | Path) -> None:
+    """Make the names in `folder` (a rename just done) survive a power cut."""
+    _fsync(Path(folder))
 
 
 def sha256_of(path: str | Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    # File systems take 255 bytes; the name is shortened by characters, of which each has at most 4 bytes.
+    return path.with_name(f".{path.name[:50]}.kogpt-{secrets.token_hex(8)}")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the lock was free; a file system without locks counts as not free, so that nothing is removed there."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

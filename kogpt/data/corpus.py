@@ -30,13 +30,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kogpt.common.errors import UserError
-from kogpt.common.files import atomic_write, fsync_folder, sha256_of
+from kogpt.common.files import atomic_write, remove_strays
+from kogpt.common.manifest import entries, faults
 from kogpt.tokenizer.normalize import NORMALIZER
 
 if TYPE_CHECKING:
     from kogpt.tokenizer.wordpiece import Tokenizer
-
-__all__ = ["CorpusWriter", "Stream", "TokenCorpus", "UserError", "atomic_write", "fsync_folder", "sha256_of"]
 
 FORMAT, VERSION = "kogpt-corpus", 1
 _HEADER_BYTES = 128
@@ -77,8 +76,10 @@ class CorpusWriter:
         if (self.folder / "manifest.json").exists():
             raise UserError(f"{self.folder} already holds a finished corpus; name another folder, or delete it")
         self.folder.mkdir(parents=True, exist_ok=True)
-        for stale in self.folder.glob("tokens-*.npy*"):
+        for stale in self.folder.glob("tokens-[0-9][0-9][0-9][0-9][0-9].npy"):
             stale.unlink()
+        for folder in filter(Path.is_dir, (self.folder, self.folder / "tokenizer")):
+            remove_strays(folder)
 
     def add(
         self,
@@ -138,11 +139,8 @@ class CorpusWriter:
         _write_table(self.folder / "articles.parquet", table)
         _write_table(self.folder / "dropped.parquet", pa.Table.from_pylist(dropped, schema=_DROPPED))
         self.tokenizer.save(self.folder / "tokenizer")
-        saved = sorted(f"tokenizer/{path.name}" for path in (self.folder / "tokenizer").iterdir())
-        files = {}
-        for name in [*self._files, "articles.parquet", "dropped.parquet", *saved]:
-            path = self.folder / name
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        saved = sorted(f"tokenizer/{path.name}" for path in (self.folder / "tokenizer").glob("[!.]*"))
+        files = entries(self.folder, [*self._files, "articles.parquet", "dropped.parquet", *saved])
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -264,16 +262,7 @@ class TokenCorpus:
 
     def verify(self) -> list[str]:
         """Compare every file with the manifest, and return the problems ([] if there are none). Reads all files."""
-        problems = []
-        for name, expected in self.manifest["files"].items():
-            path = self.folder / name
-            if not path.is_file():
-                problems.append(f"{name} is missing")
-            elif path.stat().st_size != expected["bytes"]:
-                problems.append(f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}")
-            elif sha256_of(path) != expected["sha256"]:
-                problems.append(f"{name} has changed: its checksum differs from the manifest")
-        return problems
+        return list(faults(self.folder, self.manifest["files"]))
 
     def __len__(self) -> int:
         return len(self._lengths)

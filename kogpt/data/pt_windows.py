@@ -19,7 +19,6 @@ with one article in memory.
 import hashlib
 import pickle
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,13 +28,14 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from kogpt.common.errors import UserError
-from kogpt.common.files import atomic_write, fsync_folder
+from kogpt.common.files import atomic_folder, atomic_write
 from kogpt.data.corpus import CorpusWriter, TokenCorpus
 from kogpt.data.windows import compat_windows
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import load_tokenizer, open_tokenizer
 
 _NAME = re.compile(r"(.+)_window_(\d+)\.pt")
+_UNFINISHED = re.compile(r"tokens-\d{5}\.npy|articles\.parquet|dropped\.parquet|tokenizer|\..+\.kogpt-[0-9a-f]{16}")
 _LONGEST_NAME = 200  # bytes; file systems allow 255
 Windows = list[tuple[list[int], list[int]]]
 
@@ -54,8 +54,10 @@ def import_pt(
     `tokenizer` (a name or folder) and `analyzer` are those that made the windows. The spacing is "morphemes". An
     article with an unreadable, missing, or contradictory window is dropped with the reason.
     """
-    folder = Path(folder)
+    folder, corpus = Path(folder), Path(corpus)
     articles = _find_windows(folder)
+    if corpus.is_dir() and (others := [path.name for path in corpus.iterdir() if not _UNFINISHED.fullmatch(path.name)]):
+        raise UserError(f"{corpus} holds {min(others)}, which an unfinished corpus does not; name a new folder")
     codec = load_tokenizer(tokenizer, spacing="morphemes", analyzer=analyzer_identity(analyzer))
     writer = CorpusWriter(
         corpus, codec, val_fraction=val_fraction, settings={"imported": "pt windows", "stride": stride}
@@ -143,18 +145,8 @@ def export_windows(corpus: str | Path, folder: str | Path, format: str) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already; name another folder, or delete it")
     pad_id = open_tokenizer(source.tokenizer_folder).pad_id
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        written = writers[format](temporary, _articles(source, pad_id))
-        fsync_folder(temporary)
-        temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    fsync_folder(folder.parent)
-    return written
+    with atomic_folder(folder) as temporary:
+        return writers[format](temporary, _articles(source, pad_id))
 
 
 def _articles(corpus: TokenCorpus, pad_id: int) -> Iterator[tuple[str, Windows]]:

@@ -1,7 +1,6 @@
 """What a run came from: settings, corpus, code, machine. In: the plans. Out: a JSON-ready dict, a tokenizer's copy."""
 
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kogpt.common.files import atomic_folder
 from kogpt.data.corpus import TokenCorpus
 from kogpt.model.gpt2 import GPTConfig
 from kogpt.train.deepspeed_config import EnginePlan
@@ -65,9 +65,6 @@ def copy_tokenizer(source: Path, run: Path) -> None:
     target, about = run / "tokenizer", "kogpt.json"  # which has the sha256 of the vocabulary
     if (target / about).exists() and (target / about).read_bytes() == (source / about).read_bytes():
         return
-    run.mkdir(parents=True, exist_ok=True)
-    temporary = run / ".tokenizer.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
+    with atomic_folder(target) as copy:
+        shutil.copytree(source, copy, dirs_exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)

@@ -98,7 +98,7 @@ class Run:
 
     def results(self) -> dict[str, int]:
         """What is on disk of the first stage: name and time of each unit."""
-        found = [path for path in (self.folder / "morphemes").glob("[0-9a-f]*") if not path.name.endswith(".tmp")]
+        found = (self.folder / "morphemes").glob("[0-9a-f]*")
         return {path.name: path.stat().st_mtime_ns for path in found}
 
     def underway(self, on: list[Machine], units: int = 1) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kogpt.common.files import atomic_write, sha256_of
+from kogpt.common.files import atomic_folder, atomic_write, remove_strays, sha256_of
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -42,10 +42,68 @@ def test_a_kill_leaves_the_earlier_file(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", program, path])
     assert killed.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"before"
+    assert len(os.listdir(tmp_path)) == 2
     with atomic_write(path) as file:  # the stray temporary file is in nobody's way
         file.write(b"after")
+        remove_strays(tmp_path)
+        assert len(os.listdir(tmp_path)) == 2, "the killed writer's goes, the one at work stays"
     assert os.listdir(tmp_path) == ["latest"]
     assert path.read_bytes() == b"after"
+
+
+def test_strays_are_names_that_only_this_project_makes(tmp_path: Path) -> None:
+    names = ("latest.tmp", ".latest.tmp", "x.y.tmp", ".x.kogpt-12", "x.kogpt-0123456789abcdef")
+    for name in names:
+        (tmp_path / name).mkdir()
+    remove_strays(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+
+
+def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with atomic_write(path) as first, atomic_write(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_long_name_and_a_fifo_can_be_written(tmp_path: Path) -> None:
+    long = tmp_path / ("가" * 85)
+    with atomic_write(long) as file:
+        file.write(b"x")
+    assert long.read_bytes() == b"x"
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE)
+    with atomic_write(fifo) as file:
+        file.write(b"through")
+    assert reader.communicate(timeout=10)[0] == b"through"
+    assert fifo.is_fifo()
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "out"
+    with atomic_folder(folder) as inside:
+        (inside / "below").mkdir()
+        (inside / "below" / "file").write_text("x")
+        assert not folder.exists()
+    assert (folder / "below" / "file").read_text() == "x"
+    assert os.listdir(tmp_path / "new") == ["out"]
+
+
+def test_a_folder_that_fails_leaves_nothing_and_touches_nothing(tmp_path: Path) -> None:
+    neighbour = tmp_path / "out.tmp"
+    neighbour.mkdir()
+    (neighbour / "thesis").write_text("mine")
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "out") as inside:
+        (inside / "file").write_text("x")
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ["out.tmp"]
+    with pytest.raises(OSError), atomic_folder(neighbour):
+        pass
+    assert (neighbour / "thesis").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["out.tmp"]
 
 
 def test_sha256_of(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from kogpt.common.errors import UserError
-from kogpt.data import corpus as corpus_module
 from kogpt.data.corpus import CorpusWriter, TokenCorpus
 from kogpt.tokenizer.wordpiece import Tokenizer
 
@@ -181,7 +180,7 @@ def test_verify_finds_every_kind_of_damage(tmp_path):
         path.write_bytes(good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
         assert corpus.verify() == [f"{name} has changed: its checksum differs from the manifest"]
         path.write_bytes(good[:-1])
-        assert corpus.verify() == [f"{name} has {len(good) - 1} bytes instead of {len(good)}"]
+        assert corpus.verify() == [f"{name} has {len(good) - 1:,} bytes instead of {len(good):,}"]
         path.unlink()
         assert corpus.verify() == [f"{name} is missing"]
         path.write_bytes(good)
@@ -226,8 +225,3 @@ def test_bad_arguments(tmp_path):
         write(tmp_path, [], val_fraction=1.0)
     with pytest.raises(ValueError, match="outside the vocabulary"):
         write(tmp_path, [[300]])
-
-
-def test_what_preprocess_imports_from_here():
-    names = {"UserError", "atomic_write", "fsync_folder", "sha256_of", "CorpusWriter", "TokenCorpus", "Stream"}
-    assert names == set(corpus_module.__all__)

@@ -181,6 +181,16 @@ def test_refusals(corpus, vocab, tmp_path):
         import_pt(tmp_path / "absent", tmp_path / "new", tokenizer=str(vocab), analyzer="none")
 
 
+def test_what_the_user_has_there_already_is_left_alone(corpus, vocab, tmp_path):
+    (tmp_path / "out.tmp").mkdir()
+    (tmp_path / "out.tmp" / "thesis").write_text("mine")
+    export_windows(corpus.folder, tmp_path / "out", "pt")
+    (tmp_path / "tokens-00000.npy").write_text("mine")
+    with pytest.raises(UserError, match="an unfinished corpus does not"):
+        import_pt(tmp_path / "out", tmp_path, tokenizer=str(vocab), analyzer="none")
+    assert (tmp_path / "out.tmp" / "thesis").read_text() == (tmp_path / "tokens-00000.npy").read_text() == "mine"
+
+
 def test_a_failed_export_leaves_nothing(corpus, tmp_path):
     damaged = tmp_path / "corpus"
     damaged.mkdir()

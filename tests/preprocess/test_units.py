@@ -61,10 +61,15 @@ def test_store_gives_back_what_was_put_and_nothing_else(tmp_path: Path) -> None:
     assert store.get("k") is None
     store.put("k", b"content")
     store.put("other", b"")
-    (tmp_path / "k2.abc.tmp").write_bytes(b"half")
+    for name in ("k2.abc.tmp", "notes.txt"):  # a user's, whatever they are
+        (tmp_path / name).write_bytes(b"half")
+    stray = tmp_path / ".k2.abc.kogpt-0123456789abcdef"
+    stray.write_bytes(b"half")
     again = Store(tmp_path)
     assert (again.get("k"), again.get("other"), again.get("k2")) == (b"content", b"", None)
-    assert not list(tmp_path.glob("*.tmp"))
+    assert (tmp_path / "k2.abc.tmp").exists()
+    assert (tmp_path / "notes.txt").exists()
+    assert not stray.exists()
 
 
 def test_torn_or_altered_results_are_no_results(tmp_path: Path) -> None:
