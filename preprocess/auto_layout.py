@@ -1,42 +1,102 @@
-"""`--layout auto`: which presets find text in a sample of the files, as a layout and a sentence."""
+"""`--layout auto`: which presets find text in a sample of the files, as a layout and a sentence.
+
+Sampled are files spread evenly over the sources, and the others until something is found; in each, the first values
+that hold text: side files and empty values in front of them do not count.
+"""
 
 import posixpath
+import re
 from collections import Counter
-from itertools import islice
+from itertools import chain, islice
 
 from kogpt.common.errors import UserError
-from preprocess.layouts import PRESETS, Layout, matching
-from preprocess.parsers import PARSE_ERRORS, Broken, values
+from preprocess.archives import kind_of
+from preprocess.layouts import PRESETS, Layout, advice, matching
+from preprocess.parsers import PARSE_ERRORS, is_known, values
 from preprocess.sources import Source
+from preprocess.streams import Broken
 
-_SAMPLED_FILES, _SAMPLED_VALUES = 24, 4
+_FILES, _VALUES = 24, 4
+_MEMBERS, _EMPTY_VALUES = 2_000, 1_000
+_EVERYTHING = Layout(tuple(PRESETS.values()))
+
+_READ_ME = re.compile(
+    r"[\W\d_]*(?:read[\W_]?me|licen[cs]e|copying|copyright|notice|change[\W_]?log|contact|읽어보기|읽어보세요|읽어주세요|"
+    r"라이[선센]스|이용[\W_]?약관|약관|저작권|변경[\W_]?이력|변경[\W_]?내역|문의|문의처|안내|안내문)[\W\d_]*\.(?:txt|md)",
+    re.IGNORECASE,
+)
+
+
+def is_read_me(file_name: str) -> bool:
+    """Whether a text file is about the articles, by its name, and none of them."""
+    return _READ_ME.fullmatch(file_name) is not None
+
+
+class _Sample:
+    """What was seen so far."""
+
+    def __init__(self) -> None:
+        self.presets: Counter[str] = Counter()
+        self.values = self.texts = 0
+        self.unknown = ""
+
+    @property
+    def found(self) -> bool:
+        return bool(self.presets or self.texts or self.unknown)
+
+    def look(self, source: Source) -> None:
+        """Look at the first values with text in a source."""
+        wanted = _VALUES
+        for name, stream in islice(source.members(), _MEMBERS):
+            file_name = posixpath.basename(name)
+            if not is_known(name) or _EVERYTHING.is_side_file(file_name) or is_read_me(file_name):
+                continue
+            if kind_of(name) == ".txt" and not isinstance(stream, Exception):
+                self.texts += 1  # whatever is in it
+                continue
+            try:
+                for value in islice(values(name, stream, _EVERYTHING), _EMPTY_VALUES):
+                    wanted -= self._count(name, value)
+                    if isinstance(value, str) or wanted <= 0:
+                        break
+            except Broken as broken:
+                if broken.reason == "no text at the path":
+                    self.unknown = self.unknown or f"({name}: {broken.detail}); {broken.mend}"
+            except PARSE_ERRORS:
+                pass  # told when it is read
+            if wanted <= 0:
+                return
+
+    def _count(self, name: str, value: object) -> bool:
+        """Count one value; whether it says something."""
+        if isinstance(value, Broken):
+            return False
+        if isinstance(value, str):
+            self.texts += 1
+            return True
+        self.values += 1
+        found = matching(value)
+        self.presets.update(found[:1])
+        if not found and not any(text == "" for text in _EVERYTHING.documents(value)):
+            self.unknown = self.unknown or f"({name}: {_EVERYTHING.describe(value)}); {advice(value)}"
+            return True
+        return bool(found)
 
 
 def guess_layout(sources: list[Source]) -> tuple[Layout, str]:
-    """(layout, sentence that says what was seen) from files spread evenly over the sources."""
-    everything = Layout(tuple(PRESETS.values()))
-    step = max(1, -(-len(sources) // _SAMPLED_FILES))
-    seen: Counter[str] = Counter()
-    texts = counted = 0
-    unknown = ""
-    for source in sources[::step]:
-        for name, stream in islice(source.members(), _SAMPLED_VALUES):
-            try:
-                for value in islice(values(name, stream, everything), _SAMPLED_VALUES):
-                    if isinstance(value, str):
-                        texts += 1
-                    elif not isinstance(value, Broken):
-                        counted += 1
-                        found = matching(value)
-                        seen.update(found[:1])
-                        if not found and not everything.is_side_file(posixpath.basename(name)):
-                            unknown = unknown or f"{name}: {everything.describe(value)}"
-            except (*PARSE_ERRORS, Broken):
-                continue  # counted when it is read
-    if unknown and not seen:
-        raise UserError(f"--layout auto does not know this layout ({unknown}); name the place with --text-path")
-    if not seen:
-        return Layout((PRESETS["plain"],)), f"layout auto: plain text ({texts} files sampled)"
-    layout = Layout(tuple(preset for name, preset in PRESETS.items() if name in seen))
-    shares = ", ".join(f"{name} ({seen[name]})" for name in PRESETS if name in seen)
-    return layout, f"layout auto: {shares} of {counted} sampled values; --layout or --text-path say otherwise"
+    """(layout, sentence that says what was seen); UserError where the files hold none that is known."""
+    step = max(1, -(-len(sources) // _FILES))
+    sample = _Sample()
+    others = (source for i, source in enumerate(sources) if i % step)
+    for i, source in enumerate(chain(sources[::step], others)):
+        if i >= _FILES and sample.found:
+            break
+        if is_known(source.name) or kind_of(source.name) in (".zip", ".tar", ".tgz"):
+            sample.look(source)
+    if sample.unknown and not sample.presets:
+        raise UserError(f"--layout auto does not know this layout {sample.unknown}")
+    if not sample.presets:
+        return Layout((PRESETS["plain"],)), f"layout auto: plain text ({sample.texts} files sampled)"
+    layout = Layout(tuple(preset for name, preset in PRESETS.items() if name in sample.presets))
+    shares = ", ".join(f"{name} ({sample.presets[name]})" for name in PRESETS if name in sample.presets)
+    return layout, f"layout auto: {shares} of {sample.values} sampled values; --layout or --text-path say otherwise"

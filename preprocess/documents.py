@@ -12,14 +12,16 @@ Order and ids depend on names and contents alone. Memory: one file (JSON, txt) o
 import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 from kogpt.tokenizer.normalize import Removed, normalize
-from preprocess.layouts import Layout
-from preprocess.parsers import PARSE_ERRORS, Broken, one_line, values
+from preprocess.auto_layout import is_read_me
+from preprocess.layouts import Layout, advice
+from preprocess.parsers import PARSE_ERRORS, one_line, values
 from preprocess.sources import Source
+from preprocess.streams import Broken
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Dropped:
     source: str
     reason: str
     detail: str
+    mend: str = field(default="", repr=False)  # advice for the screen; no part of what happened
 
 
 def read_documents(sources: Iterable[Source], layout: Layout, limit: int | None = None) -> Iterator[Document | Dropped]:
@@ -50,7 +53,7 @@ def read_documents(sources: Iterable[Source], layout: Layout, limit: int | None 
     for source, number, text in chain.from_iterable(_texts(source, layout) for source in sources):
         id = f"{source}#{number}"
         if isinstance(text, Broken):
-            yield Dropped(id, source, *text.args)
+            yield Dropped(id, source, text.reason, text.detail, text.mend)
             continue
         text, removed = normalize(text)
         digest = hashlib.sha256(text.encode())
@@ -71,8 +74,10 @@ def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Bro
         try:
             if layout.is_side_file(posixpath.basename(name)):
                 raise Broken("side file", f"layout {layout.name} has no text in it")
+            if is_read_me(posixpath.basename(name)):
+                raise Broken("side file", "by its name it is about the articles, not one", "rename it if it is one")
             for value in values(name, stream, layout):
-                for text in _value_texts(value, layout):
+                for text in _value_texts(value, layout, number == 0):
                     yield name, number, text
                     number += 1
         except Broken as broken:
@@ -81,9 +86,12 @@ def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Bro
             yield name, number, Broken("unreadable file", one_line(error))
 
 
-def _value_texts(value: Any, layout: Layout) -> Iterable[str | Broken]:
+def _value_texts(value: Any, layout: Layout, first: bool) -> Iterable[str | Broken]:
     if isinstance(value, str | Broken):
         return [value]
-    missing = Broken("no text at the path", layout.describe(value))
     texts = layout.documents(value) or [None]
+    if None not in texts:
+        return texts  # type: ignore[return-value]
+    mend = advice(value) if first and not any(texts) else ""
+    missing = Broken("no text at the path", layout.describe(value), mend)
     return [missing if text is None else text for text in texts]

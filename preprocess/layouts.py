@@ -13,7 +13,8 @@ feed); a single one holds lines. Nulls and empty strings are left out. A list at
 """
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
@@ -21,6 +22,7 @@ from itertools import islice
 from typing import Any
 
 from kogpt.common.errors import UserError
+from preprocess import namumark
 
 _PART = re.compile(r"(.*?)((?:\[\+?\])*)", re.DOTALL)
 _SPLIT, _JOIN = object(), object()
@@ -98,23 +100,37 @@ class Preset:
     name: str
     path: TextPath
     side_files: str = ""
+    page: Callable[[Any], str | None] | None = None
+    """What makes a text of a value that has markup in it; None where the value is no such page."""
+    page_columns: tuple[str, ...] = ()
+
+    def documents(self, value: Any) -> list[str | None]:
+        """The texts of the documents in a value; None for a document that has none."""
+        if self.page is None:
+            return self.path.documents(value)
+        return [self.page(element) for element in (value if isinstance(value, list) else [value])]
+
+    def takes(self, texts: list[str | None]) -> bool:
+        """Whether these `documents` show that the value is one of this corpus."""
+        return any(texts) if self.page is None else any(text is not None for text in texts)
 
     def is_side_file(self, file_name: str) -> bool:
         return bool(self.side_files) and fnmatch(file_name, self.side_files)
 
 
 PRESETS = {
-    name: Preset(name, TextPath(path), side_files)
-    for name, path, side_files in [
-        ("aihub-book", "passage", ""),
-        ("aihub-582", "Meta(Refine).passage", ""),
-        ("aihub-97", "documents[].text[][].sentence", ""),
-        ("aihub-large-book", "paragraphs[+].sentences[+].text", "*INFO*"),
-        ("aihub-expert", "data[].rows[].text", ""),
-        ("aihub-paper", "data[].summary_section[].orginal_text", ""),  # [sic]
-        ("aihub-mrc", "data[].paragraphs[].context", ""),
-        ("nikl", "document[].paragraph[].form", ""),
-        ("plain", "text", ""),
+    preset.name: preset
+    for preset in [
+        Preset("aihub-book", TextPath("passage")),
+        Preset("aihub-582", TextPath("Meta(Refine).passage")),
+        Preset("aihub-97", TextPath("documents[].text[][].sentence")),
+        Preset("aihub-large-book", TextPath("paragraphs[+].sentences[+].text"), "*INFO*"),
+        Preset("aihub-expert", TextPath("data[].rows[].text")),
+        Preset("aihub-paper", TextPath("data[].summary_section[].orginal_text")),  # [sic]
+        Preset("aihub-mrc", TextPath("data[].paragraphs[].context")),  # and KorQuAD
+        Preset("nikl", TextPath("document[].paragraph[].form")),
+        Preset("namuwiki", TextPath("text"), page=namumark.page, page_columns=("namespace",)),
+        Preset("plain", TextPath("text")),
     ]
 }
 
@@ -129,18 +145,23 @@ class Layout:
     def name(self) -> str:
         return "+".join(preset.name for preset in self.presets)
 
+    @cached_property
+    def columns(self) -> set[str]:
+        """The columns of a parquet file that have to be read."""
+        return {name for preset in self.presets for name in (preset.path.column, *preset.page_columns)}
+
     def documents(self, value: Any) -> list[str | None]:
         best: list[str | None] = []
         for preset in self.presets:
-            found = preset.path.documents(value)
-            if any(found):
+            found = preset.documents(value)
+            if preset.takes(found):
                 return found
             best = best or found
         return best
 
     def describe(self, value: Any) -> str:
         """What was looked for in a value without text, and what is there."""
-        paths = " or ".join(preset.path.path for preset in self.presets)
+        paths = " or ".join(dict.fromkeys(preset.path.path for preset in self.presets))
         keys = ", ".join(map(str, islice(value, 12))) if isinstance(value, dict) else type(value).__name__
         return f"looked for {paths}; found {keys}"
 
@@ -162,4 +183,53 @@ def path_layout(path: str) -> Layout:
 
 def matching(value: Any) -> list[str]:
     """The names of the presets that find text in a value."""
-    return [name for name, preset in PRESETS.items() if any(preset.path.documents(value))]
+    return [name for name, preset in PRESETS.items() if preset.takes(preset.documents(value))]
+
+
+# ---- advice
+
+
+def advice(value: Any) -> str:
+    """Which --text-path reads a value that no preset knows: the places with most Korean, or else most words."""
+    sizes: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    _measure(value, "", 0, sizes)
+    places = sorted(sizes, key=lambda path: tuple(map(sum, zip(*sizes[path], strict=True))), reverse=True)
+    if not places:
+        return "name the place of the text with --text-path"
+    others = f" (or {', '.join(places[1:4])})" if places[1:] else ""
+    if _is_conversation(value, 0):
+        return (
+            "it holds conversations, which are not read as such yet: "
+            f"--text-path {places[0]}{others} reads their words as plain text"
+        )
+    return f"name the place with --text-path {places[0]}{others}"
+
+
+def _measure(value: Any, path: str, depth: int, sizes: dict[str, list[tuple[int, int]]]) -> None:
+    """Note (Hangul, blanks) of every string below a value under its path."""
+    if isinstance(value, str) and path:
+        head = value[:10_000]
+        sizes[path].append((len(_HANGUL.findall(head)), head.count(" ")))
+    elif isinstance(value, dict) and depth < _DEEPEST:
+        for key, inner in islice(value.items(), 100):
+            if isinstance(key, str) and key and "." not in key and not key.endswith("]"):
+                _measure(inner, f"{path}.{key}" if path else key, depth + 1, sizes)
+    elif isinstance(value, list) and depth < _DEEPEST:
+        for inner in value[:20]:
+            _measure(inner, f"{path}[]" if path else "", depth + 1, sizes)
+
+
+def _is_conversation(value: Any, depth: int) -> bool:
+    if isinstance(value, list):
+        return any(_is_conversation(inner, depth + 1) for inner in value[:3]) if depth < _DEEPEST else False
+    if not isinstance(value, dict) or depth >= _DEEPEST:
+        return False
+    keys = value.keys()
+    spoken = bool(keys & _SPOKEN) or any(keys >= pair for pair in _SPOKEN_PAIRS)
+    return spoken or any(_is_conversation(inner, depth + 1) for inner in islice(value.values(), 20))
+
+
+_HANGUL = re.compile("[가-힣]")
+_DEEPEST = 12
+_SPOKEN = {"conversations", "messages", "dialogue", "dialogues", "utterance", "utterances", "turns", "speaker"}
+_SPOKEN_PAIRS = ({"chosen", "rejected"}, {"User", "Message"})

@@ -21,7 +21,8 @@ class Options:
     """
 
     input: tuple[str, ...]
-    """Files, folders, globs, or URLs (fsspec) with JSON, JSONL, txt, or parquet, also inside .zip, .gz, and .zst."""
+    """Files, folders, globs, or URLs (fsspec) with JSON, JSONL, txt, csv, tsv, parquet, WikiExtractor or
+    CoNLL-U files, also inside .zip, .tar, .gz, .bz2, .xz, and .zst."""
 
     output: str
     """Folder to write the token corpus to, or a URL (fsspec) to which it is copied when it is complete."""
@@ -41,7 +42,7 @@ class Options:
 
     layout: str = "auto"
     """Format of the files: auto (detects it and reports it), aihub-book, aihub-582, aihub-97, aihub-large-book,
-    aihub-expert, aihub-paper, aihub-mrc, nikl, or plain."""
+    aihub-expert, aihub-paper, aihub-mrc (also KorQuAD), nikl, namuwiki, or plain."""
 
     text_path: OptionalStr = None
     """Where the text is in any other JSON format, for example documents[].text[][].sentence. The first [] makes each

@@ -31,6 +31,7 @@ from preprocess import cluster, pool, stages
 from preprocess.auto_layout import guess_layout
 from preprocess.documents import Document, read_documents
 from preprocess.layouts import Layout, named_layout, path_layout
+from preprocess.losses import Losses
 from preprocess.options import Options
 from preprocess.plan import WORK, Scan, check_folder, dropped_row, open_output, scan
 from preprocess.publish import publish
@@ -122,8 +123,8 @@ class _Run:
         if corpus is not None:
             log.info(f"{self.folder} is finished: {len(corpus):,} articles; there is nothing to do")
             return
-        if not self.scan.units:
-            raise UserError(f"--input {' '.join(options.input)}: no article in it ({_reasons(self.scan)})")
+        if options.limit is None or not self.scan.units:
+            self.losses.refuse_empty_inputs()
         with log_to_wandb(options.wandb, self.folder, self.settings) as self.log:
             options.cache_folder.mkdir(parents=True, exist_ok=True)
             with _locked(options.cache_folder, f"--cache {options.cache_folder}"):
@@ -150,12 +151,15 @@ class _Run:
 
     def _scan(self) -> Scan:
         bar: Any = tqdm(self.sources, desc="read", unit=" files", leave=False)
-        found = scan(read_documents(bar, self.layout, self.options.limit), self.identity)
+        self.losses = Losses(self.sources)
+        found = scan(self.losses.watched(read_documents(bar, self.layout, self.options.limit)), self.identity)
         bar.close()
         log.info(
             f"{found.documents:,} articles ({found.chars:,} characters) in {len(self.sources):,} files; "
             f"dropped: {_reasons(found)}"
         )
+        for line in self.losses.lines():
+            log.warning(line)
         return found
 
     def _settings(self, tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -1,184 +1,232 @@
 """Where files come from: paths, folders, globs and URLs -> named byte streams in a stable order.
 
-Everything goes through fsspec (local paths, s3://, gs://, https://, ...). `.zip`, `.gz` and `.zst` are read in
-place, one inside another too. A source's name is its path relative to what all inputs have in common, in NFC, with
-a zip's members as if the zip were a folder; sources are sorted by name, so the order of the file system does not
-matter. Names in zips are UTF-8, or cp949 as Korean Windows writes them.
+Everything goes through fsspec (local paths, s3://, gs://, https://, ...); archives are opened in place
+(preprocess.archives), links to folders followed (preprocess.folders). A source's name is its path relative to what
+all inputs have in common, in NFC, with an archive's members as if it were a folder; sources are sorted by name, so
+the order of the file system does not matter. What cannot be read is a source too, which says why.
 
-Memory: a stream is read as it is consumed; a zip inside a zip is held whole.
+Memory: a stream is read as it is consumed.
 """
 
-import gzip
 import io
 import os
 import posixpath
 import socket
-import unicodedata
-import zipfile
-import zlib
-from collections import Counter
+import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
 
 import fsspec
-import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from kogpt.common.errors import UserError
-
-# What a damaged or unreadable file raises while it is opened or read.
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    RuntimeError,  # zipfile: encrypted
-    NotImplementedError,  # zipfile: unknown compression
-    zipfile.BadZipFile,
-    zlib.error,
-    ValueError,  # names and values that are not Unicode, servers that cannot seek
+from preprocess.archives import (
+    SYSTEM_FILE,
+    Member,
+    distinct,
+    is_complete,
+    is_system_file,
+    members,
+    missing_part,
+    part_of,
+    stable_name,
 )
+from preprocess.folders import EVERYTHING, NO_FILE, walk
+from preprocess.streams import READ_ERRORS, Broken, Joined
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read: its stable name, and where it lies."""
+    """A file to read: its stable name, where it lies, and which --input named it."""
 
     name: str
-    path: str
+    item: str
     files: fsspec.AbstractFileSystem
+    paths: tuple[str, ...]
+    """the file, or the parts of a split archive in their order"""
+    problem: Broken | None = field(default=None, compare=False)
 
-    def members(self) -> Iterator[tuple[str, BinaryIO | Exception]]:
+    def members(self) -> Iterator[Member]:
         """(name, stream) of everything inside, archives opened; an exception where a part cannot be opened.
 
         A stream is valid until the next one is asked for.
         """
+        if self.problem is not None:
+            yield self.name, self.problem
+            return
         try:
-            stream = self.files.open(self.path, "rb")
+            stream = self._open()
         except READ_ERRORS as error:
             yield self.name, error
             return
         with stream:
-            yield from _members(self.name, stream)
+            yield from members(self.name, stream)
+
+    def _open(self) -> BinaryIO:
+        if len(self.paths) == 1:
+            return _open(self.files, self.paths[0])
+        parts = [(lambda path=path: _open(self.files, path), self.files.size(path)) for path in self.paths]
+        return cast(BinaryIO, io.BufferedReader(Joined(parts)))
 
 
-def kind_of(name: str) -> str:
-    """What a file holds, by its name: ".json" for `a.json` and for `a.json.gz`."""
-    root, kind = posixpath.splitext(name.lower())
-    return kind_of(root) if kind in (".gz", ".zst") else kind
+def _open(files: Any, path: str) -> BinaryIO:
+    if isinstance(files, LocalFileSystem):
+        return files.open(path, "rb")
+    return cast(BinaryIO, io.BufferedReader(_Remote(files, path), 1 << 20))
 
 
-def _members(name: str, stream: BinaryIO) -> Iterator[tuple[str, BinaryIO | Exception]]:
-    if name.lower().endswith(".gz"):
-        stream = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
-    elif name.lower().endswith(".zst"):
-        # zstandard's own reader ends quietly where a file is cut off; this one raises.
-        reader = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
-        stream = io.BufferedReader(reader)
-    if kind_of(name) == ".zip":
-        yield from _zip_members(name, stream)
-    else:
-        yield name, stream
+class _Remote(io.RawIOBase):
+    """A file that comes over a network: whatever its library raises is an OSError here."""
 
+    def __init__(self, files: Any, path: str):
+        self._file: Any = io.BytesIO()
+        web = "http" in files.protocol
+        # Ranges, fsspec's way to read the web, are not known to every server: one answer is read from end to end.
+        self._file = self._tried(lambda: files.open(path, "rb", **({"block_size": 0} if web else {})))
+        self._seekable = not web and self._file.seekable()
 
-def _zip_members(name: str, stream: BinaryIO) -> Iterator[tuple[str, BinaryIO | Exception]]:
-    try:
-        archive = zipfile.ZipFile(stream if stream.seekable() else io.BytesIO(stream.read()))
-    except READ_ERRORS as error:
-        yield name, error
-        return
-    with archive:
-        infos = [(f"{name}/{_member_name(info)}", info) for info in archive.infolist() if not info.is_dir()]
-        infos.sort(key=lambda item: (item[0], item[1].header_offset))
-        names = _distinct([member for member, _ in infos])
-        for member, (_, info) in zip(names, infos, strict=True):
-            try:
-                inner = archive.open(info)
-                if member.lower().endswith(".zip"):
-                    with inner:
-                        inner = io.BytesIO(inner.read())
-            except READ_ERRORS as error:
-                yield member, error
-                continue
-            with inner:
-                yield from _members(member, inner)  # type: ignore[arg-type]
-
-
-def _member_name(info: zipfile.ZipInfo) -> str:
-    """A member's name; without the UTF-8 flag it is UTF-8 from a Mac or cp949 from Korean Windows."""
-    name = info.filename
-    if not info.flag_bits & 0x800:
-        name = _guess_decoded(info.orig_filename.encode("cp437", "replace"))
-    return unicodedata.normalize("NFC", name.replace("\\", "/"))
-
-
-def _guess_decoded(raw: bytes) -> str:
-    for encoding in ("utf-8", "cp949"):
+    @staticmethod
+    def _tried(function: Any, *arguments: Any) -> Any:
         try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            pass
-    return raw.decode("utf-8", "backslashreplace")
+            return function(*arguments)
+        except Exception as error:
+            # fsspec takes every refusal for a file that is not there.
+            status = next((s for e in (error, error.__cause__) if (s := getattr(e, "status", None))), None)
+            why = f"HTTP status {status}" if status else " ".join(str(error).split()) or type(error).__name__
+            raise OSError(why) from None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._seekable
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._tried(self._file.seek, offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._tried(self._file.read, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
-def _stable_name(path: str) -> str:
-    """NFC, and valid Unicode even where the file system's name is not."""
-    return unicodedata.normalize("NFC", _guess_decoded(path.encode("utf-8", "surrogateescape")))
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Names made distinct (NFC can make two file names equal): the second `a` becomes `a~2`."""
-    seen: Counter[str] = Counter()
-    result = []
-    for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name}~{seen[name]}")
-    return result
+_Found = tuple[str, Broken | None]
 
 
 def find_sources(inputs: tuple[str, ...]) -> list[Source]:
     """All files that the inputs name, each once, sorted by stable name."""
-    found: dict[str, tuple[Any, str]] = {}
+    found: dict[str, tuple[str, Any, str, Broken | None]] = {}
     bases: list[str] = []
     protocols = set()
     for item in inputs:
         files, base, paths = _expand(item)
         bases.append(base)
         protocols.add(files.protocol)
-        for path in paths:
-            found[files.unstrip_protocol(path)] = (files, path)
+        for path, problem in paths:
+            found.setdefault(files.unstrip_protocol(path), (item, files, path, problem))
     root = posixpath.commonpath(bases) if len(protocols) == 1 else ""
     named = []
-    for url, (files, path) in found.items():
+    for url, (item, files, path, problem) in found.items():
         name = posixpath.relpath(path, root) if root else url
-        named.append((_stable_name(name), path, files))
-    named.sort(key=lambda item: (item[0], item[1].encode("utf-8", "surrogateescape")))
-    names = _distinct([name for name, _, _ in named])
-    return [Source(name, path, files) for name, (_, path, files) in zip(names, named, strict=True)]
+        if "http" in files.protocol:
+            name = name.partition("?")[0]  # what asks for the file is no part of its name
+        named.append((stable_name(name), path, item, files, problem))
+    named.sort(key=lambda row: (row[0], row[1].encode("utf-8", "surrogateescape")))
+    names = distinct(name for name, *_ in named)
+    sources = [
+        Source(name, item, files, (path,), problem)
+        for name, (_, path, item, files, problem) in zip(names, named, strict=True)
+    ]
+    return _joined(sources)
 
 
-def _expand(item: str) -> tuple[Any, str, list[str]]:
+def _joined(sources: list[Source]) -> list[Source]:
+    """The sources, with the parts of a split archive as one."""
+    parts: dict[str, list[tuple[int, Source]]] = {}
+    whole = []
+    for source in sources:
+        if (part := part_of(source.name)) and source.problem is None:
+            parts.setdefault(part[0], []).append((part[1], source))
+        else:
+            whole.append(source)
+    if not parts:
+        return sources
+    taken = {source.name for source in whole}
+    for name, numbered in parts.items():
+        numbered.sort(key=lambda row: row[0])
+        numbers, found = [number for number, _ in numbered], [source for _, source in numbered]
+        name = name if name not in taken else f"{name} (its parts)"
+        paths = tuple(source.paths[0] for source in found)
+        whole.append(
+            Source(name, found[0].item, found[0].files, paths, None if is_complete(numbers) else missing_part(numbers))
+        )
+    return sorted(whole, key=lambda source: source.name)
+
+
+def _expand(item: str) -> tuple[Any, str, list[_Found]]:
     """(file system, folder that names are relative to, files) of one input."""
     try:
-        files, path = fsspec.core.url_to_fs(item if "://" in item else os.path.expanduser(item))
-        try:
-            folder = files.info(path)["type"] == "directory"
-        except FileNotFoundError:
-            if not any(character in path for character in "*?["):
-                raise
-            # Only now a glob: AI Hub's own folder names hold brackets.
-            paths = [match for match in files.glob(path) if files.isfile(match)]
-            steps = path.split("/")
-            magic = next(i for i, step in enumerate(steps) if any(character in step for character in "*?["))
-            base = "/".join(steps[:magic]) or "/"
-        else:
-            base = path if folder else posixpath.dirname(path) or "/"
-            paths = files.find(path) if folder else [path]
+        options = _web_options() if item.startswith(("http://", "https://")) else {}
+        files, path = fsspec.core.url_to_fs(item if "://" in item else os.path.expanduser(item), **options)
+        base, paths = (_local if isinstance(files, LocalFileSystem) else _remote)(files, path)
     except FileNotFoundError:
         paths = []
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"--input {item} cannot be read from {socket.gethostname()}: {error}") from None
+    except Exception as error:  # the network's libraries have their own kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"--input {item} cannot be read from {socket.gethostname()}: {reason}") from None
     if not paths:
         raise UserError(
             f"--input {item}: no file is there as seen from {socket.gethostname()}, the node that reads for all; "
             "check the path, or put the files where this node sees them"
         )
     return files, base, paths
+
+
+def _web_options() -> dict[str, Any]:
+    """No limit for a whole file, which is 5 minutes by default, but one for a server that falls silent."""
+    import aiohttp
+
+    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
+
+
+def _split_glob(path: str) -> tuple[str, tuple[str, ...]]:
+    """(the folder in front of the first wildcard, the parts from there on)."""
+    steps = path.split("/")
+    magic = next((i for i, step in enumerate(steps) if any(character in step for character in "*?[")), len(steps))
+    if magic == len(steps):
+        raise FileNotFoundError(path)
+    return "/".join(steps[:magic]) or "/", tuple(steps[magic:])
+
+
+def _local(files: Any, path: str) -> tuple[str, list[_Found]]:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        # Only now a glob: AI Hub's own folder names hold brackets.
+        base, steps = _split_glob(path)
+        return base, list(walk(base, steps)) if os.path.isdir(base) else []
+    if stat.S_ISDIR(mode):
+        return path, list(walk(path, EVERYTHING))
+    return posixpath.dirname(path) or "/", [(path, None if stat.S_ISREG(mode) else NO_FILE)]
+
+
+def _remote(files: Any, path: str) -> tuple[str, list[_Found]]:
+    if "http" in files.protocol and not any(character in path for character in "*["):
+        return posixpath.dirname(path), [(path, None)]  # what the server says of it costs this file alone
+    try:
+        folder = files.info(path)["type"] == "directory"
+    except FileNotFoundError:
+        base, _ = _split_glob(path)
+        found = [match for match in files.glob(path) if files.isfile(match)]
+    else:
+        base = path if folder else posixpath.dirname(path) or "/"
+        found = files.find(path) if folder else [path]
+    return base, [(match, SYSTEM_FILE if is_system_file(match[len(base) :]) else None) for match in found]

@@ -121,10 +121,11 @@ def test_bytes_do_not_depend_on_the_workers_or_the_place(
 
 
 def test_finished_corpus_is_left_alone(
-    options: Options, undisturbed: dict[str, str], capsys: pytest.CaptureFixture[str]
+    options: Options, undisturbed: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    preprocess(options)
-    assert f"{COUNT} articles; there is nothing to do" in capsys.readouterr().err
+    with caplog.at_level("INFO", "preprocess"):
+        preprocess(options)
+    assert f"{COUNT} articles; there is nothing to do" in caplog.text
     assert checksums(options) == undisturbed
     for changes, difference in [
         ({"spacing": "morphemes"}, "--spacing original, not morphemes"),

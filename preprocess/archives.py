@@ -1,0 +1,241 @@
+"""What lies inside a file: zip, tar, gz, bz2, xz and zst opened in place, one inside another.
+
+`members(name, stream)` yields (name, stream) for every file in a stream, with an archive's members as if it were a
+folder: `TL1.zip/라벨/1.json`. Names are NFC; in a zip they are UTF-8, or cp949 as Korean Windows writes them. A zip's
+members come sorted by name, a tar's as they lie there. The parts of a split archive (`TL1.zip.part0`,
+`TL1.zip.part1073741824` as AI Hub delivers them, `TL1.zip.001`) are read as the one file they were.
+
+What cannot be opened is yielded as an exception in place of its stream and costs only itself. Limits: `MAX_NESTING`
+archives inside one another, and what may come out of one (preprocess.streams).
+
+Memory: streams. An archive that has to be read from its end (a zip in another archive) may go through a temporary file.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import posixpath
+import re
+import tarfile
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from preprocess.streams import READ_ERRORS, Broken, Budget, Counted, Joined, KeptOpen, limited, seekable
+
+MAX_NESTING = 8
+
+Member = tuple[str, BinaryIO | Exception]
+
+
+# ---- names
+
+SYSTEM_FILE = Broken("system file", "hidden, or left there by macOS, Windows or an office program")
+_SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
+_PART = re.compile(r"(.+\.(?:zip|tar|tgz|gz|zst))\.(part)?(\d+)", re.IGNORECASE)
+
+
+def is_system_file(path: str) -> bool:
+    """Whether a file is hidden, or one that macOS, Windows or an office program leaves beside others."""
+    steps = [step for step in path.split("/") if step not in ("", ".", "..")]
+    return any(step.startswith((".", "~$")) or step.lower() in _SYSTEM_FILES for step in steps)
+
+
+def kind_of(name: str) -> str:
+    """What a file holds, by its name: ".json" for `a.json` and for `a.json.gz`."""
+    root, kind = posixpath.splitext(name.lower())
+    while kind in _PACKED:
+        root, kind = posixpath.splitext(root)
+    return kind
+
+
+def stable_name(path: str) -> str:
+    """NFC, and valid Unicode even where the file system's name is not."""
+    return unicodedata.normalize("NFC", _guess_decoded(path.encode("utf-8", "surrogateescape")))
+
+
+def _guess_decoded(raw: bytes) -> str:
+    for encoding in ("utf-8", "cp949"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            pass
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names made distinct (NFC can make two file names equal): the second `a` becomes `a~2`."""
+    seen: Counter[str] = Counter()
+    return [_distinct(name, seen) for name in names]
+
+
+def _distinct(name: str, seen: Counter[str]) -> str:
+    seen[name] += 1
+    return name if seen[name] == 1 else f"{name}~{seen[name]}"
+
+
+# ---- split archives
+
+
+def part_of(name: str) -> tuple[str, int] | None:
+    """(name of the whole, number) where the name is that of a part of a split archive."""
+    match = _PART.fullmatch(name)
+    return (match[1], int(match[3])) if match else None
+
+
+def is_complete(numbers: Sequence[int]) -> bool:
+    """Whether the parts with these numbers, in order, show no gap: they count from 0 or 1, or by a fixed size."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    return numbers[0] <= 1 and list(numbers) == [numbers[0] + i * step for i in range(len(numbers))]
+
+
+# ---- members
+
+_PACKED: dict[str, Callable[[Any], Any]] = {
+    ".gz": lambda stream: gzip.GzipFile(fileobj=stream),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    # zstandard's own reader ends quietly where a file is cut off; this one raises.
+    ".zst": lambda stream: pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"),
+}
+
+
+def members(name: str, stream: BinaryIO) -> Iterator[Member]:
+    """(name, stream) of every file in a stream, which may be an archive; an exception where one cannot be opened.
+
+    A stream is valid until the next one is asked for.
+    """
+    return _members(name, name.lower(), stream, None, 0)
+
+
+def _members(name: str, rest: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
+    """`rest` is what the name leaves to be unpacked: `a.tar` of `a.tar.gz`."""
+    root, kind = posixpath.splitext(rest)
+    if kind == ".tgz":
+        root, kind = f"{root}.tar", ".gz"
+    if kind not in (*_PACKED, ".zip", ".tar"):
+        yield name, stream
+    elif depth == MAX_NESTING:
+        yield name, Broken("nested too deep", f"more than {MAX_NESTING} archives inside one another",
+                           "unpack it and give the files to --input")  # fmt: skip
+    elif kind == ".zip":
+        yield from _zip_members(name, stream, budget, depth + 1)
+    elif kind == ".tar":
+        yield from _tar_members(name, stream, budget, depth + 1)
+    else:
+        if budget is None:
+            counted = Counted(stream)
+            stream, budget = cast(BinaryIO, io.BufferedReader(counted)), Budget(lambda: counted.count)
+        try:
+            unpacked = _PACKED[kind](stream)
+        except READ_ERRORS as error:
+            yield name, error
+            return
+        with limited(unpacked, budget) as inner:
+            yield from _members(name, root, inner, budget, depth + 1)
+
+
+def _zip_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
+    try:
+        stream = seekable(stream)
+        size = stream.seek(0, io.SEEK_END)
+        archive = zipfile.ZipFile(stream)
+    except (*READ_ERRORS, Broken) as error:
+        yield name, error
+        return
+    with archive:
+        found = [(f"{name}/{_member_name(info)}", info) for info in archive.infolist() if not info.is_dir()]
+        found.sort(key=lambda item: (item[0], item[1].header_offset))
+        names = distinct(member for member, _ in found)
+        infos = [info for _, info in found]
+        locked = Broken("encrypted", "it is locked with a password", "unpack it and give the folder to --input")
+        if infos and all(info.flag_bits & 1 for info in infos):
+            yield name, locked
+            return
+        if sum(info.compress_size for info in infos) > size:
+            yield name, Broken("unreadable file", "its members overlap, as in a zip bomb")
+            return
+        for member, info in zip(names, infos, strict=True):
+            if info.flag_bits & 1 or is_system_file(member[len(name) :]):
+                yield member, locked if info.flag_bits & 1 else SYSTEM_FILE
+                continue
+            try:
+                inner = archive.open(info)
+            except READ_ERRORS as error:
+                yield member, error
+                continue
+            own = budget or Budget(lambda packed=info.compress_size: packed)  # type: ignore[misc]
+            with limited(inner, own) as content:
+                yield from _members(member, member.lower(), content, own, depth)
+
+
+def _member_name(info: zipfile.ZipInfo) -> str:
+    """A member's name; without the UTF-8 flag it is UTF-8 from a Mac or cp949 from Korean Windows."""
+    name = info.filename
+    if not info.flag_bits & 0x800:
+        name = _guess_decoded(info.orig_filename.encode("cp437", "replace"))
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
+
+
+class _TarInfo(tarfile.TarInfo):
+    """tarfile takes a damaged header for the end of the archive; here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"damaged in the middle, what follows is lost: {error}") from None
+
+
+def _tar_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
+    seen: Counter[str] = Counter()
+    parts: dict[str, list[tuple[int, BinaryIO, int]]] = {}
+    try:
+        mode = "r:" if stream.seekable() else "r|"
+        with tarfile.open(  # type: ignore[call-overload]
+            fileobj=stream, mode=mode, tarinfo=_TarInfo, encoding="utf-8", errors="surrogateescape"
+        ) as archive:
+            for info in archive:
+                path = stable_name(posixpath.normpath(info.name))
+                if not info.isfile():
+                    continue
+                if is_system_file(path):
+                    yield _distinct(f"{name}/{path}", seen), SYSTEM_FILE
+                    continue
+                inner = archive.extractfile(info)
+                if not stream.seekable():
+                    inner = cast(BinaryIO, io.BufferedReader(Counted(inner)))  # one that says that it cannot seek
+                if part := part_of(path):
+                    parts.setdefault(part[0], []).append((part[1], seekable(inner), info.size))
+                    continue
+                member = _distinct(f"{name}/{path}", seen)
+                yield from _members(member, member.lower(), inner, budget, depth)
+                archive.members = []  # else every header is kept in memory
+            for whole, found in sorted(parts.items()):
+                member = _distinct(f"{name}/{whole}", seen)
+                yield from _joined_members(member, sorted(found, key=lambda part: part[0]), budget, depth)
+    except (*READ_ERRORS, Broken) as error:
+        yield name, error
+
+
+def _joined_members(
+    name: str, parts: list[tuple[int, BinaryIO, int]], budget: Budget | None, depth: int
+) -> Iterator[Member]:
+    if not is_complete([number for number, _, _ in parts]):
+        yield name, missing_part([number for number, _, _ in parts])
+        return
+    # A part of a tar is read through the tar: closing it (as Joined does on its way) must not end it.
+    whole = Joined([(lambda stream=stream: KeptOpen(stream), size) for _, stream, size in parts])  # type: ignore[misc]
+    yield from _members(name, name.lower(), cast(BinaryIO, io.BufferedReader(whole)), budget, depth)
+
+
+def missing_part(numbers: Sequence[int]) -> Broken:
+    """What to say of a split archive that is not complete."""
+    shown = ", ".join(map(str, numbers[:8]))
+    return Broken("unreadable file", f"a part of it is missing; there are {shown}", "bring the other parts beside it")

@@ -1,0 +1,74 @@
+"""What the scan left out, as the screen tells it: for each reason a file, what was wrong, and what to do.
+
+An --input that gives no article is an error: its files were meant to be read. Only what a disk or a network did not
+give (unreadable files) costs nothing but itself.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from kogpt.common.errors import UserError
+from preprocess.documents import Document, Dropped
+from preprocess.sources import Source
+
+# They need no advice, and each corpus has many.
+_QUIET = {"duplicate", "empty", "system file"}
+
+
+class Losses:
+    """Watches the documents of a scan go by."""
+
+    def __init__(self, sources: Sequence[Source]):
+        self._items = {source.name: source.item for source in sources}
+        self._first: dict[str, Dropped] = {}
+        self._counts: dict[str, Counter[str]] = {item: Counter() for item in self._items.values()}
+        self._examples: dict[str, Dropped] = {}
+        self._found: set[str] = set()
+        self._last = ("", "")
+
+    def watched(self, articles: Iterable[Document | Dropped]) -> Iterator[Document | Dropped]:
+        """The same articles."""
+        for article in articles:
+            item = self._item(article.source)
+            if isinstance(article, Document):
+                self._found.add(item)
+            else:
+                self._note(item, article)
+            yield article
+
+    def _note(self, item: str, dropped: Dropped) -> None:
+        if dropped.reason == "duplicate":
+            self._found.add(item)
+        self._counts[item][dropped.reason] += 1
+        self._first.setdefault(dropped.reason, dropped)
+        known = self._examples.get(item)
+        if known is None or (known.reason in _QUIET and dropped.reason not in _QUIET):
+            self._examples[item] = dropped
+
+    def _item(self, name: str) -> str:
+        """The --input that a source, or a member of one, came from."""
+        if name != self._last[0]:
+            source = name
+            while source not in self._items:
+                source = source.rpartition("/")[0]
+            self._last = (name, self._items[source])
+        return self._last[1]
+
+    def lines(self) -> list[str]:
+        """A line for each reason that wants to be read."""
+        return [
+            f"  {reason}: {_told(dropped)}" for reason, dropped in sorted(self._first.items()) if reason not in _QUIET
+        ]
+
+    def refuse_empty_inputs(self) -> None:
+        """UserError where an --input gave no article, and why."""
+        for item, counts in self._counts.items():
+            if item in self._found or (self._found and counts.keys() <= {"unreadable file"}):
+                continue
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.items()))
+            example = f": {_told(self._examples[item])}" if item in self._examples else ""
+            raise UserError(f"--input {item}: no article in it ({reasons or 'nothing in it'}){example}")
+
+
+def _told(dropped: Dropped) -> str:
+    return f"{dropped.source}: {dropped.detail}" + (f"; {dropped.mend}" if dropped.mend else "")
