@@ -1,0 +1,166 @@
+"""The part of bench/gpu_check.py that needs two ranks: what one of them does must not cost the other.
+
+Each training is launch/train.py in two processes, as a launcher starts it; `python gpu_pair.py ORDERS.json` is one of
+them. Orders slow the disk down or empty the compiler's cache on one rank; a rank is stopped by SIGSTOP from outside.
+"""
+
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import contestants
+import torch
+from contestants import ROOT, Task
+
+SAVES_SECONDS, TOY_SAVES_SECONDS = 60.0, 2.0
+"""How long the slow disk takes for a checkpoint: longer than a collective may wait."""
+
+
+def main(scratch: Path, answer: Path, *, toy: bool) -> None:
+    """Every check of the part, written as it is known."""
+    device_count = torch.cuda.device_count()
+    checks: list[dict[str, Any]] = []
+
+    def check(name: str, passed: bool | None, figure: str) -> None:
+        checks.append({"name": name, "passed": passed, "figure": figure})
+        answer.write_text(json.dumps({"part": "pair", "checks": checks}))
+
+    shape = ("--depth", "1") if toy else ("--depth", "8")
+    corpus = contestants.make_corpus(scratch / "corpus", vocab=1024, ids=40_000)
+    task = Task(corpus, scratch, shape, context=64, windows=8, micro=2)
+    compile = "off" if device_count < 2 else "on"
+    alone = _train(task, scratch / "alone", ranks=1, steps=6, compile=compile)
+    for stage in (1, 2, 3):
+        run = _train(task, scratch / f"zero-{stage}", stage=stage, steps=6, compile=compile)
+        off = max((abs(a - b) for a, b in zip(run.losses, alone.losses, strict=False)), default=1.0)
+        passed = run.codes == [0, 0] and len(run.losses) == 6 and off < 2e-2
+        check(
+            f"ZeRO {stage} on two ranks",
+            passed,
+            f"losses within {off:.1e} of one rank's {run.said if off == 1 else ''}",
+        )
+
+    slow = {"fsync_seconds": TOY_SAVES_SECONDS if toy else SAVES_SECONDS, "rank": 0}
+    for stage in (0, 2):
+        run = _train(
+            task, scratch / f"slow-disk-{stage}", stage=stage, steps=4, orders=slow, flags=("--save-every", "2")
+        )
+        check(f"ZeRO {stage}: a disk that is slow on rank 0", run.codes == [0, 0], run.said)
+    if device_count >= 2:
+        cold = {"cold_cache": str(scratch / "cold"), "rank": 1}
+        run = _train(task, scratch / "cold-cache", steps=4, compile="on", orders=cold)
+        check("a cold compiler cache on rank 1", run.codes == [0, 0], run.said)
+        with_overlap, without = (
+            _train(task, scratch / f"overlap-{overlap}", steps=30, compile="on", overlap=overlap) for overlap in (1, 0)
+        )
+        rates = [sorted(run.rates)[len(run.rates) // 2] for run in (with_overlap, without) if run.rates]
+        check("overlap of communication", len(rates) == 2, " and ".join(f"{rate:,.0f}" for rate in rates) + " tokens/s")
+    else:
+        check("a cold compiler cache, overlap", None, "needs two GPUs")
+    run = _train(task, scratch / "stopped", steps=100_000, stop_rank=1)
+    check("a stopped rank ends the job", run.codes[0] not in (0, None), f"after {run.seconds:.0f} s: {run.said}")
+
+
+class _Run:
+    """What became of a training."""
+
+    def __init__(self, out: Path, codes: list[int | None], seconds: float, log: Path) -> None:
+        self.codes, self.seconds = codes, seconds
+        lines = log.read_text(errors="replace").strip().splitlines()
+        self.said = "" if codes == [0] * len(codes) else f"exit statuses {codes}; {' | '.join(lines[-2:])[-300:]}"
+        metrics = out / "metrics.jsonl"
+        records = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        self.losses = [record["loss"] for record in records]
+        self.rates = [record["tokens_per_s"] for record in records[10:]]
+
+
+def _train(
+    task: Task,
+    out: Path,
+    *,
+    ranks: int = 2,
+    stage: int = 2,
+    steps: int,
+    compile: str = "off",
+    overlap: int = 1,
+    orders: dict[str, Any] | None = None,
+    stop_rank: int | None = None,
+    flags: tuple[str, ...] = (),
+) -> _Run:
+    content = {
+        "train_batch_size": task.windows,
+        "train_micro_batch_size_per_gpu": task.micro,
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": stage, "overlap_comm": bool(overlap)},
+        "optimizer": {"type": "AdamW", "params": {"lr": 6e-4, "weight_decay": 0.1}},
+    }
+    config, plan, log = (out.with_suffix(f".{ending}") for ending in ("ds.json", "orders.json", "log"))
+    config.write_text(json.dumps(content))
+    words = [*task.flags(out, config, steps), *flags, "--compile", compile]
+    plan.write_text(json.dumps({"arguments": words, **(orders or {})}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = time.monotonic()
+    with open(log, "wb") as file:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, __file__, str(plan)],
+                env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+                stdout=file,
+                stderr=file,
+            )
+            for rank in range(ranks)
+        ]
+    try:
+        if stop_rank is not None:
+            started = _stop(processes[stop_rank], out / "metrics.jsonl")
+        codes = [process.wait(180) if number != stop_rank else None for number, process in enumerate(processes)]
+    except (subprocess.TimeoutExpired, AssertionError):
+        codes = [process.poll() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return _Run(out, codes, time.monotonic() - started, log)
+
+
+def _stop(process: subprocess.Popen[bytes], metrics: Path) -> float:
+    """Stop a rank once steps are made; the time of it."""
+    end = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 3):
+        assert time.monotonic() < end, "no steps are made"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGSTOP)
+    return time.monotonic()
+
+
+def _rank(plan: dict[str, Any]) -> None:
+    """One rank: launch/train.py with its disk or cache spoilt."""
+    if int(os.environ["RANK"]) == plan.get("rank"):
+        if "cold_cache" in plan:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["TRITON_CACHE_DIR"] = plan["cold_cache"]
+        if "fsync_seconds" in plan:
+            fsync = os.fsync
+
+            def slow(descriptor: int) -> None:
+                if "checkpoints" in os.readlink(f"/proc/self/fd/{descriptor}"):
+                    time.sleep(plan["fsync_seconds"] / 4)
+                fsync(descriptor)
+
+            os.fsync = slow
+    program = str(ROOT / "launch" / "train.py")
+    sys.argv = [program, *plan["arguments"]]
+    runpy.run_path(program, run_name="__main__")
+
+
+if __name__ == "__main__":
+    _rank(json.loads(Path(sys.argv[1]).read_text()))
