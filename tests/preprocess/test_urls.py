@@ -35,7 +35,7 @@ class _Server(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(FILES[path])))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(FILES[path][: 20 if "cut" in path else None])
+            self.wfile.write(FILES[path][: 10 if "cut" in path else None])
         self.close_connection = "cut" in path
 
     do_HEAD = do_GET
