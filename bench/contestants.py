@@ -32,9 +32,10 @@ from kogpt.data.corpus import CorpusWriter, TokenCorpus  # noqa: E402
 from kogpt.data.loader import Share, TrainBatches  # noqa: E402
 from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups  # noqa: E402
 from kogpt.tokenizer.wordpiece import Tokenizer  # noqa: E402
-from kogpt.train import deepspeed_config  # noqa: E402
-from kogpt.train.distributed import Ranks, Stop  # noqa: E402
+from kogpt.train import deepspeed_config, deepspeed_file  # noqa: E402
+from kogpt.train.distributed import Ranks  # noqa: E402
 from kogpt.train.options import model_config, parse  # noqa: E402
+from kogpt.train.stop_signal import Stop  # noqa: E402
 from kogpt.train.trainer import Trainer  # noqa: E402
 
 Step = Callable[[], None]
@@ -105,7 +106,7 @@ def ours(
     On one rank the program takes stage 0 for 1 and 2; `bare` leaves the stage as it is asked for (in bf16).
     """
     path = task.deepspeed_file(stage, precision)
-    content = deepspeed_config.read(path)
+    content = deepspeed_file.read(path)
     plan = deepspeed_config.plan(path, content, world_size=1, device=ranks.device.type, has_bf16=True)
     if bare:
         plan = replace(plan, stage=stage, engine=plan.engine | {"zero_optimization": content["zero_optimization"]})

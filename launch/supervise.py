@@ -4,7 +4,8 @@
 
 Works with every way to start launch/train.py (`deepspeed`, `torchrun`, plain `python`). A training is not restarted if
 it finished, if it was told to stop (SIGTERM and SIGINT are passed on), or if you have to fix something first (exit
-status 2).
+status 2). Launchers turn the exit status of their ranks into 1, so launch/train.py also writes its own to the file
+that KOGPT_STATUS_FILE names.
 """
 
 import contextlib
@@ -12,12 +13,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
 import tyro
 
-FINAL = {0, 2, 130, 143}
+FINAL = {0, 2, 130, 138, 143}
 PAUSE_SECONDS = 3.0
 
 
@@ -28,9 +32,21 @@ class Supervision:
     max_restarts: int = 3
     """Maximum number of restarts."""
 
+    def __post_init__(self) -> None:
+        if self.max_restarts < 0:
+            _refuse(f"--max-restarts is {self.max_restarts}, give 0 or more.")
 
-def supervise(command: list[str], max_restarts: int) -> int:
-    """Run the command, restart it after crashes, and return its last exit status."""
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"supervise.py: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def supervise(command: list[str], max_restarts: int, status: Path) -> int:
+    """Run the command, restart it after crashes, and return its last exit status.
+
+    `status` is the file in which launch/train.py leaves its own.
+    """
     told: list[int] = []
     process: subprocess.Popen[bytes] | None = None
 
@@ -48,10 +64,17 @@ def supervise(command: list[str], max_restarts: int) -> int:
             time.sleep(PAUSE_SECONDS)
             if told:
                 break
-        process = subprocess.Popen(command, start_new_session=True)
+        status.write_text("")
+        environment = os.environ | {"KOGPT_STATUS_FILE": str(status)}
+        try:
+            process = subprocess.Popen(command, start_new_session=True, env=environment)
+        except OSError as error:
+            _refuse(f"{command[0]} cannot be started: {error.strerror}.")
         code = process.wait()
         code = 128 - code if code < 0 else code
         _end_group(process)
+        if code not in FINAL and (said := status.read_text()):
+            code = int(said)
         if told or code in FINAL:
             break
     return code
@@ -78,8 +101,10 @@ def main() -> None:
     cut = words.index("--") if "--" in words else len(words)
     options = tyro.cli(Supervision, args=words[:cut], prog="supervise.py", description=__doc__)
     if not words[cut + 1 :]:
-        sys.exit("supervise.py: there is no command; put it after ` -- `.")
-    sys.exit(supervise(words[cut + 1 :], options.max_restarts))
+        _refuse("there is no command; put it after ` -- `.")
+    with tempfile.TemporaryDirectory() as folder:
+        code = supervise(words[cut + 1 :], options.max_restarts, Path(folder) / "status")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     deepspeed launch/train.py --corpus CORPUS --out RUN --preset small --epochs 1
 
-Without `deepspeed`, `python launch/train.py` trains in one process. `torchrun` works as well. Batch sizes, ZeRO stage,
-precision, and optimizer are set in ds_config.json. Repeat the same command to resume from the last checkpoint.
+Without `deepspeed`, `python launch/train.py` trains in one process. `torchrun`, `srun`, and `mpirun` work as well.
+Batch sizes, ZeRO stage, precision, and optimizer are set in ds_config.json. Repeat the same command to resume from the
+last checkpoint.
 """
 
 import logging
@@ -11,18 +12,20 @@ import os
 import sys
 import time
 import warnings
+from pathlib import Path
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 
 from kogpt.train import distributed  # noqa: E402
 
-distributed.prepare_environment()
+distributed.choose_accelerator()
 
 from kogpt.common.errors import UserError  # noqa: E402
 from kogpt.common.log import set_up_logging  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
-from kogpt.train import deepspeed_config  # noqa: E402
+from kogpt.train import deepspeed_config, deepspeed_file  # noqa: E402
 from kogpt.train.options import parse, together  # noqa: E402
+from kogpt.train.stop_signal import Stop  # noqa: E402
 from kogpt.train.trainer import Trainer, TrainingFailed  # noqa: E402
 
 log = logging.getLogger("kogpt.launch")
@@ -30,12 +33,14 @@ log = logging.getLogger("kogpt.launch")
 
 def run() -> int:
     """Parse, check, train; the exit status."""
+    distributed.prepare_environment()
     set_up_logging(int(os.environ["RANK"]), "stdout")
     options = parse(sys.argv[1:], __doc__)
     corpus, content = together(
-        lambda: TokenCorpus.open(options.corpus), lambda: deepspeed_config.read(options.run.deepspeed_config)
+        lambda: TokenCorpus.open(options.corpus), lambda: deepspeed_file.read(options.run.deepspeed_config)
     )
-    stop = distributed.Stop()
+    deepspeed_file.check_sections(options.run.deepspeed_config, content)
+    stop = Stop()
     ranks = distributed.start()
     plan = deepspeed_config.plan(
         options.run.deepspeed_config,
@@ -56,11 +61,13 @@ def main() -> None:
     try:
         code = run()
     except (UserError, TrainingFailed) as error:
-        if distributed.is_first():
-            print(f"train.py: {error}", file=sys.stderr, flush=True)
-        else:
-            time.sleep(2)  # the launcher ends all ranks when one has ended: let rank 0 speak
         code = 2 if isinstance(error, UserError) else 1
+        if begin := distributed.speaker():
+            print(f"{begin}{error}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(2)  # the launcher ends all ranks when one has ended: let the first one speak
+    if status := os.environ.get("KOGPT_STATUS_FILE"):  # launch/supervise.py: a launcher would make a 1 of all of them
+        Path(status).write_text(str(code))
     distributed.leave(code)
 
 

@@ -12,10 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from builders import make_corpus, make_run
+from engines import one_rank
 from filelock import FileLock
 from trainings import Plan, deepspeed_file, flags, together
 
@@ -49,6 +51,20 @@ def _digest(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+@pytest.fixture(scope="session")
+def _group_of_one() -> Iterator[Any]:
+    with one_rank() as found:
+        yield found
+
+
+@pytest.fixture
+def ranks(_group_of_one: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A process group of one rank, for DeepSpeed engines inside this process; DeepSpeed bears no second one."""
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)  # DeepSpeed looks; processes that tests start must not
+    return _group_of_one
 
 
 @pytest.fixture(scope="session")

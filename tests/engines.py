@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import torch.distributed as dist
 
@@ -17,9 +17,12 @@ SHAPE = GPTConfig(vocab_size=61, max_seq_len=16, n_layer=2, n_head=2, n_embd=16)
 
 
 def plan_for(precision: str = "fp32", stage: int = 0, **more: Any) -> EnginePlan:
-    """A plan for one rank on a CPU with bf16: 8 sequences a step in micro-batches of 2."""
+    """A plan for one rank on a CPU with bf16: 8 sequences a step in micro-batches of 2.
+
+    One rank would get stage 0 whatever it asks for: the others are planned for two, each with half of 16.
+    """
     content: dict[str, Any] = {
-        "train_batch_size": 8,
+        "train_batch_size": 16 if stage else 8,
         "train_micro_batch_size_per_gpu": 2,
         "gradient_clipping": 1.0,
         "zero_optimization": {"stage": stage},
@@ -28,30 +31,24 @@ def plan_for(precision: str = "fp32", stage: int = 0, **more: Any) -> EnginePlan
     }
     if precision != "fp32":
         content[precision] = {"enabled": True}
-    return plan(Path("ds.json"), content, world_size=1, device="cpu", has_bf16=True)
+    made = plan(Path("ds.json"), content, world_size=2 if stage else 1, device="cpu", has_bf16=True)
+    return replace(made, global_batch=8, engine=made.engine | {"train_batch_size": 8})
 
 
 @contextmanager
 def one_rank() -> Iterator[Any]:
-    """`Ranks` of a group of one; the environment and the group are gone afterwards."""
-    from deepspeed import comm
-
+    """`Ranks` of a group of one; the environment is as before, and in the end the group is gone."""
     from kogpt.train import distributed
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-            patch.delenv(name, raising=False)
-        patch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-        kept = dict(os.environ)
-        distributed.prepare_environment()
-        try:
-            yield distributed.start()
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
-            comm.comm.cdb = None
-            os.environ.clear()
-            os.environ.update(kept)
+    kept = dict(os.environ)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    distributed.prepare_environment()
+    found = distributed.start()
+    os.environ.clear()  # processes that tests start must not take themselves for this rank
+    os.environ.update(kept)
+    yield found
+    dist.destroy_process_group()
 
 
 def batch(seed: int = 0, rows: int = 2, config: GPTConfig = SHAPE) -> tuple[torch.Tensor, torch.Tensor]:

@@ -244,8 +244,9 @@ def _main() -> None:
     from kogpt.common.errors import UserError
     from kogpt.common.log import set_up_logging
     from kogpt.data.corpus import TokenCorpus
-    from kogpt.train import deepspeed_config, engine
+    from kogpt.train import deepspeed_config, deepspeed_file, engine
     from kogpt.train.options import parse
+    from kogpt.train.stop_signal import Stop
     from kogpt.train.trainer import Trainer, TrainingFailed
 
     plans = json.loads(Path(sys.argv[1]).read_text())
@@ -261,13 +262,13 @@ def _main() -> None:
             get_accelerator().is_fp16_supported = lambda: True
         fitted = deepspeed_config.plan(
             path,
-            deepspeed_config.read(path),
+            deepspeed_file.read(path),
             world_size=ranks.world_size,
             device="cuda" if old_gpu else "cpu",
             has_bf16=not old_gpu,
         )
         try:
-            trainer = Trainer(options, fitted, TokenCorpus.open(options.corpus), ranks, distributed.Stop())
+            trainer = Trainer(options, fitted, TokenCorpus.open(options.corpus), ranks, Stop())
             _sabotage(trainer, plan["sabotage"])
             ends.append(trainer.train())
         except (UserError, TrainingFailed) as error:

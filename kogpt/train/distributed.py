@@ -1,10 +1,10 @@
 """The ranks: how they start, agree, notice a death and end. In: the launcher's environment. Out: `Ranks`.
 
-Works under `deepspeed`, `torchrun` and plain `python` (one rank). What one has to know about the parts:
+Works under `deepspeed`, `torchrun`, `srun`, `mpirun` (kogpt.train.launchers) and plain `python` (one rank). What one
+has to know about the parts:
 - DeepSpeed compiles `deepspeed_shm_comm` at the first init (half a minute, fatal without a compiler) for a
   collective that training never calls: it is switched off.
 - The `deepspeed` command sets no OMP_NUM_THREADS: ranks would fight for cores, so the cores are shared out.
-- A signal to the `deepspeed` process alone leaves its ranks training: `Stop` watches the launchers' pids.
 - Ranks end by `leave`, or gloo now and then makes a crash of a success.
 - Groups that DeepSpeed makes wait 30 minutes for a rank that hangs: `set_timeouts` gives all of them 40 s.
 """
@@ -15,18 +15,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-import psutil
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from kogpt.common.errors import UserError
 from kogpt.common.nvidia import unusable_gpus
+from kogpt.train import launchers
 
 T = TypeVar("T")
 
@@ -35,7 +35,10 @@ STALL_SECONDS = 40.0
 FAREWELL_SECONDS = 3600.0
 """The same at the end, where rank 0 may be uploading."""
 
-_SINGLE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+WAIT_SECONDS, JOIN_SECONDS = 20.0, 300.0
+"""At the start: when a rank says that it waits for others, and when it gives up."""
+
+_SINGLE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,33 @@ class Ranks:
 
 
 def prepare_environment() -> None:
-    """What must be set before torch or DeepSpeed look: one rank where no launcher spoke, and the CPU backend."""
+    """What must be set before the ranks meet: this one among all of them.
+
+    Raises `UserError` where the environment contradicts itself.
+    """
+    os.environ.update(launchers.rank_variables(os.environ))
     if "RANK" not in os.environ:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            os.environ.setdefault("MASTER_PORT", str(free.getsockname()[1]))
-    for name, value in _SINGLE.items():
-        os.environ.setdefault(name, value)
+            os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+        os.environ.update(_SINGLE)
+    choose_accelerator()
+
+
+def choose_accelerator() -> None:
+    """Say where there is no GPU, before DeepSpeed is imported, which would warn that it found none."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def is_first() -> bool:
-    """Whether this is rank 0, by the environment (also before the ranks have met)."""
-    return os.environ["RANK"] == "0"
+def speaker() -> str | None:
+    """How this rank's complaints begin: the first one of each node speaks, which may be the only one to see a fault.
+
+    By the environment, so that it is known before the ranks have met.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return None
+    return "train.py: " if os.environ.get("RANK", "0") == "0" else f"train.py on {socket.gethostname()}: "
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -118,11 +134,42 @@ def start() -> Ranks:
     else:
         device, backend = torch.device("cpu"), "gloo"
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # Joining may take long on a busy or large cluster; `set_timeouts` is for afterwards.
-    deepspeed.init_distributed(
-        dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timedelta(minutes=5)
-    )
+    _join(backend)
     return Ranks(dist.get_rank(), dist.get_world_size(), local_rank, ranks_on_node, device)
+
+
+def _join(backend: str) -> None:
+    """Meet the other ranks. The waiting cannot be interrupted from Python, so that signals do what the kernel does."""
+    import deepspeed
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    kept = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}"
+    rank, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    line = f"train.py: rank {rank} waits at {place} for all {world_size} ranks (RANK and WORLD_SIZE say so)."
+    notice = threading.Timer(WAIT_SECONDS, print, [line], {"file": sys.stderr, "flush": True})
+    notice.daemon = True
+    notice.start()
+    try:
+        # Joining may take long on a busy or large cluster; `set_timeouts` is for afterwards.
+        deepspeed.init_distributed(
+            dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timedelta(seconds=JOIN_SECONDS)
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error):
+            raise UserError(
+                f"port {os.environ['MASTER_PORT']} is taken, perhaps by another training on this machine; "
+                "give a free one: deepspeed --master_port N, torchrun --master_port N, or MASTER_PORT=N."
+            ) from None
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"rank {rank} did not meet all {world_size} ranks at {place} ({reason}); start all of them, or unset "
+            "RANK and WORLD_SIZE where one process is to train alone."
+        ) from None
+    finally:
+        notice.cancel()
+        for number, handler in zip(numbers, kept, strict=True):
+            signal.signal(number, handler)
 
 
 def set_timeouts(seconds: float = STALL_SECONDS) -> None:
@@ -153,20 +200,34 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def reduce_sum(ranks: Ranks, *values: float) -> list[float]:
-    """The sums over all ranks, in float64 (exact for counts), one collective."""
-    numbers = torch.tensor(values, dtype=torch.float64, device=ranks.device)
+def reduce_sum(ranks: Ranks, *values: Tensor | float, beside: Tensor | float | None = None) -> list[float]:
+    """The sums over all ranks, in float64 (exact for counts): one collective, one wait for the device.
+
+    `beside`, which is the same on all ranks, comes along as the last number.
+    """
+    numbers = _on_device(ranks, values)
     if ranks.world_size > 1:
         dist.all_reduce(numbers)
-    return numbers.tolist()
+    return (numbers if beside is None else torch.cat([numbers, _on_device(ranks, [beside])])).tolist()
 
 
 def reduce_max(ranks: Ranks, *values: float) -> list[float]:
     """The maxima over all ranks, one collective."""
-    numbers = torch.tensor(values, dtype=torch.float64, device=ranks.device)
+    numbers = _on_device(ranks, values)
     if ranks.world_size > 1:
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
     return numbers.tolist()
+
+
+def _on_device(ranks: Ranks, values: Sequence[Tensor | float]) -> Tensor:
+    """The values as one float64 tensor, without waiting for those that the device has yet to compute."""
+    there = {i: value for i, value in enumerate(values) if isinstance(value, Tensor)}
+    numbers = torch.tensor([0.0 if i in there else value for i, value in enumerate(values)], dtype=torch.float64)
+    if ranks.device.type == "cuda":
+        numbers = numbers.pin_memory().to(ranks.device, non_blocking=True)
+    for index, value in there.items():
+        numbers[index].copy_(value, non_blocking=True)
+    return numbers
 
 
 def on_first(ranks: Ranks, call: Callable[[], T]) -> T | None:
@@ -182,7 +243,7 @@ def on_first(ranks: Ranks, call: Callable[[], T]) -> T | None:
     return result
 
 
-def broadcast(value: torch.Tensor) -> torch.Tensor:
+def broadcast(value: Tensor) -> Tensor:
     """Overwrite `value` with rank 0's on all ranks."""
     if dist.get_world_size() > 1:
         dist.broadcast(value, src=0)
@@ -195,51 +256,3 @@ def broadcast_object(value: Any) -> Any:
     if dist.get_world_size() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-class Stop:
-    """The wish to end, from a signal or a launcher that died; ranks agree on it through `reduce_max`.
-
-    `code` is 0, or the exit status to end with: 130 after SIGINT, 143 after SIGTERM or a launcher's death.
-    A second SIGINT ends the rank at once; a SIGTERM after it does not, since that is how launchers pass on a Ctrl-C.
-    """
-
-    def __init__(self) -> None:
-        self.code = 0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        threading.Thread(target=self._watch, args=(_launchers(),), daemon=True).start()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.code == 128 + signal.SIGINT:
-            os._exit(self.code)
-        self.code = self.code or 128 + number
-
-    def _watch(self, launchers: list[psutil.Process]) -> None:
-        pause = threading.Event()
-        while all(map(_lives, launchers)):
-            pause.wait(1.0)
-        self.code = self.code or 128 + signal.SIGTERM
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _launchers() -> list[psutil.Process]:
-    """The processes between this rank and the command the user typed: their death must not go unnoticed."""
-    found = []
-    for process in psutil.Process().parents():
-        try:
-            line = " ".join(process.cmdline())
-        except psutil.Error:
-            break
-        if not any(name in line for name in ("deepspeed", "torchrun", "torch.distributed", "launch/supervise.py")):
-            break
-        if "python" not in line:
-            break
-        found.append(process)
-    return found

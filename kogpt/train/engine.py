@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import torch
@@ -28,15 +28,9 @@ from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks, broadcast, broadcast_object, reduce_max
 from kogpt.train.full_state import WholeState
 from kogpt.train.memory import Memory, memory_per_rank
+from kogpt.train.zero_step import one_optimizer_for_stages_1_and_2, wait_once
 
 _SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-
-
-class Update(NamedTuple):
-    """What became of a step: the gradient norm before clipping; False where it was not finite and left out."""
-
-    grad_norm: float
-    applied: bool
 
 
 class TrainingEngine:
@@ -58,10 +52,12 @@ class TrainingEngine:
             eps=plan.adam["eps"],
             fused=True,
         )
-        self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.adam, config=plan.engine)
+        with one_optimizer_for_stages_1_and_2():
+            self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.adam, config=plan.engine)
         if ranks.world_size == 1 and plan.stage == 0:
             # DeepSpeed would copy all gradients into one buffer and back, to sum them over one rank.
             self.engine.enable_backward_allreduce = False
+        wait_once(self.engine.optimizer)
         self.whole = WholeState(self.engine, self.adam)
         distributed.set_timeouts()
 
@@ -80,24 +76,27 @@ class TrainingEngine:
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()  # only counts
 
-    def update(self, lr: float) -> Update:
-        """Clip, and let Adam update the weights; nothing changes, on any rank, where a gradient is not finite."""
+    def update(self, lr: float) -> Tensor | float:
+        """Clip, and let Adam update the weights; the gradient norm before clipping, perhaps still on the device.
+
+        Where the norm is not finite nothing has changed, on any rank.
+        """
         for group in self.adam.param_groups:
             group["lr"] = lr
-        if self.plan.plain:
+        if self.plan.stage == 0:
             return self._plain_update()
         self.engine.step()
-        return Update(float(self.engine.get_global_grad_norm()), not self.engine.optimizer.overflow)
+        return self.engine.get_global_grad_norm()
 
-    def _plain_update(self) -> Update:
-        """Stage 0 in fp32, where DeepSpeed looks at no norm: gradients are whole, the same on all ranks."""
-        parameters = list(self.module.parameters())
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip or math.inf))
-        if not math.isfinite(norm):
-            for parameter in parameters:
-                parameter.grad = None  # Adam passes over those
+    def _plain_update(self) -> Tensor:
+        """Stage 0, where DeepSpeed looks at no norm: gradients are whole, the same on all ranks.
+
+        Nobody waits for the norm: the fused Adam looks at `found_inf` on the device and leaves the update out.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.clip or math.inf)
+        self.adam.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.engine.step()
-        return Update(norm, math.isfinite(norm))
+        return norm
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -14,28 +14,35 @@ import torch
 from torch import Tensor
 
 from kogpt.eval import bits
-from kogpt.train.distributed import Ranks, Stop, reduce_sum
+from kogpt.train.distributed import Ranks, reduce_sum
+from kogpt.train.stop_signal import INTERRUPTED, OUT_OF_TIME, TERMINATED, Stop
 
-SIGINT_CODE, SIGTERM_CODE = 130, 143
+STOPS = (TERMINATED, INTERRUPTED, OUT_OF_TIME)
+"""Exit statuses of those who are told to stop; where ranks were told different things, the first one counts."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all ranks know after a step's forward and backward passes."""
+    """What all ranks know after a step."""
 
     loss: float
+    grad_norm: float
     stop_code: int
     memory_gib: list[float]
 
 
-def agree(ranks: Ranks, stop: Stop, loss: float) -> Agreement:
-    """The mean loss of the ranks (nan if any rank's is), whether one was told to stop, and each rank's peak memory."""
+def agree(ranks: Ranks, stop: Stop, loss: Tensor | float, grad_norm: Tensor | float) -> Agreement:
+    """The mean loss of the ranks (nan if any rank's is), whether one was told to stop, and each rank's peak memory.
+
+    `grad_norm` is the same on all ranks. One collective, and one wait for the device, which brings everything.
+    """
     memory = [0.0] * ranks.world_size
     memory[ranks.rank] = memory_gib(ranks.device)
-    wishes = (stop.code == SIGINT_CODE, stop.code == SIGTERM_CODE)
-    total, interrupts, terminations, *memory = reduce_sum(ranks, loss, *wishes, *memory)
-    code = SIGTERM_CODE if terminations else SIGINT_CODE if interrupts else 0
-    return Agreement(total / ranks.world_size, code, memory)
+    wishes = [stop.code == code for code in STOPS]
+    total, *sums, norm = reduce_sum(ranks, loss, *wishes, *memory, beside=grad_norm)
+    told, memory = sums[: len(STOPS)], sums[len(STOPS) :]
+    code = next((code for code, wished in zip(STOPS, told, strict=True) if wished), 0)
+    return Agreement(total / ranks.world_size, norm, code, memory)
 
 
 def memory_gib(device: torch.device) -> float:
@@ -68,7 +75,7 @@ def validate(
     for ids, wanted, scored in batches:
         nats += mean_loss(ids, wanted).item() * scored
         targets += scored
-        if code := agree(ranks, stop, 0.0).stop_code:
+        if code := agree(ranks, stop, 0.0, 0.0).stop_code:
             return code
     total, count = reduce_sum(ranks, nats, targets)
     return Validation(total / count, bits.per_char(total, chars))

@@ -1,6 +1,7 @@
 """The loop: step, evaluate, save. In: options, corpus, ranks. Out: a run folder, and an exit status.
 
-Every step all ranks agree (one small sum over ranks) on the loss and on whether to stop, before the weights change.
+After every step all ranks agree (one small sum over ranks, one wait for the device) on the loss, on whether the update
+was left out, and on whether to stop.
 Position and randomness are functions of (seed, step, rank): a run that was killed goes on with the same numbers.
 
 Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 a mistake in flags, files or settings; 130 SIGINT,
@@ -9,6 +10,7 @@ Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 a mistake in f
 
 import hashlib
 import logging
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -24,13 +26,14 @@ from kogpt.tracking.wandb_run import start as start_wandb
 from kogpt.train import sample_prompts
 from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.deepspeed_config import EnginePlan
-from kogpt.train.distributed import Ranks, Stop, broadcast_object, on_first
+from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.engine import TrainingEngine, check_memory
 from kogpt.train.memory import flops_per_token, parameter_count, peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config
 from kogpt.train.resume import Start, begun_model, find_start
 from kogpt.train.run_metadata import about, copy_tokenizer
 from kogpt.train.step_metrics import agree, mfu, validate
+from kogpt.train.stop_signal import Stop
 
 log = logging.getLogger(__name__)
 
@@ -140,12 +143,12 @@ class Trainer:
             self.engine.backward(loss)
             total += loss.detach()
             mark = time.perf_counter()
-        agreed = agree(self.ranks, self.stop, total.item() / self.plan.grad_accum)
-        update = self.engine.update(lr)
+        grad_norm = self.engine.update(lr)
+        agreed = agree(self.ranks, self.stop, total / self.plan.grad_accum, grad_norm)
         self.step += 1
-        self._count_skip(update.applied)
+        self._count_skip(math.isfinite(agreed.grad_norm))
         seconds = time.perf_counter() - started
-        record = self._record(agreed.loss, lr, update.grad_norm, seconds, waited, agreed.memory_gib)
+        record = self._record(agreed.loss, lr, agreed.grad_norm, seconds, waited, agreed.memory_gib)
         return record, agreed.stop_code
 
     def _record(

@@ -64,7 +64,25 @@ def test_a_signal_between_two_starts_ends_it_too(tmp_path: Path) -> None:
     assert count.read_text() == "x"
 
 
-def test_without_a_command_it_says_so() -> None:
-    done = subprocess.run([sys.executable, str(SUPERVISE)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert "there is no command" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "there is no command"),
+        (["--max-restarts", "-1", "--", "true"], "--max-restarts is -1, give 0 or more"),
+        (["--", "no-such-program", "x"], "no-such-program cannot be started: No such file"),
+    ],
+)
+def test_a_wrong_command_line_is_a_sentence(words: list[str], said: str) -> None:
+    done = subprocess.run([sys.executable, str(SUPERVISE), *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_status_that_a_launcher_hides_is_final_too(tmp_path: Path) -> None:
+    """As torchrun: its ranks say 2, it says 1."""
+    count = tmp_path / "count"
+    program = "import os; open(os.environ['KOGPT_STATUS_FILE'], 'w').write('2'); raise SystemExit(1)"
+    command = [sys.executable, str(SUPERVISE), "--", *_command(count, program)]
+    assert subprocess.run(command, timeout=60).returncode == 2
+    assert count.read_text() == "x"

@@ -20,7 +20,8 @@ from kogpt.checkpoint.load import load_for_inference
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tracking.wandb_run import last_step_offline, offline_records
-from kogpt.train.deepspeed_config import plan, read
+from kogpt.train.deepspeed_config import plan
+from kogpt.train.deepspeed_file import read
 
 STEPS = 90
 

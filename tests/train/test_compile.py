@@ -1,24 +1,17 @@
 """Compiled blocks under a DeepSpeed engine, whose hooks must stay out of the graph; and what a compiler needs."""
 
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from engines import SHAPE, one_rank, plan_for, train_step
+from engines import SHAPE, plan_for, train_step
 
 from kogpt.train import compile as compiling
 from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.engine import TrainingEngine
-
-
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[Any]:
-    with one_rank() as found:
-        yield found
 
 
 @pytest.fixture

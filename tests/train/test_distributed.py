@@ -14,7 +14,7 @@ from kogpt.train.distributed import has_bf16
 
 WAITING = """
 import time
-from kogpt.train.distributed import Stop
+from kogpt.train.stop_signal import Stop
 stop = Stop()
 print("ready", flush=True)
 while not stop.code:

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from kogpt.train.distributed import Ranks, Stop
+from kogpt.train.distributed import Ranks
 from kogpt.train.step_metrics import agree, mfu, validate
+from kogpt.train.stop_signal import Stop
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
@@ -25,8 +26,8 @@ def test_mfu_is_unknown_rather_than_guessed() -> None:
 
 @pytest.mark.parametrize(("code", "agreed"), [(0, 0), (130, 130), (143, 143)])
 def test_agree(code: int, agreed: int) -> None:
-    found = agree(ALONE, _Wish(code), 2.5)
-    assert (found.loss, found.stop_code) == (2.5, agreed)
+    found = agree(ALONE, _Wish(code), torch.tensor(2.5), torch.tensor(math.inf))
+    assert (found.loss, found.grad_norm, found.stop_code) == (2.5, math.inf, agreed)
     assert 0 < found.memory_gib[0] < 100
 
 

@@ -1,0 +1,63 @@
+"""The wish to end: a signal, or a launcher that died. In: the process's signals and parents. Out: `Stop.code`.
+
+A signal to the `deepspeed` process alone leaves its ranks training: a thread watches the launchers' pids.
+"""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+import psutil
+
+INTERRUPTED, TERMINATED, OUT_OF_TIME = (128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+"""Exit statuses: Ctrl-C; told to end, or the launcher died; SLURM's warning that the job's time is almost over."""
+
+
+class Stop:
+    """The wish to end, from a signal or a launcher that died; ranks agree on it in kogpt.train.step_metrics.
+
+    `code` is 0, or the exit status to end with: 130 after SIGINT, 143 after SIGTERM or a launcher's death, 138 after
+    SIGUSR1. A second SIGINT ends the rank at once; a SIGTERM after it does not, since that is how launchers pass on a
+    Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self.code = 0
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+        threading.Thread(target=self._watch, args=(_launchers(),), daemon=True).start()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.code == INTERRUPTED:
+            os._exit(self.code)
+        self.code = self.code or 128 + number
+
+    def _watch(self, launchers: list[psutil.Process]) -> None:
+        pause = threading.Event()
+        while all(map(_lives, launchers)):
+            pause.wait(1.0)
+        self.code = self.code or TERMINATED
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _launchers() -> list[psutil.Process]:
+    """The processes between this rank and the command the user typed: their death must not go unnoticed."""
+    found = []
+    for process in psutil.Process().parents():
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            break
+        if not any(name in line for name in ("deepspeed", "torchrun", "torch.distributed", "launch/supervise.py")):
+            break
+        if "python" not in line:
+            break
+        found.append(process)
+    return found
