@@ -1,22 +1,27 @@
-"""Work on every core of a Ray cluster, whatever an item does to the process that works on it.
+"""A pool of Ray actors on every core of a cluster that survives items which crash or hang their process.
 
-`Pool(setup, ...)` starts actors that call `setup()` once (slow: a JVM) and the function it returns on each item.
-`pool.map(chunks)` takes (key, items) and yields (key, results) in any order; a result is what the function returned
-or a `Failed`. Nothing is lost, nothing is done twice for the caller, and which items fail does not depend on the
+`Pool(setup, ...)` starts actors. Each calls `setup()` once, which may be slow (a JVM), and then the function that it
+returned on every item. `pool.map(chunks)` takes (key, items) and yields (key, results) in any order. A result is what
+the function returned, or a `Failed`. Every item gets exactly one result. Which items fail does not depend on the
 number of workers or on when processes die.
 
-How. The driver keeps two chunks in flight for each lane (thread) of each actor and waits with `ray.wait`. A chunk is
-one streaming call: before an item the actor sends what it has if its last message is 1 s old, so silence longer
-than that is the present item's. An actor that is silent for `hang_seconds` (+ `item_seconds` of the chunk's slowest
-item) is killed; one that dies is replaced (`max_restarts=0`: a restarted actor would have lost its chunks). While it
-starts, a warm spare does its work. What a dead actor had not begun goes back; the rest of the chunk it was in is
-suspect, but nobody knows which item did it, because the last message may be lost: each suspect runs alone in one call
-on an actor that does nothing else, and only that gives strikes. An exception is a suspicion too. Two strikes: `Failed`.
+How it works:
 
-Declared memory is book-keeping: Ray places no more actors on a node than it has memory for, and waits for ever where
-there is none; so the nodes are asked, and a cluster that can never hold one gets an error.
+- The driver keeps two chunks in flight per lane (thread) of each actor and waits with `ray.wait`.
+- A chunk is one streaming call. Before each item, the actor sends its results so far if its last message is 1 s old.
+  A longer silence is therefore due to the current item.
+- An actor that is silent for `hang_seconds` (plus `item_seconds` of the slowest item in the chunk) is killed.
+- An actor that dies is replaced. `max_restarts=0`, because a restarted actor would have lost its chunks. A warm spare
+  works in its place until the new one is ready.
+- Chunks that a dead actor had not started are sent out again. The rest of the chunk it was in is suspect: the last
+  message may be lost, so nobody knows which item caused the death. Each suspect runs alone, on an actor that does
+  nothing else, and only a death there counts as a strike. An exception makes an item suspect as well. An item with
+  two strikes becomes `Failed`.
 
-Cost: about 0.03 ms of the driver's CPU an item at 64 items a chunk (bench/pool.py).
+Memory is only declared: Ray places no more actors on a node than it has memory for, and waits forever if no node has
+enough. The driver therefore looks at the nodes itself, and raises an error if no node can ever hold an actor.
+
+Cost: about 0.03 ms of the driver's CPU per item at 64 items per chunk (bench/pool.py).
 """
 
 import atexit
@@ -42,9 +47,9 @@ _STRIKES = 2
 
 @dataclass(frozen=True)
 class Failed:
-    """The result of an item that brought down its worker (or raised) twice, alone.
+    """The result of an item that killed its worker, or raised, twice while it ran alone.
 
-    The cause is the same in every run: no process id, address or time is in it.
+    The cause is the same in every run: it contains no process id, address, or time.
     """
 
     cause: str
@@ -55,30 +60,30 @@ _LOST = "it ended or hung its worker"
 
 @dataclass
 class Stats:
-    """What happened so far."""
+    """What has happened so far."""
 
     workers: int = 0
-    """cores that work now"""
+    """cores at work now"""
     deaths: int = 0
     failed: int = 0
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class _Actor:
-    """One process that works; all that it knows goes back by return values."""
+    """One worker process. It reports only by return values."""
 
     def place(self) -> str:
-        """The first call: that it returns means that Ray found a place."""
+        """The first call. It returns as soon as Ray has placed the actor."""
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return ray.get_runtime_context().get_node_id()
 
     def warm_up(self, setup: Callable[[], Callable[[Any], Any]]) -> None:
         self._function = setup()
-        # The end of the process waits for nothing: JPype's exit once hung for ever, an orphan of 650 MB.
+        # End the process without teardown: JPype's exit once hung forever and left an orphan of 650 MB.
         atexit.register(os._exit, 0)
 
     def run(self, items: Sequence[Any]) -> Iterator[list[Any]]:
-        """Results in order, in as many messages as the clock asks for; the first, empty one says "begun"."""
+        """The results in order, at most one message per second. The first message is empty: the call has begun."""
         done: list[Any] = []
         yield done
         last = time.monotonic()
@@ -103,7 +108,7 @@ class _Chunk:
 
 @dataclass
 class _Flight:
-    """A call on its way: the items `todo` of a chunk, of which the first `received` are back."""
+    """A call in flight: the items `todo` of a chunk. The results of the first `received` have arrived."""
 
     chunk: _Chunk
     todo: list[int]
@@ -120,12 +125,12 @@ class _Flight:
 
 @dataclass
 class _Slot:
-    """An actor and what it is doing."""
+    """An actor and its work."""
 
     actor: Any
     spare: bool
     pending: Any
-    """The call of `place` or `warm_up` that is awaited; None once it works."""
+    """The awaited call of `place` or `warm_up`; None once the actor is ready."""
     node: str = ""
     heard: float = 0.0
     flights: list[_Flight] = field(default_factory=list)
@@ -136,7 +141,7 @@ class _Slot:
 
 
 class Pool:
-    """Actors for one kind of work; a context manager, which ends them."""
+    """Actors for one kind of work. As a context manager, it ends them on exit."""
 
     def __init__(
         self,
@@ -149,12 +154,15 @@ class Pool:
         hang_seconds: float = 60.0,
         item_seconds: Callable[[Any], float] = lambda item: 0.0,
     ):
-        """Work on `workers` cores (None: on all of the cluster, nodes that join later included), `threads` of them
-        to an actor at most; `memory_mib` is what an actor needs; the clocks: see the module."""
+        """Use `workers` cores, or all of the cluster if None, including nodes that join later.
+
+        `threads` is the largest number of cores per actor, `memory_mib` what an actor needs. The header of the module
+        explains `hang_seconds` and `item_seconds`.
+        """
         self.stats = Stats()
         self._setup = ray.put(setup)
         self._wanted, self._most_threads, self._memory_mib = workers, threads, memory_mib
-        self._threads = 0  # until a node with cores is seen
+        self._threads = 0  # until a node with cores appears
         self._use_spare, self._hang, self._item_seconds = spare, hang_seconds, item_seconds
         self._slots: list[_Slot] = []
         self._again: deque[tuple[_Chunk, list[int]]] = deque()
@@ -174,7 +182,7 @@ class Pool:
         self._slots.clear()
 
     def map(self, chunks: Iterable[tuple[Hashable, Sequence[Any]]]) -> Iterator[tuple[Hashable, list[Any]]]:
-        """Results by chunk, as they are complete; chunks are taken from the iterable as workers become free."""
+        """The results of each chunk as soon as it is complete. Chunks are read as workers become free."""
         source = (_Chunk(key, items) for key, items in chunks)
         exhausted = False
         while True:
@@ -192,7 +200,7 @@ class Pool:
     # ---- workers
 
     def wait(self) -> None:
-        """Return when every worker is ready, the spare too. `map` needs no such thing; a measurement does."""
+        """Return when every worker is ready, including the spare. Only measurements need this."""
         while not self._complete_crew():
             self._look_after_workers()
             self._listen()
@@ -231,11 +239,11 @@ class Pool:
             raise UserError(
                 f"no node of the Ray cluster can hold a worker, which needs {self._threads or 1} CPU and "
                 f"{self._memory_mib} MiB of memory (the nodes have {'; '.join(map(str, nodes[:8])) or 'none alive'}); "
-                "start Ray there with more (ray start --num-cpus --memory) or add a node"
+                "start Ray with more (ray start --num-cpus --memory), or add a node"
             )
 
     def _start(self, spare: bool) -> None:
-        # A spare is given no core of its own: it works only while another worker is missing.
+        # A spare gets no core of its own, because it works only while another worker is missing.
         actor = _Actor.options(  # type: ignore[attr-defined]
             num_cpus=0 if spare else self._threads,
             memory=self._memory_mib * MIB,
@@ -248,7 +256,7 @@ class Pool:
         self._slots.remove(slot)
 
     def _started(self, slot: _Slot) -> None:
-        """`place` or `warm_up` has returned, or failed."""
+        """Handle the result or failure of `place` or `warm_up`."""
         try:
             answer = ray.get(slot.pending)
         except RayTaskError as error:
@@ -278,13 +286,13 @@ class Pool:
         working = [slot for slot in self._slots if slot.ready and not slot.spare]
         if len(working) < self._target:
             working += [slot for slot in self._slots if slot.ready and slot.spare]
-        # Everybody gets a first chunk before anybody gets a second one.
+        # Every actor gets a first chunk before any gets a second one.
         for depth in range(2 * self._threads):
             for slot in working:
                 if len(slot.flights) > depth or any(flight.alone for flight in slot.flights):
                     continue
                 if self._suspects:
-                    if not slot.flights:  # others are let run dry, to have them alone
+                    if not slot.flights:  # wait until the actor has nothing else to do
                         chunk, i = self._suspects.popleft()
                         self._send(slot, chunk, [i], alone=True)
                 elif self._again:
@@ -309,7 +317,7 @@ class Pool:
     # ---- results in
 
     def _listen(self) -> None:
-        """Wait for news, at most a beat, and take all there is."""
+        """Wait for messages, at most one beat, and handle all that have arrived."""
         by_stream: dict[Any, tuple[_Slot, _Flight | None]] = {
             slot.pending: (slot, None) for slot in self._slots if slot.pending is not None
         }
@@ -325,20 +333,20 @@ class Pool:
         for stream in ready:
             slot, flight = by_stream[stream]
             if slot not in self._slots:
-                continue  # ended by an earlier piece of news
+                continue  # ended by an earlier message
             if flight is None:
                 self._started(slot)
             else:
                 self._hear(slot, flight)
 
     def _hear(self, slot: _Slot, flight: _Flight) -> None:
-        """Take one message of a flight; the end of the stream ends it."""
+        """Handle one message of a flight, or the end of its stream."""
         try:
             results = ray.get(next(flight.stream), timeout=self._hang)
         except StopIteration:
             slot.flights.remove(flight)
             return
-        except RayTaskError as error:  # the call itself failed: a result that cannot be sent, for example
+        except RayTaskError as error:  # the call itself failed, for example because a result cannot be sent
             slot.flights.remove(flight)
             self._suspect(flight, f"it raised {type(error.cause).__name__}")
             return
@@ -370,7 +378,7 @@ class Pool:
                 self._died(slot)
 
     def _died(self, slot: _Slot) -> None:
-        """Replace an actor; sort what it had in flight into suspect and innocent."""
+        """End an actor, mark the items it may have died of as suspect, and send the others out again."""
         self._end(slot)
         self.stats.deaths += 1
         open_flights = [flight for flight in slot.flights if flight.rest]

@@ -1,7 +1,7 @@
-"""A corpus for a URL: made in a local folder, then copied there, the manifest last.
+"""Write a corpus to a URL: build it in a local folder, then copy it, with the manifest last.
 
-Resuming needs renames and locks, which object stores do not have, so the work is done under ~/.cache/kogpt of the
-node that runs the driver; the same command there goes on where it stopped.
+Resuming needs renames and locks, which object stores lack. The corpus is therefore built under ~/.cache/kogpt on the
+node that runs the driver. The same command on that node continues it.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from kogpt.data.corpus import TokenCorpus
 
 
 def staging_folder(url: str) -> Path:
-    """Where the corpus for a URL is made."""
+    """The local folder in which the corpus for a URL is built."""
     return Path.home() / ".cache" / "kogpt" / hashlib.sha256(url.encode()).hexdigest()[:16] / "corpus"
 
 
 def publish(folder: Path, url: str) -> int:
-    """Copy a finished corpus to a URL; return how many files that took (0 where it was there already)."""
+    """Copy a finished corpus to a URL, and return the number of files copied (0 if it is already there)."""
     corpus = TokenCorpus.open(folder)
     manifest = (folder / "manifest.json").read_bytes()
     try:
@@ -29,11 +29,11 @@ def publish(folder: Path, url: str) -> int:
         if files.exists(target):
             if files.cat_file(target) == manifest:
                 return 0
-            raise UserError(f"--output {url} holds another corpus; name another place, or delete it")
+            raise UserError(f"--output {url} holds another corpus; name another URL, or delete it")
         names = [*corpus.manifest["files"], "manifest.json"]
         for name in names:
             files.makedirs(posixpath.dirname(posixpath.join(root, name)), exist_ok=True)
             files.put_file(str(folder / name), posixpath.join(root, name))
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"--output {url} cannot be written ({error}); the corpus itself is in {folder}") from None
+        raise UserError(f"--output {url} cannot be written ({error}); the corpus is in {folder}") from None
     return len(names)
