@@ -122,7 +122,7 @@ def evaluate(
     from rich.console import Console
 
     from kogpt.eval.run import evaluate_run, numbers, table
-    from kogpt.tracking.tracker import finite
+    from kogpt.tracking.metrics_file import finite
     from kogpt.tracking.wandb_run import log_evaluation
 
     if json_file is not None and not json_file.absolute().parent.is_dir():

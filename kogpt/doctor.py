@@ -146,7 +146,7 @@ def _kkma() -> Finding:
 
 
 def _wandb() -> Finding:
-    from kogpt.tracking.wandb_run import logged_in
+    from kogpt.common.wandb import logged_in
 
     if logged_in():
         return Finding("Weights & Biases", "logged in: runs are sent as they go")

@@ -63,8 +63,8 @@ class Options:
     ray_address: OptionalStr = None
     """Address of a Ray cluster, or local. Default: $RAY_ADDRESS, the cluster that this machine belongs to, or local."""
 
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Log the run to Weights & Biases."""
+    wandb: Literal["off", "auto", "online", "offline"] = "off"
+    """Log the run to Weights & Biases. auto: online if you are logged in, else offline."""
 
     def __post_init__(self) -> None:
         problems = []

@@ -15,6 +15,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from kogpt.common.errors import UserError
+from kogpt.common.wandb import Mode, decided, logged_in, quiet_settings
 from kogpt.data.corpus import count_rows
 
 
@@ -53,22 +54,23 @@ class Progress:
 class Log:
     """A W&B run, or nothing."""
 
-    def __init__(self, mode: str, folder: Path, settings: dict[str, Any]):
+    def __init__(self, mode: Mode, folder: Path, settings: dict[str, Any]):
         self._run: Any = None
         self._sent = 0.0
+        mode = decided(mode)
         if mode != "off":
             import wandb
 
-            if mode == "online" and not wandb.api.api_key:
-                raise UserError("--wandb online needs an account on this machine: run wandb login, or say offline")
+            if mode == "online" and not logged_in():
+                raise UserError("--wandb online needs an account: run wandb login, or give --wandb offline")
             self._run = wandb.init(
                 project="kogpt",
                 job_type="preprocess",
                 name=folder.name,
                 dir=str(folder.parent),
-                mode="offline" if mode == "offline" else "online",
+                mode=mode,
                 config=settings,
-                settings=wandb.Settings(silent=True),
+                settings=quiet_settings(),
             )
 
     def send(self, numbers: dict[str, float], at_once: bool = False) -> None:
@@ -85,7 +87,7 @@ class Log:
 
 
 @contextmanager
-def log_to_wandb(mode: str, folder: Path, settings: dict[str, Any]) -> Iterator[Log]:
+def log_to_wandb(mode: Mode, folder: Path, settings: dict[str, Any]) -> Iterator[Log]:
     """The W&B run of the preprocessing, ended whatever happens."""
     log = Log(mode, folder, settings)
     try:

@@ -118,3 +118,11 @@ def make_run(folder: Path, tokenizer: Tokenizer | None = None, **shape: Any) -> 
     records[-1] |= {"val_loss": 1.5, "val_bits_per_char": 2.0}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
+
+
+def record(step: int, **more: Any) -> dict[str, Any]:
+    """A line of metrics.jsonl, made up, as the trainer hands it to the tracker."""
+    numbers = {"loss": 5.0 / step, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_s": 10.0, "mfu": None}
+    numbers |= {"chars_per_s": 20.0, "data_wait": 0.01, "loss_scale": 1.0, "memory_gib_rank0": 0.5}
+    counts = {"step": step, "skipped_steps": 0, "epoch": 0.1, "tokens": 10 * step}
+    return {**numbers, **counts, "val_loss": None, "val_bits_per_char": None, **more}

@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "kogpt/optim": set(),
     "kogpt/checkpoint": {"torch", "safetensors"},
     "kogpt/train": {"torch", "deepspeed"},
+    "kogpt/common/wandb.py": {"wandb"},
     "kogpt/tracking": {"wandb", "matplotlib"},
     "kogpt/generate": {"torch"},
     "kogpt/eval": {"torch", "numpy"},

@@ -28,7 +28,7 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write, fsync_folder
 from kogpt.model.gpt2 import GPTConfig
 from kogpt.tokenizer.codec import TextCodec
-from kogpt.tracking.tracker import read_metrics
+from kogpt.tracking.metrics_file import read_metrics
 from kogpt.train.memory import parameter_count
 
 # (ours, theirs): the layers of a block, each with a weight and a bias.

@@ -8,7 +8,6 @@ W&B never stops a training: what goes wrong with it is said once.
 
 import json
 import logging
-import netrc
 import os
 import subprocess
 import sys
@@ -16,41 +15,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
 
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
+from kogpt.common.wandb import INIT_SECONDS, Mode, decided, quiet_settings
 
 log = logging.getLogger(__name__)
 
-INIT_SECONDS = 20
 IDLE = "20s"
-Mode = Literal["auto", "online", "offline", "off"]
-_AUTO: dict[str, Mode] = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}
-
-
-def logged_in() -> bool:
-    """Whether there is an API key for the W&B server: in the environment or in netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _decided(mode: Mode) -> Mode:
-    if mode == "auto":
-        return _AUTO.get(os.environ.get("WANDB_MODE", ""), "online" if logged_in() else "offline")
-    return mode
-
-
-def _quiet() -> Any:
-    """W&B's settings: no word on the console, no wait without end."""
-    import wandb
-
-    return wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True)
 
 
 def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict[str, float]) -> None:
@@ -58,7 +30,7 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
 
     Offline it lies in RUN/evaluations. `UserError` where W&B cannot be had: the numbers were asked for there.
     """
-    mode = _decided(mode)
+    mode = decided(mode)
     if mode == "off":
         return
     import wandb
@@ -74,7 +46,7 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
             dir=folder,
             mode="online" if mode == "online" else "offline",
             config={"run": run.name, "step": step},
-            settings=_quiet(),
+            settings=quiet_settings(),
         ) as handle:
             handle.log(numbers)
     except wandb.Error as error:
@@ -84,7 +56,7 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
 
 def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "WandbRun | None":
     """The W&B run of a run folder; None if it is off or cannot be had, with a line."""
-    mode = _decided(mode)
+    mode = decided(mode)
     if mode == "off":
         return None
     import wandb
@@ -104,7 +76,7 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "Wandb
                 mode=attempt,
                 resume="allow" if attempt == "online" else None,
                 config=config,
-                settings=_quiet(),
+                settings=quiet_settings(),
             )
         except Exception as error:  # no network, a setting in the environment that it does not like, ...
             log.warning(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kogpt.common import wandb
 from kogpt.tracking import wandb_run
 
 
@@ -47,25 +48,12 @@ def test_off_starts_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not wandb_run.logged_in()
-    (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password key\n")
-    assert wandb_run.logged_in()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not wandb_run.logged_in()
-    monkeypatch.setenv("WANDB_API_KEY", "key")
-    assert wandb_run.logged_in()
-
-
 def test_an_unreachable_server_costs_a_line_not_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens on the discard port
-    monkeypatch.setattr(wandb_run, "INIT_SECONDS", 3)
+    monkeypatch.setattr(wandb, "INIT_SECONDS", 3)
     run = wandb_run.start(tmp_path, "online", "kogpt-test", {})
     assert run is not None
     assert any("W&B online cannot start" in line for line in caplog.messages)
