@@ -63,7 +63,7 @@ class Options:
     ray_address: OptionalStr = None
     """Address of a Ray cluster, or local. Default: $RAY_ADDRESS, the cluster that this machine belongs to, or local."""
 
-    wandb: Literal["off", "auto", "online", "offline"] = "off"
+    wandb: Literal["auto", "online", "offline", "off"] = "off"
     """Log the run to Weights & Biases. auto: online if you are logged in, else offline."""
 
     def __post_init__(self) -> None:

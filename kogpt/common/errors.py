@@ -1,4 +1,4 @@
-"""The one exception that a user can cause, and how an entry point ends on it."""
+"""The exception for mistakes of the user, and how an entry point ends on it."""
 
 import sys
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Bad input. Its text is one sentence that names the file, flag or line, and the mend.
+    """Bad input. The text is one sentence that names the file, flag, or line, and says what to do.
 
-    Entry points print it and exit with status 2; a stack trace is for bugs.
+    Entry points print it and exit with status 2. A stack trace means a bug.
     """
 
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Around an entry point's work: a `UserError` becomes its sentence on standard error and exit status 2."""
+    """Run an entry point: a `UserError` becomes its sentence on standard error and exit status 2."""
     try:
         yield
     except UserError as error:

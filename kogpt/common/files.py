@@ -1,9 +1,9 @@
-"""Files and folders that are either whole or absent: write under a temporary name, fsync, rename.
+"""Files and folders that are either complete or absent: write under a temporary name, fsync, rename.
 
-Nothing that lasts is written in any other way. A reader sees the file (or folder) before or the one after, never a
-part of it. A temporary name is hidden, random and made exclusively, so it is never a name of the user's, and two
-writers of one path do not meet. What a killed writer leaves is removed by `remove_strays`, which touches nothing else:
-only names of ours, and only those whose writer is gone (each writer holds a lock on its temporary file or folder).
+Everything that lasts is written this way. A reader sees the old file (or folder) or the new one, never a part of it.
+Temporary names are hidden, random, and created exclusively. They never collide with a name of the user, nor do two
+writers of the same path. `remove_strays` removes what killed writers left. It removes only names of this kind whose
+writer is gone: each writer holds a lock on its temporary file or folder.
 """
 
 import fcntl
@@ -22,10 +22,10 @@ _STRAY = re.compile(r"\..+\.kogpt-[0-9a-f]{16}")
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing bytes; it appears, complete and on disk, when the block ends.
+    """Open `path` for writing bytes. The file appears, complete and on disk, when the block ends.
 
-    An exception in the block leaves an earlier file untouched and removes the temporary one. What is no regular file
-    (a FIFO, a device) is written to as it is.
+    An exception in the block leaves an existing file untouched and removes the temporary one. A path that is not a
+    regular file (a FIFO, a device) is written directly.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -48,9 +48,9 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """An empty folder to write into; it becomes `path`, complete and on disk, when the block ends.
+    """Yield an empty folder to write into. It becomes `path`, complete and on disk, when the block ends.
 
-    `path` must be absent or an empty folder (OSError otherwise); folders above it are made. An exception in the block
+    `path` must be absent or an empty folder (OSError otherwise); its parents are created. An exception in the block
     removes what was written.
     """
     path = Path(path)
@@ -75,13 +75,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def remove_strays(folder: str | Path) -> None:
-    """Remove what killed `atomic_write`s and `atomic_folder`s left in a folder; those still at work are left alone."""
+    """Remove what killed writers left in a folder. Writers still at work are not disturbed."""
     for path in Path(folder).iterdir():
         if not _STRAY.fullmatch(path.name) or path.is_symlink():
             continue
         try:
             descriptor = os.open(path, os.O_RDONLY)
-        except OSError:  # gone by now, or not ours to read
+        except OSError:  # already gone, or not readable
             continue
         try:
             if _lock(descriptor):
@@ -91,7 +91,7 @@ def remove_strays(folder: str | Path) -> None:
 
 
 def fsync_folder(folder: str | Path) -> None:
-    """Make the names in `folder` (a rename just done) survive a power cut."""
+    """Make the names in `folder`, such as a rename just done, survive a power cut."""
     _fsync(Path(folder))
 
 
@@ -102,7 +102,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def _temporary(path: Path) -> Path:
-    # File systems take 255 bytes; the name is shortened by characters, of which each has at most 4 bytes.
+    # File systems allow 255 bytes. The name is shortened by characters, each of at most 4 bytes.
     return path.with_name(f".{path.name[:50]}.kogpt-{secrets.token_hex(8)}")
 
 
@@ -115,7 +115,7 @@ def _fsync(path: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether the lock was free; a file system without locks counts as not free, so that nothing is removed there."""
+    """Take the lock and return whether it was free. Without lock support it counts as taken, so nothing is removed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

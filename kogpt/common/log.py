@@ -1,8 +1,8 @@
-"""What the user reads while a command runs: standard `logging`, set up once by the entry point.
+"""Messages while a command runs: standard `logging`, set up once by the entry point.
 
-In: records of `logging.getLogger(__name__)` in any module of `kogpt` or `preprocess`. Out: the bare text of each on a
-line of its own, above a progress bar and never through it. Rank 0 logs from INFO on; other ranks log errors only, with
-their rank in front. Where nothing is set up (a notebook, a test) Python's defaults hold: warnings on stderr.
+In: records of `logging.getLogger(__name__)` in any module of `kogpt` or `preprocess`. Out: the bare text of each on its
+own line, above a progress bar. Rank 0 logs from INFO on; other ranks log only errors, prefixed with their rank. Without
+set-up (in a notebook or a test) Python's defaults apply: warnings on stderr.
 """
 
 import logging
@@ -16,7 +16,7 @@ Stream = Literal["stdout", "stderr"]
 
 
 def set_up_logging(rank: int = 0, stream: Stream = "stderr") -> None:
-    """Send what the project logs to `stream` from now on; while a progress bar is shown, to stderr as the bar."""
+    """Send the project's log to `stream`, or to stderr while a progress bar is shown there."""
     handler = _Lines(stream)
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"rank {rank}: %(message)s"))
     for room in _ROOMS:
@@ -26,7 +26,7 @@ def set_up_logging(rank: int = 0, stream: Stream = "stderr") -> None:
 
 
 class _Lines(logging.Handler):
-    """Writes lines between the drawings of tqdm's bars; the stream is looked up for each, since it may be replaced."""
+    """Writes lines above tqdm's bars. The stream is looked up for each line, because it may be replaced."""
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()

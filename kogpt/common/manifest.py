@@ -1,6 +1,6 @@
-"""What a manifest says of files, and whether they are still so: {name: {"bytes": int, "sha256": hex}}.
+"""File entries of a manifest, and their verification: {name: {"bytes": int, "sha256": hex}}.
 
-Checkpoints and corpora keep such a dict in their manifest.json, which is written last. Cost: one read of every file.
+The manifest.json of a checkpoint or corpus contains such entries and is written last. Cost: one read of every file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,12 +11,12 @@ from kogpt.common.files import sha256_of
 
 
 def entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The size and checksum of each file, by its path in the folder."""
+    """The size and checksum of each file, by its path within the folder."""
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
 
 
 def faults(folder: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """What is wrong with each file that is not as its entry says (a clause); sizes are compared before checksums."""
+    """A clause for each file that does not match its entry. Sizes are compared before checksums."""
     for name, entry in files.items():
         path = folder / name
         try:

@@ -1,11 +1,11 @@
-"""What the NVIDIA driver says, without torch: the GPUs of this machine, and whether they would be left unused."""
+"""The NVIDIA GPUs of this machine according to their driver, and whether torch can use them."""
 
 import os
 import subprocess
 
 
 def nvidia_smi(query: str) -> list[str]:
-    """A line for each GPU, as `nvidia-smi --query-gpu=QUERY` has it; none without the program, a driver or a GPU."""
+    """The lines of `nvidia-smi --query-gpu=QUERY`, one per GPU; [] without the program, a driver, or a GPU."""
     try:
         command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -15,9 +15,9 @@ def nvidia_smi(query: str) -> list[str]:
 
 
 def unusable_gpus() -> str | None:
-    """The GPUs that are here but that torch cannot use, and the mend, as one sentence; None where all is well.
+    """One sentence about GPUs that torch cannot use and what to do, or None.
 
-    Whoever hides them (an empty CUDA_VISIBLE_DEVICES) means the CPU.
+    Hidden GPUs (an empty CUDA_VISIBLE_DEVICES) are not reported: the CPU is meant.
     """
     import torch
 
@@ -29,9 +29,9 @@ def unusable_gpus() -> str | None:
     name, driver = seen[0].split(", ")[:2]
     gpus = f"{len(seen)} x {name}" if len(seen) > 1 else name
     if torch.version.cuda is None:
-        return f"{gpus} cannot be used, since this torch is the CPU build; remove .venv and run `make install`"
+        return f"{gpus} cannot be used, because this torch is the CPU build; remove .venv and run `make install`"
     return (
-        f"{gpus} cannot be used: torch was built for CUDA {torch.version.cuda}, which the driver {driver} does not run "
-        "(CUDA 13 needs 580 or later); update the driver, or remove .venv and run `make install`, which takes the "
-        "build that fits"
+        f"{gpus} cannot be used: torch was built for CUDA {torch.version.cuda}, which driver {driver} does not support "
+        "(CUDA 13 needs 580 or later); update the driver, or remove .venv and run `make install` to get "
+        "a build that fits"
     )

@@ -1,7 +1,7 @@
-"""How kogpt and preprocess use Weights & Biases: online, offline or off, without a prompt and without console output.
+"""Weights & Biases for kogpt and preprocess: online, offline, or off, without questions or console output.
 
-In: what --wandb says and the environment. Out: a mode, and W&B's settings. A mode of `auto` follows WANDB_MODE, or
-else whether there is an API key.
+In: the value of --wandb and the environment. Out: a mode, and W&B's settings. `auto` follows WANDB_MODE if it is set,
+and otherwise is online if there is an API key.
 """
 
 import netrc
@@ -15,7 +15,7 @@ _AUTO: dict[str, Mode] = {"online": "online", "offline": "offline", "dryrun": "o
 
 
 def decided(mode: Mode) -> Literal["online", "offline", "off"]:
-    """The mode without `auto`."""
+    """The mode, with `auto` resolved."""
     if mode == "auto":
         mode = _AUTO.get(os.environ.get("WANDB_MODE", ""), "online" if logged_in() else "offline")
     assert mode != "auto"
@@ -34,7 +34,7 @@ def logged_in() -> bool:
 
 
 def quiet_settings() -> Any:
-    """W&B's settings: nothing on the console, and no endless wait for a server."""
+    """W&B's settings: no console output, and a limited wait for a server."""
     import wandb
 
     return wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True)

@@ -1,4 +1,4 @@
-"""curves.png: loss, validation, learning rate and gradient norm over the steps. In: records of metrics.jsonl."""
+"""curves.png: loss, validation, learning rate, and gradient norm over the steps. In: records of metrics.jsonl."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ from kogpt.common.files import atomic_write
 
 
 def draw_curves(path: Path, records: list[dict[str, Any]]) -> None:
-    """Loss over steps with the validation loss, bits per character, learning rate and gradient norm, as a PNG."""
+    """Draw training and validation loss, bits per character, learning rate, and gradient norm over the steps."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -21,7 +21,7 @@ def draw_curves(path: Path, records: list[dict[str, Any]]) -> None:
     (loss, bits), (rate, norm) = axes
     loss.plot(steps, [_number(record["loss"]) for record in records], linewidth=0.8, label="training")
     loss.plot([r["step"] for r in evaluated], [r["val_loss"] for r in evaluated], "o-", label="validation")
-    loss.set(title="loss (nats per id)")
+    loss.set(title="loss (nats per token)")
     loss.legend()
     bits.plot([r["step"] for r in evaluated], [r["val_bits_per_char"] for r in evaluated], "o-", color="tab:orange")
     bits.set(title="validation bits per character")

@@ -1,7 +1,7 @@
-"""metrics.jsonl: one line per step, in order, none missing and none twice. In: a record per step. Out: the file.
+"""metrics.jsonl: one line per step, in order, without gaps or repetitions. In: a record per step. Out: the file.
 
-It is the truth about a training: W&B, curves.png and the model card are made from it. What a resumed run does again
-is cut off first. JSON has no NaN and no infinity: they are written as null.
+It is the reference for everything else: W&B, curves.png, and the model card are made from it. A resumed run first
+removes the lines of the steps that it repeats. NaN and infinity, which JSON lacks, are written as null.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from kogpt.common.files import atomic_write
 
 
 class MetricsFile:
-    """metrics.jsonl, opened to go on behind step `last`: later lines are cut off, earlier ones must all be there.
+    """metrics.jsonl, opened to continue after step `last`. Later lines are removed; all earlier ones must exist.
 
-    `source` is where the earlier lines are: the same file, or that of the run whose checkpoint is gone on from.
-    On a full disk lines wait in memory; `sync` raises as long as they do.
+    `source` holds the earlier lines: the same file, or that of the run whose checkpoint is resumed. On a full disk,
+    lines are kept in memory, and `sync` raises until they are written.
     """
 
     def __init__(self, path: Path, last: int, source: Path) -> None:
         kept = list(_lines_through(source, last))
         if [step for step, _ in kept] != list(range(1, last + 1)):
             raise UserError(
-                f"{source} does not hold the steps 1 to {last} that the checkpoint has behind it; "
-                "put the file back, or train into another --out."
+                f"{source} does not hold the steps 1 to {last} that precede the checkpoint; "
+                "restore the file, or train into another --out."
             )
         with atomic_write(path) as file:
             file.writelines(line for _, line in kept)
@@ -36,13 +36,13 @@ class MetricsFile:
         self._waiting = b""
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a line; a kill leaves at most a last line without its end."""
+        """Add a line. A kill leaves at most one incomplete last line."""
         self._waiting += json.dumps(finite(record), ensure_ascii=False).encode() + b"\n"
         with contextlib.suppress(OSError):
             self._write()
 
     def sync(self) -> None:
-        """Have all lines on disk, before a checkpoint that counts on them."""
+        """Flush all lines to disk, before a checkpoint that depends on them."""
         self._write()
         os.fsync(self._file.fileno())
 
@@ -58,7 +58,7 @@ def _lines_through(path: Path, last: int) -> Iterator[tuple[int, bytes]]:
         for line in file:
             try:
                 step = json.loads(line)["step"]
-            except ValueError:  # cut off by a kill
+            except ValueError:  # incomplete because of a kill
                 return
             if step > last or not line.endswith(b"\n"):
                 return
@@ -66,7 +66,7 @@ def _lines_through(path: Path, last: int) -> Iterator[tuple[int, bytes]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, without a last line that is still being written."""
+    """The records of a metrics.jsonl, without a last line that is still incomplete."""
     records = []
     for line in path.read_bytes().splitlines():
         with contextlib.suppress(ValueError):
@@ -75,7 +75,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def finite(value: Any) -> Any:
-    """JSON knows no nan and no infinity: they become null."""
+    """The value with NaN and infinity, which JSON lacks, replaced by None."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):

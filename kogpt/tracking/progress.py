@@ -1,4 +1,4 @@
-"""The training's progress on stderr. In: a record per step. Out: a bar on a terminal, elsewhere a line now and then."""
+"""Training progress on stderr. In: a record per step. Out: a bar on a terminal, elsewhere a line every 15 s."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ PLAIN_LINE_SECONDS = 15.0
 
 
 class Progress:
-    """The console's line: step, loss, rate, what is left. Where there is no terminal, a plain line now and then."""
+    """Shows step, loss, throughput, and remaining time."""
 
     def __init__(self, step: int, steps: int) -> None:
         self._terminal = sys.stderr.isatty()
@@ -50,13 +50,13 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """At the pace of late, or of this start while there is no other."""
+        """Remaining time at the recent pace, or at the average pace of this start if there is none yet."""
         state = self.bar.format_dict
         rate = state["rate"] or (state["n"] - state["initial"]) / max(state["elapsed"], 1e-9)
         return (state["total"] - state["n"]) / max(rate, 1e-9)
 
     def close(self) -> None:
-        """Leave the last state of the bar there."""
+        """End the bar, and leave its last state visible."""
         self.bar.close()
         if not self._terminal:
             self._print_bar()

@@ -1,4 +1,4 @@
-"""run.json: where a run stands, for other programs to read at any time. In: fields that changed. Out: the file."""
+"""run.json: the current state of a run, readable at any time. In: changed fields. Out: the file."""
 
 import json
 import math
@@ -13,13 +13,13 @@ RUN_JSON_SECONDS = 10.0
 
 
 class RunFile:
-    """run.json: rewritten whole at every change that matters, and every few seconds."""
+    """run.json, rewritten at every important change and every few seconds."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self.path, self.content, self._written = path, dict(content), -math.inf
 
     def update(self, *, now: bool, **changes: Any) -> None:
-        """Change fields; on disk `now`, or when the last time is a while ago."""
+        """Change fields, and write the file if `now` or if the last write is a while ago."""
         self.content |= changes
         if now or time.monotonic() - self._written > RUN_JSON_SECONDS:
             with atomic_write(self.path) as file:

@@ -1,9 +1,9 @@
-"""The W&B run of a training: online, offline or off, never a prompt. In: records of metrics.jsonl. Rank 0 only.
+"""The W&B run of a training: online, offline, or off, without questions. In: records of metrics.jsonl. Rank 0 only.
 
-The run's id is kept in RUN/wandb_id, so that a resumed training goes on with the same W&B run. W&B writes its file
-only every 15 seconds or so and drops a step it has already seen: `catch_up` finds out how far it got before the crash
-(from the server, or from the offline files), logs from metrics.jsonl what is missing, and skips what is there.
-W&B never stops a training: what goes wrong with it is said once.
+The id of the run is stored in RUN/wandb_id, so a resumed training continues the same W&B run. W&B writes its file only
+every 15 seconds or so, and drops a step that it has already seen. `catch_up` finds out how far W&B got before a crash
+(from the server, or from the offline files), logs the missing steps from metrics.jsonl, and skips the others. W&B never
+stops a training; a problem with it is reported once.
 """
 
 import json
@@ -26,9 +26,9 @@ IDLE = "20s"
 
 
 def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict[str, float]) -> None:
-    """An evaluation as a W&B run of its own, in the group that bears the id of the training's (which may be going on).
+    """Log an evaluation as its own W&B run, in a group named after the training's W&B id (which may still be running).
 
-    Offline it lies in RUN/evaluations. `UserError` where W&B cannot be had: the numbers were asked for there.
+    Offline, it is in RUN/evaluations. Raises `UserError` if W&B cannot be used, because the user asked for it.
     """
     mode = decided(mode)
     if mode == "off":
@@ -51,11 +51,11 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
             handle.log(numbers)
     except wandb.Error as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"W&B {mode} cannot take the evaluation ({reason}); say --wandb offline.") from None
+        raise UserError(f"W&B {mode} cannot log the evaluation ({reason}); use --wandb offline.") from None
 
 
 def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "WandbRun | None":
-    """The W&B run of a run folder; None if it is off or cannot be had, with a line."""
+    """Start the W&B run of a run folder; None if it is off, or if W&B cannot start (with a message)."""
     mode = decided(mode)
     if mode == "off":
         return None
@@ -78,10 +78,10 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "Wandb
                 config=config,
                 settings=quiet_settings(),
             )
-        except Exception as error:  # no network, a setting in the environment that it does not like, ...
+        except Exception as error:  # no network, a bad setting in the environment, ...
             log.warning(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")
             wandb.teardown()
-            os.environ.pop("WANDB_SERVICE", None)  # there the id now counts as in use
+            os.environ.pop("WANDB_SERVICE", None)  # that service now considers the id in use
             continue
         if attempt == "online":
             seen = handle.starting_step - 1
@@ -89,32 +89,32 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "Wandb
         else:
             folder = run / "wandb"
             log.info(
-                f"W&B offline in {folder}: upload with `wandb sync {folder}/offline-run-*`, "
-                f"look at it in the terminal with `wandb leet {folder}`."
+                f"W&B offline in {folder}; upload with `wandb sync {folder}/offline-run-*`, "
+                f"or view in the terminal with `wandb leet {folder}`."
             )
         return WandbRun(handle, run, seen)
     return None
 
 
 def _start_service(run: Path) -> None:
-    """A W&B service that is nobody's child: Ctrl-C and a launcher's SIGTERM would end a child of ours.
+    """Start a detached W&B service, because Ctrl-C and a launcher's SIGTERM would end a child process.
 
-    So it still writes what the ranks log while they save and end. It ends `IDLE` after its last client; its address is
-    kept in the run folder, since after a kill -9 it may still have steps to write when the next start counts them.
+    It still writes what the ranks log while they save and exit, and ends `IDLE` after its last client. Its address is
+    stored in the run folder: after a kill -9 it may still have steps to write when the next start counts them.
     """
     if "WANDB_SERVICE" in os.environ:
         return
     try:
         done = _core("start", "--idle-timeout", IDLE)
     except (OSError, subprocess.SubprocessError):
-        return  # W&B then starts a service of its own
+        return  # W&B then starts its own service
     os.environ["WANDB_SERVICE"] = done.stdout.strip()
     with atomic_write(run / "wandb_service") as file:
         file.write(done.stdout.strip().encode())
 
 
 def _end_service(run: Path) -> None:
-    """Have the service, of this start or of a killed one, write what it has, and end."""
+    """Make the service, of this start or of a killed one, write what it has and end."""
     path = run / "wandb_service"
     if not path.exists():
         return
@@ -148,7 +148,7 @@ def _id_of(run: Path) -> str:
 
 
 def offline_records(run: Path, kind: str = "history") -> list[dict[str, Any]]:
-    """The records of a kind that the offline files of a run folder hold, all starts together, parsed from JSON."""
+    """The records of one kind in the offline files of a run folder, from all starts, parsed from JSON."""
     found: list[dict[str, Any]] = []
     for folder in sorted((run / "wandb").glob("offline-run-*")):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
@@ -167,24 +167,24 @@ def offline_records(run: Path, kind: str = "history") -> list[dict[str, Any]]:
 
 
 def last_step_offline(run: Path) -> int:
-    """The last step that reached the offline files; 0 if none."""
+    """The last step in the offline files; 0 if there is none."""
     return max((record["step"]["num"] for record in offline_records(run)), default=0)
 
 
 class WandbRun:
-    """A started W&B run that has the steps up to `seen`."""
+    """A started W&B run that already has the steps up to `seen`."""
 
     def __init__(self, handle: Any, run: Path, seen: int) -> None:
         self.handle, self.run, self.seen = handle, run, seen
         self._broken = False
 
     def catch_up(self, records: list[dict[str, Any]]) -> None:
-        """Log those of the records on disk that W&B does not have."""
+        """Log the records that W&B does not have yet."""
         for record in records:
             self.log(record)
 
     def log(self, record: dict[str, Any]) -> None:
-        """A step, the continued prompts of its evaluation as a table, unless W&B has it already."""
+        """Log a step, with the generated texts of its evaluation as a table, unless W&B already has it."""
         import wandb
 
         if record["step"] <= self.seen:
@@ -196,7 +196,7 @@ class WandbRun:
         self._try(lambda: self.handle.log(values, step=record["step"]))
 
     def artifact(self, folder: Path) -> None:
-        """Upload a checkpoint (offline: keep it for `wandb sync`)."""
+        """Upload a checkpoint; offline, store it for `wandb sync`."""
         import wandb
 
         artifact = wandb.Artifact(f"checkpoint-{self.handle.id}", type="model")
@@ -204,7 +204,7 @@ class WandbRun:
         self._try(lambda: self.handle.log_artifact(artifact))
 
     def finish(self, state: str, summary: dict[str, Any]) -> None:
-        """Write the summary and close; a run that did not finish is marked as failed."""
+        """Write the summary and close. A run that did not finish is marked as failed."""
         import wandb
 
         self._try(lambda: self.handle.summary.update({**summary, "state": state}))
@@ -213,10 +213,10 @@ class WandbRun:
         _end_service(self.run)
 
     def _try(self, call: Callable[[], Any]) -> None:
-        """W&B's service may be dead (the launcher's SIGTERM reaches it, too): say so once, and train on."""
+        """Call W&B. If its service is dead, report it once and continue the training."""
         try:
             call()
         except Exception as error:
             if not self._broken:
-                log.warning(f"W&B does not answer ({error}); metrics.jsonl has it all, and a resumed run catches up.")
+                log.warning(f"W&B does not answer ({error}); metrics.jsonl is complete, and a resumed run catches up.")
             self._broken = True
