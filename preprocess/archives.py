@@ -1,14 +1,14 @@
-"""What lies inside a file: zip, tar, gz, bz2, xz and zst opened in place, one inside another.
+"""Archives: zip, tar, gz, bz2, xz, and zst opened in place, also nested.
 
-`members(name, stream)` yields (name, stream) for every file in a stream, with an archive's members as if it were a
-folder: `TL1.zip/라벨/1.json`. Names are NFC; in a zip they are UTF-8, or cp949 as Korean Windows writes them. A zip's
-members come sorted by name, a tar's as they lie there. The parts of a split archive (`TL1.zip.part0`,
-`TL1.zip.part1073741824` as AI Hub delivers them, `TL1.zip.001`) are read as the one file they were.
+`members(name, stream)` yields (name, stream) for every file in a stream, with an archive as if it were a folder:
+`TL1.zip/라벨/1.json`. Names are NFC; in a zip they are UTF-8, or cp949 as Korean Windows writes them. The members of a
+zip are sorted by name, those of a tar are in their order in the file. The parts of a split archive (`TL1.zip.part0`,
+`TL1.zip.part1073741824` as AI Hub delivers them, `TL1.zip.001`) are read as one file.
 
-What cannot be opened is yielded as an exception in place of its stream and costs only itself. Limits: `MAX_NESTING`
-archives inside one another, and what may come out of one (preprocess.streams).
+A member that cannot be opened is yielded as an exception instead of its stream, and costs only itself. Limits:
+`MAX_NESTING` nested archives, and the size of what is unpacked (preprocess.streams).
 
-Memory: streams. An archive that has to be read from its end (a zip in another archive) may go through a temporary file.
+Memory: streams. A nested archive that must be read from its end (a zip) may go through a temporary file.
 """
 
 import bz2
@@ -41,13 +41,13 @@ _PART = re.compile(r"(.+\.(?:zip|tar|tgz|gz|zst))\.(part)?(\d+)", re.IGNORECASE)
 
 
 def is_system_file(path: str) -> bool:
-    """Whether a file is hidden, or one that macOS, Windows or an office program leaves beside others."""
+    """Whether a file is hidden, or one that macOS, Windows, or an office program leaves beside others."""
     steps = [step for step in path.split("/") if step not in ("", ".", "..")]
     return any(step.startswith((".", "~$")) or step.lower() in _SYSTEM_FILES for step in steps)
 
 
 def kind_of(name: str) -> str:
-    """What a file holds, by its name: ".json" for `a.json` and for `a.json.gz`."""
+    """The kind of a file by its name: ".json" for `a.json` and for `a.json.gz`."""
     root, kind = posixpath.splitext(name.lower())
     while kind in _PACKED:
         root, kind = posixpath.splitext(root)
@@ -55,7 +55,7 @@ def kind_of(name: str) -> str:
 
 
 def stable_name(path: str) -> str:
-    """NFC, and valid Unicode even where the file system's name is not."""
+    """The path in NFC, as valid Unicode even if the file system's name is not."""
     return unicodedata.normalize("NFC", _guess_decoded(path.encode("utf-8", "surrogateescape")))
 
 
@@ -83,13 +83,13 @@ def _distinct(name: str, seen: Counter[str]) -> str:
 
 
 def part_of(name: str) -> tuple[str, int] | None:
-    """(name of the whole, number) where the name is that of a part of a split archive."""
+    """(name of the whole, number) if this is the name of a part of a split archive."""
     match = _PART.fullmatch(name)
     return (match[1], int(match[3])) if match else None
 
 
 def is_complete(numbers: Sequence[int]) -> bool:
-    """Whether the parts with these numbers, in order, show no gap: they count from 0 or 1, or by a fixed size."""
+    """Whether these sorted part numbers have no gap: they count from 0 or 1, or by a fixed size."""
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
     return numbers[0] <= 1 and list(numbers) == [numbers[0] + i * step for i in range(len(numbers))]
 
@@ -100,21 +100,21 @@ _PACKED: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda stream: gzip.GzipFile(fileobj=stream),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
-    # zstandard's own reader ends quietly where a file is cut off; this one raises.
+    # zstandard's own reader ends silently at a truncated file; this one raises.
     ".zst": lambda stream: pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"),
 }
 
 
 def members(name: str, stream: BinaryIO) -> Iterator[Member]:
-    """(name, stream) of every file in a stream, which may be an archive; an exception where one cannot be opened.
+    """(name, stream) of every file in a stream, which may be an archive; an exception instead of a stream that fails.
 
-    A stream is valid until the next one is asked for.
+    A stream is valid until the next one is requested.
     """
     return _members(name, name.lower(), stream, None, 0)
 
 
 def _members(name: str, rest: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
-    """`rest` is what the name leaves to be unpacked: `a.tar` of `a.tar.gz`."""
+    """`rest` is the part of the name that is still to be unpacked: `a.tar` of `a.tar.gz`."""
     root, kind = posixpath.splitext(rest)
     if kind == ".tgz":
         root, kind = f"{root}.tar", ".gz"
@@ -175,7 +175,7 @@ def _zip_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
 
 
 def _member_name(info: zipfile.ZipInfo) -> str:
-    """A member's name; without the UTF-8 flag it is UTF-8 from a Mac or cp949 from Korean Windows."""
+    """The name of a member. Without the UTF-8 flag it is UTF-8 (from a Mac) or cp949 (from Korean Windows)."""
     name = info.filename
     if not info.flag_bits & 0x800:
         name = _guess_decoded(info.orig_filename.encode("cp437", "replace"))
@@ -183,7 +183,7 @@ def _member_name(info: zipfile.ZipInfo) -> str:
 
 
 class _TarInfo(tarfile.TarInfo):
-    """tarfile takes a damaged header for the end of the archive; here it is an error."""
+    """tarfile takes a damaged header for the end of the archive. Here it is an error."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
@@ -210,13 +210,15 @@ def _tar_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
                     continue
                 inner = archive.extractfile(info)
                 if not stream.seekable():
-                    inner = cast(BinaryIO, io.BufferedReader(Counted(inner)))  # one that says that it cannot seek
+                    inner = cast(
+                        BinaryIO, io.BufferedReader(Counted(inner))
+                    )  # a stream that reports that it cannot seek
                 if part := part_of(path):
                     parts.setdefault(part[0], []).append((part[1], seekable(inner), info.size))
                     continue
                 member = _distinct(f"{name}/{path}", seen)
                 yield from _members(member, member.lower(), inner, budget, depth)
-                archive.members = []  # else every header is kept in memory
+                archive.members = []  # otherwise every header stays in memory
             for whole, found in sorted(parts.items()):
                 member = _distinct(f"{name}/{whole}", seen)
                 yield from _joined_members(member, sorted(found, key=lambda part: part[0]), budget, depth)
@@ -230,12 +232,12 @@ def _joined_members(
     if not is_complete([number for number, _, _ in parts]):
         yield name, missing_part([number for number, _, _ in parts])
         return
-    # A part of a tar is read through the tar: closing it (as Joined does on its way) must not end it.
+    # A part in a tar is read through the tar: when Joined closes it, the tar must stay open.
     whole = Joined([(lambda stream=stream: KeptOpen(stream), size) for _, stream, size in parts])  # type: ignore[misc]
     yield from _members(name, name.lower(), cast(BinaryIO, io.BufferedReader(whole)), budget, depth)
 
 
 def missing_part(numbers: Sequence[int]) -> Broken:
-    """What to say of a split archive that is not complete."""
+    """The error for an incomplete split archive."""
     shown = ", ".join(map(str, numbers[:8]))
-    return Broken("unreadable file", f"a part of it is missing; there are {shown}", "bring the other parts beside it")
+    return Broken("unreadable file", f"a part of it is missing; there are {shown}", "put the other parts beside it")

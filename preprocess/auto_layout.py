@@ -1,7 +1,7 @@
-"""`--layout auto`: which presets find text in a sample of the files, as a layout and a sentence.
+"""`--layout auto`: find the presets that match a sample of the files. Out: a layout and a sentence about it.
 
-Sampled are files spread evenly over the sources, and the others until something is found; in each, the first values
-that hold text: side files and empty values in front of them do not count.
+The sample consists of files spread evenly over the sources, and of further files until something is found. From each
+file it takes the first values with text; side files and leading empty values do not count.
 """
 
 import posixpath
@@ -28,12 +28,12 @@ _READ_ME = re.compile(
 
 
 def is_read_me(file_name: str) -> bool:
-    """Whether a text file is about the articles, by its name, and none of them."""
+    """Whether a text file is, by its name, about the articles and not an article."""
     return _READ_ME.fullmatch(file_name) is not None
 
 
 class _Sample:
-    """What was seen so far."""
+    """What the sample has shown so far."""
 
     def __init__(self) -> None:
         self.presets: Counter[str] = Counter()
@@ -52,7 +52,7 @@ class _Sample:
             if not is_known(name) or _EVERYTHING.is_side_file(file_name) or is_read_me(file_name):
                 continue
             if kind_of(name) == ".txt" and not isinstance(stream, Exception):
-                self.texts += 1  # whatever is in it
+                self.texts += 1  # whatever it contains
                 continue
             try:
                 for value in islice(values(name, stream, _EVERYTHING), _EMPTY_VALUES):
@@ -63,12 +63,12 @@ class _Sample:
                 if broken.reason == "no text at the path":
                     self.unknown = self.unknown or f"({name}: {broken.detail}); {broken.mend}"
             except PARSE_ERRORS:
-                pass  # told when it is read
+                pass  # reported when the file is read
             if wanted <= 0:
                 return
 
     def _count(self, name: str, value: object) -> bool:
-        """Count one value; whether it says something."""
+        """Count one value, and return whether it is informative."""
         if isinstance(value, Broken):
             return False
         if isinstance(value, str):
@@ -84,7 +84,7 @@ class _Sample:
 
 
 def guess_layout(sources: list[Source]) -> tuple[Layout, str]:
-    """(layout, sentence that says what was seen); UserError where the files hold none that is known."""
+    """(layout, sentence about what was found). Raises UserError if no file has a known layout."""
     step = max(1, -(-len(sources) // _FILES))
     sample = _Sample()
     others = (source for i, source in enumerate(sources) if i % step)
@@ -94,9 +94,12 @@ def guess_layout(sources: list[Source]) -> tuple[Layout, str]:
         if is_known(source.name) or kind_of(source.name) in (".zip", ".tar", ".tgz"):
             sample.look(source)
     if sample.unknown and not sample.presets:
-        raise UserError(f"--layout auto does not know this layout {sample.unknown}")
+        raise UserError(f"--layout auto does not recognize the files {sample.unknown}")
     if not sample.presets:
         return Layout((PRESETS["plain"],)), f"layout auto: plain text ({sample.texts} files sampled)"
     layout = Layout(tuple(preset for name, preset in PRESETS.items() if name in sample.presets))
     shares = ", ".join(f"{name} ({sample.presets[name]})" for name in PRESETS if name in sample.presets)
-    return layout, f"layout auto: {shares} of {sample.values} sampled values; --layout or --text-path say otherwise"
+    return (
+        layout,
+        f"layout auto: {shares} of {sample.values} sampled values; use --layout or --text-path to choose another",
+    )

@@ -1,12 +1,12 @@
-"""Where documents come from: sources -> `Document(id, source, text)` or `Dropped(source, reason, detail)`.
+"""Documents: sources -> `Document(id, source, text)` or `Dropped(id, source, reason, detail)`.
 
-JSON, JSONL, plain text and parquet; which text of a JSON value or a parquet row is meant says a `Layout`. Bytes are
-UTF-8, with or without a byte order mark, else cp949. Texts come out normalised (kogpt.tokenizer.normalize), without
-the empty ones and the exact repetitions; whatever is left out is yielded with its reason, and a broken file or line
-costs only itself. Ids are `source#number of the document in the source`.
+Files are parsed by preprocess.parsers; a `Layout` says which text of a JSON value or table row is meant. Texts are
+normalized (kogpt.tokenizer.normalize). Empty texts and exact duplicates are dropped. Everything that is left out is
+yielded with the reason, and a broken file or line costs only itself. The id of a document is its source and its number
+within the source: `source#number`.
 
-Order and ids depend on names and contents alone. Memory: one file (JSON, txt) or one line or row group, and
-32 bytes + an id for each document seen (repetitions). Cost: parsing, NFC and sha256, about 20 million characters/s.
+Order and ids depend only on names and contents. Memory: that of the parser, plus 32 bytes and an id per document (to
+find duplicates). Cost: parsing, NFC, and sha256, about 20 million characters/s.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from preprocess.streams import Broken
 
 @dataclass(frozen=True)
 class Document:
-    """A text to go into the corpus: normalised, not empty, seen for the first time."""
+    """A text for the corpus: normalized, not empty, and not a duplicate."""
 
     id: str
     source: str
@@ -37,17 +37,17 @@ class Document:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What does not go into the corpus, and why."""
+    """A text or file that does not go into the corpus, and why."""
 
     id: str
     source: str
     reason: str
     detail: str
-    mend: str = field(default="", repr=False)  # advice for the screen; no part of what happened
+    mend: str = field(default="", repr=False)  # advice for the screen, not recorded
 
 
 def read_documents(sources: Iterable[Source], layout: Layout, limit: int | None = None) -> Iterator[Document | Dropped]:
-    """Everything in the sources, in order, until `limit` documents were kept."""
+    """All documents of the sources in order, until `limit` of them are kept."""
     first_with: dict[bytes, str] = {}
     kept = 0
     for source, number, text in chain.from_iterable(_texts(source, layout) for source in sources):
@@ -75,7 +75,9 @@ def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Bro
             if layout.is_side_file(posixpath.basename(name)):
                 raise Broken("side file", f"layout {layout.name} has no text in it")
             if is_read_me(posixpath.basename(name)):
-                raise Broken("side file", "by its name it is about the articles, not one", "rename it if it is one")
+                raise Broken(
+                    "side file", "by its name it is about the articles, not one", "rename it if it is an article"
+                )
             for value in values(name, stream, layout):
                 for text in _value_texts(value, layout, number == 0):
                     yield name, number, text

@@ -1,11 +1,11 @@
-"""The files of this machine below a folder, or that match a glob; links to folders are followed.
+"""Local files below a folder or matching a glob, following links to folders.
 
-`walk(folder, steps)` yields (path, problem): `steps` are the glob's parts behind the folder, ("**", "*") for
-everything; the problem is why the path cannot be read (a folder that may not be listed, a broken link, a pipe) or
-None. Each folder is visited once for each step of the glob, real folders before links, so that a cycle of links ends
-and a file keeps the name it has without them. Hidden files and folders are named but not entered.
+`walk(folder, steps)` yields (path, problem). `steps` are the parts of the glob after the folder, ("**", "*") for
+everything. The problem says why the path cannot be read (a folder without permission, a broken link, a pipe), or is
+None. Each folder is visited once per step of the glob, real folders before links, so that cycles of links end and a
+file keeps its name without links. Hidden files and folders are reported but not entered.
 
-Cost: one listing for each folder; with `**` all folders below it.
+Cost: one listing per folder; with `**`, of all folders below.
 """
 
 import os
@@ -21,7 +21,7 @@ EVERYTHING = ("**", "*")
 
 
 def walk(folder: str, steps: tuple[str, ...] = EVERYTHING) -> Iterator[tuple[str, Broken | None]]:
-    """(path, None or what is wrong with it) of all that matches, in no particular order."""
+    """(path, None or the problem) of everything that matches, in no particular order."""
     if steps[-1] == "**":
         steps = (*steps, "*")
     real, links, visited = [(folder, 0)], list[tuple[str, int]](), set[tuple[str, int]]()
@@ -79,7 +79,7 @@ def _matches(name: str, step: str) -> bool:
 
 
 def _unreadable(why: str) -> Broken:
-    return Broken("unreadable file", why, "mend it, or leave it out of --input")
+    return Broken("unreadable file", why, "fix it, or leave it out of --input")
 
 
 NO_FILE = _unreadable("a pipe, a socket or a device: each file is read twice")

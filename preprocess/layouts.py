@@ -1,15 +1,15 @@
-"""Where in a JSON value the text of an article stands: a small path language and presets for known corpora.
+"""Layouts: where the text of an article is in a JSON value. A small path language, and presets for known corpora.
 
-A path is keys joined by dots, taken literally (brackets, spaces and Hangul are part of a key). `[]` behind a key
-walks a list: the first one yields one document an element, the ones below it are joined into the document's text.
-`[+]` joins where the first list belongs to one document:
+A path consists of keys joined by dots. Keys are taken literally, including brackets, spaces, and Hangul. `[]` after a
+key iterates over a list: the first one yields a document per element, and those below are joined into the text of the
+document. `[+]` joins a list that belongs to one document:
 
     Meta(Refine).passage                    one document
     documents[].text[][].sentence           a document for each element of `documents`
     paragraphs[+].sentences[+].text         one document
 
-Of two or more joined lists the innermost holds sentences (joined by a space), the others lines (joined by a line
-feed); a single one holds lines. Nulls and empty strings are left out. A list at the top of a file is walked too.
+If two or more lists are joined, the innermost contains sentences (joined by spaces) and the others lines (joined by
+line feeds). A single list contains lines. Nulls and empty strings are skipped. A list at the top of a file is iterated.
 """
 
 import re
@@ -30,7 +30,7 @@ _SPLIT, _JOIN = object(), object()
 
 @dataclass(frozen=True)
 class TextPath:
-    """A parsed path; `documents(value)` follows it."""
+    """A parsed path. `documents(value)` applies it."""
 
     path: str
 
@@ -95,23 +95,23 @@ def _join(value: Any, steps: list[Any], sentences: bool) -> str | None:
 
 @dataclass(frozen=True)
 class Preset:
-    """A corpus that is often met: its name, where its texts stand, and which files beside them hold none."""
+    """The layout of a known corpus: its name, the path to its texts, and the files that contain none."""
 
     name: str
     path: TextPath
     side_files: str = ""
     page: Callable[[Any], str | None] | None = None
-    """What makes a text of a value that has markup in it; None where the value is no such page."""
+    """Converts a value with markup to text; None if the value is not such a page."""
     page_columns: tuple[str, ...] = ()
 
     def documents(self, value: Any) -> list[str | None]:
-        """The texts of the documents in a value; None for a document that has none."""
+        """The texts of the documents in a value; None for a document without text."""
         if self.page is None:
             return self.path.documents(value)
         return [self.page(element) for element in (value if isinstance(value, list) else [value])]
 
     def takes(self, texts: list[str | None]) -> bool:
-        """Whether these `documents` show that the value is one of this corpus."""
+        """Whether these `documents` show that the value belongs to this corpus."""
         return any(texts) if self.page is None else any(text is not None for text in texts)
 
     def is_side_file(self, file_name: str) -> bool:
@@ -137,7 +137,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The presets that a run reads by: the first one that finds text in a value gives its documents."""
+    """The presets of a run. The first one that finds text in a value gives its documents."""
 
     presets: tuple[Preset, ...]
 
@@ -147,7 +147,7 @@ class Layout:
 
     @cached_property
     def columns(self) -> set[str]:
-        """The columns of a parquet file that have to be read."""
+        """The columns of a parquet file to read."""
         return {name for preset in self.presets for name in (preset.path.column, *preset.page_columns)}
 
     def documents(self, value: Any) -> list[str | None]:
@@ -160,7 +160,7 @@ class Layout:
         return best
 
     def describe(self, value: Any) -> str:
-        """What was looked for in a value without text, and what is there."""
+        """What was looked for in a value without text, and what was found."""
         paths = " or ".join(dict.fromkeys(preset.path.path for preset in self.presets))
         keys = ", ".join(map(str, islice(value, 12))) if isinstance(value, dict) else type(value).__name__
         return f"looked for {paths}; found {keys}"
@@ -170,9 +170,9 @@ class Layout:
 
 
 def named_layout(name: str) -> Layout:
-    """The layout of one preset, by its name."""
+    """The layout of the preset with this name."""
     if name not in PRESETS:
-        raise UserError(f"--layout {name}: there is no such layout; choose auto or one of {', '.join(PRESETS)}")
+        raise UserError(f"--layout {name}: unknown layout; choose auto or one of {', '.join(PRESETS)}")
     return Layout((PRESETS[name],))
 
 
@@ -190,23 +190,23 @@ def matching(value: Any) -> list[str]:
 
 
 def advice(value: Any) -> str:
-    """Which --text-path reads a value that no preset knows: the places with most Korean, or else most words."""
+    """Suggest a --text-path for an unknown value: the path with the most Hangul, or else the most words."""
     sizes: dict[str, list[tuple[int, int]]] = defaultdict(list)
     _measure(value, "", 0, sizes)
     places = sorted(sizes, key=lambda path: tuple(map(sum, zip(*sizes[path], strict=True))), reverse=True)
     if not places:
-        return "name the place of the text with --text-path"
+        return "give the path to the text with --text-path"
     others = f" (or {', '.join(places[1:4])})" if places[1:] else ""
     if _is_conversation(value, 0):
         return (
-            "it holds conversations, which are not read as such yet: "
-            f"--text-path {places[0]}{others} reads their words as plain text"
+            "it contains conversations, which are not supported yet; "
+            f"--text-path {places[0]}{others} reads them as plain text"
         )
-    return f"name the place with --text-path {places[0]}{others}"
+    return f"give the path with --text-path {places[0]}{others}"
 
 
 def _measure(value: Any, path: str, depth: int, sizes: dict[str, list[tuple[int, int]]]) -> None:
-    """Note (Hangul, blanks) of every string below a value under its path."""
+    """Record the number of Hangul syllables and of spaces of every string in a value, by path."""
     if isinstance(value, str) and path:
         head = value[:10_000]
         sizes[path].append((len(_HANGUL.findall(head)), head.count(" ")))

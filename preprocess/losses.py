@@ -1,7 +1,7 @@
-"""What the scan left out, as the screen tells it: for each reason a file, what was wrong, and what to do.
+"""Report what the scan left out: for each reason an example file, what is wrong with it, and what to do.
 
-An --input that gives no article is an error: its files were meant to be read. Only what a disk or a network did not
-give (unreadable files) costs nothing but itself.
+An --input without a single article is an error, because its files were meant to be read. Files that a disk or network
+failed to deliver (unreadable files) are only reported.
 """
 
 from collections import Counter
@@ -11,12 +11,12 @@ from kogpt.common.errors import UserError
 from preprocess.documents import Document, Dropped
 from preprocess.sources import Source
 
-# They need no advice, and each corpus has many.
+# Common in every corpus, and in no need of advice.
 _QUIET = {"duplicate", "empty", "system file"}
 
 
 class Losses:
-    """Watches the documents of a scan go by."""
+    """Counts what a scan drops."""
 
     def __init__(self, sources: Sequence[Source]):
         self._items = {source.name: source.item for source in sources}
@@ -27,7 +27,7 @@ class Losses:
         self._last = ("", "")
 
     def watched(self, articles: Iterable[Document | Dropped]) -> Iterator[Document | Dropped]:
-        """The same articles."""
+        """Yield the same articles, and count them."""
         for article in articles:
             item = self._item(article.source)
             if isinstance(article, Document):
@@ -55,19 +55,19 @@ class Losses:
         return self._last[1]
 
     def lines(self) -> list[str]:
-        """A line for each reason that wants to be read."""
+        """A line for each reason that the user should see."""
         return [
             f"  {reason}: {_told(dropped)}" for reason, dropped in sorted(self._first.items()) if reason not in _QUIET
         ]
 
     def refuse_empty_inputs(self) -> None:
-        """UserError where an --input gave no article, and why."""
+        """Raise a UserError, with the reason, if an --input has no article."""
         for item, counts in self._counts.items():
             if item in self._found or (self._found and counts.keys() <= {"unreadable file"}):
                 continue
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.items()))
             example = f": {_told(self._examples[item])}" if item in self._examples else ""
-            raise UserError(f"--input {item}: no article in it ({reasons or 'nothing in it'}){example}")
+            raise UserError(f"--input {item}: it has no article ({reasons or 'it is empty'}){example}")
 
 
 def _told(dropped: Dropped) -> str:

@@ -1,9 +1,10 @@
-"""A page of namuwiki's dump -> its plain text.
+"""Convert a page of namuwiki's dump to plain text.
 
-The dump is a list of {"namespace", "title", "text", "contributors"}; articles are in namespace 0. What shows words
-keeps them (headings, emphasis, links, lists, quotes, cells of tables, folded parts); what shows none goes (macros,
-footnotes, files, categories, comments, styles). Redirections become "". Not a parser: the rules of namuwiki's page
-"나무위키:문법 도움말" that occur in articles, in one pass for brackets and one for each line. O(characters).
+The dump is a list of {"namespace", "title", "text", "contributors"}; articles are in namespace 0. Markup that shows
+words keeps them (headings, emphasis, links, lists, quotes, table cells, folded parts). Other markup is removed (macros,
+footnotes, files, categories, comments, styles). Redirections become "". This is not a full parser: it applies the rules
+of namuwiki's page "나무위키:문법 도움말" that occur in articles, in one pass over brackets and one per line.
+O(characters).
 """
 
 import re
@@ -22,11 +23,11 @@ _HEADING = re.compile(r"(={1,6})#? (.*?) #?\1\s*")
 _LEAD = re.compile(r"(?:[ \t]*>[ \t>]*|[ \t]+(?:(?:\*|[1aAiI]\.(?:#[0-9]+)?)[ \t]*)?)?")
 _CELL = re.compile(r"(?:\|\|)+(?:<[^<>]*>)*")
 _EMPHASIS = ("'''", "''", "~~", "--", "__", "^^", ",,")
-_DEEPEST = 50  # brackets in one another; each level is joined anew
+_DEEPEST = 50  # nested brackets; every level copies the text once
 
 
 def page(value: Any) -> str | None:
-    """The text of one element of the dump; None where it is none."""
+    """The text of one element of the dump; None if it is not one."""
     if not isinstance(value, dict) or "namespace" not in value or not isinstance(value.get("text"), str):
         return None
     return plain(value["text"]) if str(value["namespace"]) == "0" else ""
@@ -41,7 +42,7 @@ def plain(text: str) -> str:
 
 
 def _without_brackets(text: str) -> str:
-    """Links, footnotes, macros and {{{ }}} resolved, the innermost first, with a stack of what is open."""
+    """Resolve links, footnotes, macros, and {{{ }}}, innermost first, with a stack of open brackets."""
     open_: list[tuple[str, list[str]]] = [("", [])]
     at = 0
     for match in _BRACKETS.finditer(text):
@@ -49,12 +50,12 @@ def _without_brackets(text: str) -> str:
         at = match.end()
         mark = match[0]
         if mark in _CLOSES:
-            # A bracket that nothing opened is text; one that closes another first closes nothing.
+            # A closing bracket without an opening one is text, and so is one that would close another kind.
             if open_[-1][0] in _CLOSES[mark]:
                 opened, inside = open_.pop()
                 open_[-1][1].append(_resolved(opened, "".join(inside)))
             elif mark == "]]" and open_[-1][0] in _CLOSES["]"]:
-                opened, inside = open_.pop()  # the footnote's end behind a bracket that is its text
+                opened, inside = open_.pop()  # the end of a footnote, after a bracket that is part of its text
                 open_[-1][1].append(_resolved(opened, "".join(inside)))
                 at -= 1
             else:
@@ -64,7 +65,7 @@ def _without_brackets(text: str) -> str:
         else:
             open_[-1][1].append(mark)
     open_[-1][1].append(text[at:])
-    while len(open_) > 1:  # never closed: text
+    while len(open_) > 1:  # never closed, so it is text
         opened, inside = open_.pop()
         open_[-1][1].extend([opened if opened != "{{{" else "", *inside])
     return "".join(open_[0][1])
@@ -90,7 +91,7 @@ def _resolved(opened: str, inside: str) -> str:
 
 
 def _line(line: str) -> str | None:
-    """One line's text; None where it shows nothing."""
+    """The text of one line; None if it shows nothing."""
     if line.startswith("##") or (len(line) >= 4 and not line.strip("-")):
         return None
     heading = _HEADING.fullmatch(line)

@@ -1,9 +1,9 @@
-"""What a file holds: a function for each format, a byte stream -> its texts and values.
+"""Parsers: one function per file format, from a byte stream to texts and values.
 
-JSON, JSON lines, plain text, csv, tsv, parquet, WikiExtractor's files and CoNLL-U. A str is a document, a `Broken`
-a part that is none; any other value goes to a `Layout` (preprocess.layouts), which knows where in it the text stands.
-Bytes are UTF-8, with or without a byte order mark, else cp949. What is broken costs itself: a line, or the rest of a
-file.
+The formats are JSON, JSON lines, plain text, csv, tsv, parquet, WikiExtractor's files, and CoNLL-U. A str is a
+document, and a `Broken` is a part that cannot be used. Any other value goes to a `Layout` (preprocess.layouts), which
+finds the text in it. Bytes are UTF-8, with or without a byte order mark, or else cp949. An error costs only its line,
+or the rest of the file.
 
 Memory: one line, row group (parquet) or element (a list in a JSON file of more than `LARGE_JSON` bytes), or one file
 (other JSON, txt), which is therefore refused beyond `MAX_WHOLE` bytes.
@@ -31,14 +31,14 @@ from preprocess.streams import READ_ERRORS, Broken, seekable
 MAX_WHOLE = 2 << 30
 LARGE_JSON = 64 << 20
 
-# What a damaged file raises while it is parsed.
+# Exceptions that a damaged file raises while it is parsed.
 PARSE_ERRORS = (*READ_ERRORS, pa.ArrowException, csv.Error)
 
 csv.field_size_limit(64 << 20)  # Python's 131,072 characters are less than a long article
 
 
 def values(name: str, stream: BinaryIO | Exception, layout: Layout) -> Iterator[Any]:
-    """A file's contents: a str is a text, a `Broken` a part that is none, anything else goes to the layout."""
+    """The contents of a file: a str is a text, a `Broken` an unusable part; anything else goes to the layout."""
     if isinstance(stream, Exception):
         raise stream
     kind = kind_of(name)
@@ -47,19 +47,19 @@ def values(name: str, stream: BinaryIO | Exception, layout: Layout) -> Iterator[
     if kind not in FORMATS:
         # As version 0.1 said it: the details are part of a scan's fingerprint.
         detail = f"{kind or 'no extension'}; known are .json, .jsonl, .ndjson, .txt, .parquet"
-        raise Broken("unknown file type", detail, f"unpack or convert it; read are {', '.join(FORMATS)}, "
+        raise Broken("unknown file type", detail, f"unpack or convert it; supported are {', '.join(FORMATS)}, "
                      "WikiExtractor's files, and all of them in .zip, .tar, .gz, .bz2, .xz, .zst")  # fmt: skip
     yield from FORMATS[kind](stream, layout)
 
 
 def is_known(name: str) -> bool:
-    """Whether a file of that name may hold values."""
+    """Whether a file with this name can be parsed."""
     kind = kind_of(name)
     return not kind or kind in FORMATS
 
 
 def _sniffed(stream: BinaryIO) -> tuple[str, BinaryIO]:
-    """(the kind that the first bytes of a file without an ending show, the stream from its beginning)."""
+    """(the kind of a file without an extension, from its first bytes; the stream from its start)."""
     buffered: Any = stream if hasattr(stream, "peek") else io.BufferedReader(stream)
     start = buffered.peek(64).lstrip()
     kind = ".wiki" if start.startswith(b"<doc ") else ".jsonl" if start.startswith(b'{"') else ""
@@ -67,7 +67,7 @@ def _sniffed(stream: BinaryIO) -> tuple[str, BinaryIO]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without line breaks."""
+    """The message of an error on one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # without the path, which differs from machine to machine
     return " ".join(str(error).split()) or type(error).__name__
@@ -94,7 +94,7 @@ def _wiki(stream: BinaryIO, layout: Layout) -> Iterator[Any]:
         elif lines is not None:
             lines.append(line)
     if lines is not None:
-        raise Broken("unreadable file", "its last <doc> does not end", "bring the whole file")
+        raise Broken("unreadable file", "its last <doc> does not end", "copy the whole file again")
 
 
 _SENTENCE = re.compile(r"# text = (.*)|## (\S+)\t(.*)")
@@ -140,7 +140,7 @@ def _json(stream: BinaryIO, layout: Layout) -> Iterator[Any]:
     try:
         yield _parse(content)
     except Broken:
-        # Not seldom a file named .json holds a value a line.
+        # Some files named .json contain one value per line.
         lines = [line for line in content.split(b"\n") if line.strip()]
         if len(lines) < 2 or isinstance(_parse_line(lines[0]), Broken):
             raise
@@ -151,7 +151,7 @@ _ELEMENT_ENDS = (" ", "\t", "\r", "\n", ",", "]")
 
 
 def _large_list(start: bytes, stream: BinaryIO) -> Iterator[Any]:
-    """The elements of a list, each as a list of one, without the whole in memory."""
+    """The elements of a list, each as a list of one, without loading the whole file."""
     decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8-sig")()
     try:
         decoder.decode(start)
@@ -168,7 +168,7 @@ def _large_list(start: bytes, stream: BinaryIO) -> Iterator[Any]:
             return
         try:
             element, end = scanner.raw_decode(text, at)
-            if text[end : end + 1] in _ELEMENT_ENDS:  # else a number could go on
+            if text[end : end + 1] in _ELEMENT_ENDS:  # otherwise a number could continue
                 yield [element]
                 at, more = end, LARGE_JSON
                 continue
@@ -178,7 +178,7 @@ def _large_list(start: bytes, stream: BinaryIO) -> Iterator[Any]:
         content = stream.read(more)
         if not content or len(text) - at > MAX_WHOLE:
             raise Broken("broken JSON", why)
-        more *= 2  # an element that is larger than all that was read is not scanned over and over
+        more *= 2  # so that a very large element is not scanned over and over
         text, at = text[at:] + _incremental(decoder, content), 0
 
 
@@ -190,7 +190,7 @@ def _incremental(decoder: codecs.IncrementalDecoder, content: bytes) -> str:
 
 
 def _lines(stream: BinaryIO, layout: Layout) -> Iterator[Any]:
-    # No byte of a cp949 character is a line feed.
+    # A line feed is never part of a cp949 character.
     return (_parse_line(line) for line in stream if line.strip())
 
 
@@ -207,7 +207,7 @@ def _parse(content: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        # Python's parser takes what orjson refuses: lone surrogates, raw control characters, NaN.
+        # Python's parser accepts what orjson refuses: lone surrogates, raw control characters, NaN.
         return json.loads(_decode(content), strict=False)
     except (ValueError, RecursionError) as error:
         raise Broken("broken JSON", one_line(error)) from None
@@ -224,8 +224,8 @@ def _csv(stream: BinaryIO, layout: Layout) -> Iterator[Any]:
 
 
 def _tsv(stream: BinaryIO, layout: Layout) -> Iterator[Any]:
-    """Tabs part the columns and nothing quotes them, as NSMC and KoBEST are written; a cell that is quoted as a whole,
-    as pandas does it, is unquoted."""
+    """Columns are separated by tabs without quoting, as in NSMC and KoBEST. A cell that is quoted as a whole, as pandas
+    writes it, is unquoted."""
     first = stream.readline()
     if first.startswith(b"#"):
         return _conll(chain([first], stream), layout)  # type: ignore[arg-type]
@@ -241,7 +241,7 @@ def _unquoted(cell: str) -> str:
 
 
 def _rows(rows: Iterator[list[str]]) -> Iterator[Any]:
-    """A dict for each row under the first, which names the columns."""
+    """A dict for each row after the first, which names the columns."""
     header = [name.strip() for name in next(rows, [])]
     for row in filter(None, rows):
         while len(row) > len(header) and not row[-1]:
@@ -258,7 +258,7 @@ _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 def _escaped_lines(stream: Any) -> Iterator[str]:
-    """Lines as text; bytes that are neither UTF-8 nor cp949 become lone surrogates, for their row to be dropped."""
+    """Lines as text. Bytes that are neither UTF-8 nor cp949 become lone surrogates, so that their row is dropped."""
     for line in stream:
         try:
             yield decode(line)

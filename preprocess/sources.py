@@ -1,11 +1,11 @@
-"""Where files come from: paths, folders, globs and URLs -> named byte streams in a stable order.
+"""Input files: paths, folders, globs, and URLs -> named byte streams in a stable order.
 
-Everything goes through fsspec (local paths, s3://, gs://, https://, ...); archives are opened in place
-(preprocess.archives), links to folders followed (preprocess.folders). A source's name is its path relative to what
-all inputs have in common, in NFC, with an archive's members as if it were a folder; sources are sorted by name, so
-the order of the file system does not matter. What cannot be read is a source too, which says why.
+Everything goes through fsspec (local paths, s3://, gs://, https://, ...). Archives are opened in place
+(preprocess.archives), and links to folders are followed (preprocess.folders). The name of a source is its path relative
+to the common parent of all inputs, in NFC, with an archive as if it were a folder. Sources are sorted by name, so the
+order of the file system does not matter. A file that cannot be read is a source as well, with the reason.
 
-Memory: a stream is read as it is consumed.
+Memory: streams are read as they are consumed.
 """
 
 import io
@@ -38,19 +38,19 @@ from preprocess.streams import READ_ERRORS, Broken, Joined
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read: its stable name, where it lies, and which --input named it."""
+    """A file to read: its stable name, its location, and the --input that named it."""
 
     name: str
     item: str
     files: fsspec.AbstractFileSystem
     paths: tuple[str, ...]
-    """the file, or the parts of a split archive in their order"""
+    """The file, or the parts of a split archive in order."""
     problem: Broken | None = field(default=None, compare=False)
 
     def members(self) -> Iterator[Member]:
-        """(name, stream) of everything inside, archives opened; an exception where a part cannot be opened.
+        """(name, stream) of every file in it, with archives opened; an exception instead of a stream that fails.
 
-        A stream is valid until the next one is asked for.
+        A stream is valid until the next one is requested.
         """
         if self.problem is not None:
             yield self.name, self.problem
@@ -77,12 +77,12 @@ def _open(files: Any, path: str) -> BinaryIO:
 
 
 class _Remote(io.RawIOBase):
-    """A file that comes over a network: whatever its library raises is an OSError here."""
+    """A remote file. Every exception of its library becomes an OSError."""
 
     def __init__(self, files: Any, path: str):
         self._file: Any = io.BytesIO()
         web = "http" in files.protocol
-        # Ranges, fsspec's way to read the web, are not known to every server: one answer is read from end to end.
+        # fsspec reads the web in ranges, which not every server supports: read one response from start to end instead.
         self._file = self._tried(lambda: files.open(path, "rb", **({"block_size": 0} if web else {})))
         self._seekable = not web and self._file.seekable()
 
@@ -91,7 +91,7 @@ class _Remote(io.RawIOBase):
         try:
             return function(*arguments)
         except Exception as error:
-            # fsspec takes every refusal for a file that is not there.
+            # fsspec reports every refusal as a missing file.
             status = next((s for e in (error, error.__cause__) if (s := getattr(e, "status", None))), None)
             why = f"HTTP status {status}" if status else " ".join(str(error).split()) or type(error).__name__
             raise OSError(why) from None
@@ -122,7 +122,7 @@ _Found = tuple[str, Broken | None]
 
 
 def find_sources(inputs: tuple[str, ...]) -> list[Source]:
-    """All files that the inputs name, each once, sorted by stable name."""
+    """All files of the inputs, each once, sorted by stable name."""
     found: dict[str, tuple[str, Any, str, Broken | None]] = {}
     bases: list[str] = []
     protocols = set()
@@ -137,7 +137,7 @@ def find_sources(inputs: tuple[str, ...]) -> list[Source]:
     for url, (item, files, path, problem) in found.items():
         name = posixpath.relpath(path, root) if root else url
         if "http" in files.protocol:
-            name = name.partition("?")[0]  # what asks for the file is no part of its name
+            name = name.partition("?")[0]  # the query is not part of the name
         named.append((stable_name(name), path, item, files, problem))
     named.sort(key=lambda row: (row[0], row[1].encode("utf-8", "surrogateescape")))
     names = distinct(name for name, *_ in named)
@@ -149,7 +149,7 @@ def find_sources(inputs: tuple[str, ...]) -> list[Source]:
 
 
 def _joined(sources: list[Source]) -> list[Source]:
-    """The sources, with the parts of a split archive as one."""
+    """The sources, with the parts of each split archive joined into one."""
     parts: dict[str, list[tuple[int, Source]]] = {}
     whole = []
     for source in sources:
@@ -179,26 +179,26 @@ def _expand(item: str) -> tuple[Any, str, list[_Found]]:
         base, paths = (_local if isinstance(files, LocalFileSystem) else _remote)(files, path)
     except FileNotFoundError:
         paths = []
-    except Exception as error:  # the network's libraries have their own kinds
+    except Exception as error:  # network libraries raise their own types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"--input {item} cannot be read from {socket.gethostname()}: {reason}") from None
     if not paths:
         raise UserError(
-            f"--input {item}: no file is there as seen from {socket.gethostname()}, the node that reads for all; "
+            f"--input {item}: no file found on {socket.gethostname()}, the node that reads all input; "
             "check the path, or put the files where this node sees them"
         )
     return files, base, paths
 
 
 def _web_options() -> dict[str, Any]:
-    """No limit for a whole file, which is 5 minutes by default, but one for a server that falls silent."""
+    """No time limit for a whole file (5 minutes by default), but one for a server that stops answering."""
     import aiohttp
 
     return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
 
 
 def _split_glob(path: str) -> tuple[str, tuple[str, ...]]:
-    """(the folder in front of the first wildcard, the parts from there on)."""
+    """(the folder before the first wildcard, the parts from there on)."""
     steps = path.split("/")
     magic = next((i for i, step in enumerate(steps) if any(character in step for character in "*?[")), len(steps))
     if magic == len(steps):
@@ -210,7 +210,7 @@ def _local(files: Any, path: str) -> tuple[str, list[_Found]]:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        # Only now a glob: AI Hub's own folder names hold brackets.
+        # A glob only if no such path exists: AI Hub's folder names contain brackets.
         base, steps = _split_glob(path)
         return base, list(walk(base, steps)) if os.path.isdir(base) else []
     if stat.S_ISDIR(mode):
@@ -220,7 +220,7 @@ def _local(files: Any, path: str) -> tuple[str, list[_Found]]:
 
 def _remote(files: Any, path: str) -> tuple[str, list[_Found]]:
     if "http" in files.protocol and not any(character in path for character in "*["):
-        return posixpath.dirname(path), [(path, None)]  # what the server says of it costs this file alone
+        return posixpath.dirname(path), [(path, None)]  # an error of the server costs only this file
     try:
         folder = files.info(path)["type"] == "directory"
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Streams of bytes: joined from parts, counted, limited, made able to seek; and what is wrong with one.
+"""Byte streams: joined from parts, counted, limited, made seekable; and the exception for unusable files.
 
-Limits: out of one packed file, with all that is nested in it, may come `MAX_RATIO` times its packed size, and never
-less than `MIN_INFLATED` bytes; text packs to a tenth, a bomb to a thousandth.
+Limit: a packed file, with everything nested in it, may unpack to `MAX_RATIO` times its size, and always to
+`MIN_INFLATED` bytes. Text compresses to a tenth, a zip bomb to a thousandth.
 
-Memory: streams; `seekable` copies through a temporary file what is larger than 16 MiB.
+Memory: streams. `seekable` uses a temporary file above 16 MiB.
 """
 
 import io
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 MAX_RATIO = 200
 MIN_INFLATED = 64 << 20
 
-# What a damaged or unreadable file raises while it is opened or read.
+# Exceptions that a damaged or unreadable file raises while it is opened or read.
 READ_ERRORS = (
     OSError,
     EOFError,
@@ -31,12 +31,12 @@ READ_ERRORS = (
     tarfile.TarError,
     lzma.LZMAError,
     zlib.error,
-    ValueError,  # names and values that are not Unicode, servers that cannot seek
+    ValueError,  # names and values that are not Unicode, servers without seek
 )
 
 
 class Broken(Exception):
-    """A file, or a part of one, that cannot be used: the reason, a detail, and what to do about it."""
+    """A file, or part of one, that cannot be used: the reason, a detail, and advice."""
 
     def __init__(self, reason: str, detail: str, mend: str = ""):
         super().__init__(reason, detail, mend)
@@ -44,10 +44,10 @@ class Broken(Exception):
 
 
 class Joined(io.RawIOBase):
-    """The parts of a file, opened one after the other, as one stream that can seek."""
+    """The parts of a file as one seekable stream. Only one part is open at a time."""
 
     def __init__(self, parts: Sequence[tuple[Callable[[], BinaryIO], int]]):
-        """`parts`: for each (how to open it, its size in bytes)."""
+        """`parts` are (function that opens the part, its size in bytes)."""
         self._parts = parts
         self._ends = list(accumulate(size for _, size in parts))
         self._at, self._open, self._current = 0, -1, cast(BinaryIO, io.BytesIO())
@@ -90,7 +90,7 @@ class Joined(io.RawIOBase):
 
 
 class KeptOpen(io.RawIOBase):
-    """A stream whose `close` leaves the stream below open."""
+    """A stream whose `close` leaves the underlying stream open."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -103,7 +103,7 @@ class KeptOpen(io.RawIOBase):
 
 
 class Counted(io.RawIOBase):
-    """A packed stream that knows how much of it was read."""
+    """A stream that counts the bytes read from it."""
 
     def __init__(self, stream: BinaryIO):
         self._stream, self.count = stream, 0
@@ -119,7 +119,7 @@ class Counted(io.RawIOBase):
 
 
 class Budget:
-    """How much may come out of one packed file, with all that is nested in it."""
+    """How much one packed file, with everything nested in it, may unpack to."""
 
     def __init__(self, packed: Callable[[], int]):
         self._packed, self._inflated = packed, 0
@@ -130,12 +130,12 @@ class Budget:
             raise Broken(
                 "inflates without end",
                 f"more than {MAX_RATIO} times the packed size, and more than {MIN_INFLATED >> 20} MiB",
-                "if that is meant, unpack it and give the files to --input",
+                "if this is intended, unpack it and give the files to --input",
             )
 
 
 class Limited(io.RawIOBase):
-    """An unpacked stream, read within a budget."""
+    """An unpacked stream that spends a budget."""
 
     def __init__(self, stream: Any, budget: Budget):
         self._stream, self._budget = stream, budget
@@ -159,7 +159,7 @@ def limited(stream: Any, budget: Budget) -> BinaryIO:
 
 
 def seekable(stream: BinaryIO) -> BinaryIO:
-    """The stream, or a copy that can seek: in memory while it is small."""
+    """The stream, or a seekable copy, which is in memory while it is small."""
     if stream.seekable():
         return stream
     copy = tempfile.SpooledTemporaryFile(max_size=16 << 20)  # noqa: SIM115 - it lives as long as its archive

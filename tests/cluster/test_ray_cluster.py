@@ -269,7 +269,7 @@ def test_a_path_that_the_head_does_not_see_is_named(cluster: Cluster) -> None:
         "--input /srv/home/mine.jsonl --output /srv/home/out"
     )
     assert result.returncode != 0
-    assert "--input /srv/home/mine.jsonl: no file is there as seen from head" in result.stdout
+    assert "--input /srv/home/mine.jsonl: no file found on head" in result.stdout
     assert "Traceback" not in result.stdout
 
 

@@ -74,10 +74,10 @@ def test_the_flag_that_the_error_names_reads_the_file(tmp_path: Path, place: str
     path = tmp_path / "a.json"
     path.write_text(json.dumps(value))
     with pytest.raises(
-        UserError, match=r"does not know this layout \(a.json: looked for passage or .*; found "
+        UserError, match=r"does not recognize the files \(a.json: looked for passage or .*; found "
     ) as caught:
         guess(path)
-    named = str(caught.value).partition("; name the place with --text-path ")[2].split(" ")[0]
+    named = str(caught.value).partition("; give the path with --text-path ")[2].split(" ")[0]
     assert named == place
     assert texts(path, path_layout(named)) == [text]
 
@@ -94,7 +94,7 @@ def test_the_flag_that_the_error_names_reads_the_file(tmp_path: Path, place: str
 def test_conversations_are_called_so(tmp_path: Path, place: str, value: Any) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(value))
-    with pytest.raises(UserError, match="it holds conversations, which are not read as such yet") as caught:
+    with pytest.raises(UserError, match="it contains conversations, which are not supported yet") as caught:
         guess(path)
     assert f"--text-path {place}" in str(caught.value)
     assert texts(path, path_layout(place))
@@ -104,7 +104,7 @@ def test_tables_and_parquet_of_other_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("제목,내용\n가,길고 긴 글이다\n")
     pq.write_table(pa.table({"question": ["짧은 물음"], "answer": ["더 길고 자세한 답"]}), tmp_path / "b.parquet")
     for name, place in (("a.csv", "내용"), ("b.parquet", "answer")):
-        with pytest.raises(UserError, match=f"name the place with --text-path {place} "):
+        with pytest.raises(UserError, match=f"give the path with --text-path {place} "):
             guess(tmp_path / name)
         assert len(texts(tmp_path / name, path_layout(place))) == 1
 

@@ -164,7 +164,7 @@ def test_auto_refuses_what_it_does_not_know_and_takes_texts(tmp_path: Path) -> N
     (tmp_path / "a.txt").write_text("글")
     assert guess_layout(find_sources((str(tmp_path),)))[1] == "layout auto: plain text (1 files sampled)"
     (tmp_path / "b.json").write_text('{"본문": "글"}')
-    unknown = r"does not know this layout \(b.json: .*found 본문\); name the place with --text-path"
+    unknown = r"does not recognize the files \(b.json: .*found 본문\); give the path with --text-path"
     with pytest.raises(UserError, match=unknown):
         guess_layout(find_sources((str(tmp_path),)))
     assert read(tmp_path, path_layout("본문"))[0] == {"a.txt#0": "글"}

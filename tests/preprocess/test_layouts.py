@@ -106,5 +106,5 @@ def test_side_files() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"--text-path 'a\.\.b' has an empty key"):
         path_layout("a..b")
-    with pytest.raises(UserError, match="--layout aihub: there is no such layout; choose auto or one of aihub-book"):
+    with pytest.raises(UserError, match="--layout aihub: unknown layout; choose auto or one of aihub-book"):
         named_layout("aihub")

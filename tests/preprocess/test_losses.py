@@ -33,9 +33,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_each_reason_has_a_file_a_cause_and_a_mend(folder: Path) -> None:
     assert watch(folder).lines() == [
-        "  no text at the path: other/b.csv: looked for text; found 내용; name the place with --text-path 내용",
+        "  no text at the path: other/b.csv: looked for text; found 내용; give the path with --text-path 내용",
         "  unknown file type: odd/c.hwp: .hwp; known are .json, .jsonl, .ndjson, .txt, .parquet; unpack or convert it; "
-        "read are .json, .jsonl, .ndjson, .txt, .csv, .tsv, .parquet, .conllu, .wiki, WikiExtractor's files, and "
+        "supported are .json, .jsonl, .ndjson, .txt, .csv, .tsv, .parquet, .conllu, .wiki, WikiExtractor's files, and "
         "all of them in .zip, .tar, .gz, .bz2, .xz, .zst",
         "  unreadable file: torn/d.zip: File is not a zip file",
     ]
@@ -47,7 +47,9 @@ def test_an_input_that_gives_nothing_is_an_error(folder: Path) -> None:
     watch(folder / "good", folder / "same").refuse_empty_inputs()
     for name, why in (("other", r"\(1 no text at the path\): other/b.csv: .*--text-path 내용"),
                       ("odd", r"\(1 system file, 1 unknown file type\): odd/c.hwp: ")):  # fmt: skip
-        with pytest.raises(UserError, match=f"--input .*/{name}: no article in it {why}"):
+        with pytest.raises(UserError, match=f"--input .*/{name}: it has no article {why}"):
             watch(folder / "good", folder / name).refuse_empty_inputs()
-    with pytest.raises(UserError, match=r"--input .*/torn: no article in it \(1 unreadable file\): d.zip: File is not"):
+    with pytest.raises(
+        UserError, match=r"--input .*/torn: it has no article \(1 unreadable file\): d.zip: File is not"
+    ):
         watch(folder / "torn").refuse_empty_inputs()

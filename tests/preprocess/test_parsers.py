@@ -133,4 +133,4 @@ def test_parquet_with_other_columns_says_which() -> None:
     with pytest.raises(Broken) as caught:
         list(values("a.parquet", buffer, PLAIN))
     assert caught.value.detail == "looked for text; found question, answer, n"
-    assert caught.value.mend == "name the place with --text-path answer (or question)"
+    assert caught.value.mend == "give the path with --text-path answer (or question)"

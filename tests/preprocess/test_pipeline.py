@@ -262,7 +262,7 @@ def test_second_run_at_the_same_time_is_refused(options: Options, tmp_path: Path
 
 def test_input_without_articles_is_an_error(options: Options, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"x": 1}')
-    with pytest.raises(UserError, match=r"no article in it \(1 no text at the path\)"):
+    with pytest.raises(UserError, match=r"it has no article \(1 no text at the path\)"):
         preprocess(replace(options, input=(str(tmp_path / "a.json"),), output=str(tmp_path / "corpus")))
 
 

@@ -64,7 +64,7 @@ def test_help_reads_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--input", "nowhere.json", "--tokenizer", "BERT"), "--input nowhere.json: no file is there as seen from"),
+        (("--input", "nowhere.json", "--tokenizer", "BERT"), "--input nowhere.json: no file found on"),
         (("--input", "x", "--workers", "0"), "--workers 0 must be 1 or more"),
         (("--input", "x", "--tokenizer", "/no/such/folder"), "--tokenizer /no/such/folder"),
     ],

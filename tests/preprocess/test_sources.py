@@ -122,7 +122,7 @@ def test_urls_of_fsspec() -> None:
 def test_what_is_not_there_is_named_with_the_node(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for missing in (tmp_path / "nothing", tmp_path / "*.json", tmp_path / "empty"):
-        with pytest.raises(UserError, match=r"no file is there as seen from .*, the node that reads for all"):
+        with pytest.raises(UserError, match=r"no file found on .*, the node that reads all input"):
             find_sources((str(missing),))
     with pytest.raises(UserError, match="--input nosuch://x cannot be read from"):
         find_sources(("nosuch://x",))
