@@ -1,7 +1,7 @@
-"""What this machine offers to kogpt, and what to do where something is missing. Out: a list of `Finding`.
+"""Check what kogpt needs on this machine, and say what to do if something is missing. Out: a list of `Finding`.
 
-`kogpt doctor` prints it, a line each. Nothing is changed, and nothing but the analyzer's JVM is started. It takes
-about ten seconds, most of them for Kkma's dictionary.
+`kogpt doctor` prints one line each. It changes nothing, and starts only the analyzer's JVM. It takes about ten seconds,
+most of them to load Kkma's dictionary.
 """
 
 import os
@@ -26,7 +26,7 @@ _ANALYSE = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what was found, and the mend where it is not as it should be."""
+    """One line: what was checked, what was found, and what to do if it is not as it should be."""
 
     subject: str
     found: str
@@ -38,7 +38,7 @@ class Finding:
 
 
 def examine(folder: Path) -> Iterator[Finding]:
-    """Everything, in the order in which it is needed; `folder` is where corpora and runs will lie."""
+    """All checks. `folder` is where corpora and runs will be written."""
     yield _python()
     yield from _torch()
     yield _cores()
@@ -56,7 +56,7 @@ def _python() -> Finding:
 
 
 def _torch() -> Iterator[Finding]:
-    """torch, the driver below it, each GPU, half precision and the compiler."""
+    """torch, the driver, each GPU, half precision, and the compiler."""
     import torch
 
     from kogpt.train.compile import obstacle
@@ -68,11 +68,11 @@ def _torch() -> Iterator[Finding]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         yield from _gpus()
-    found = "yes" if has_bf16(device) else "no: training is in fp16 on GPUs and in fp32 on CPUs"
+    found = "yes" if has_bf16(device) else "no; training uses fp16 on GPUs and fp32 on CPUs"
     yield Finding(f"bf16 on this {'GPU' if device.type == 'cuda' else 'CPU'}", found)
     problem = obstacle(2, device.type)
     if device.type == "cuda":
-        yield Finding("torch.compile", problem or "ready", problem and "install it; training is slower without")
+        yield Finding("torch.compile", problem or "ready", problem and "install it, because training is slower without")
     else:
         yield Finding("torch.compile", problem or "ready (off on CPUs unless --compile on)")
 
@@ -80,7 +80,7 @@ def _torch() -> Iterator[Finding]:
 def _nvidia() -> Finding:
     """The GPUs that the driver sees, and whether torch can use them."""
     if not (gpus := nvidia_smi("name,driver_version")):
-        return Finding("NVIDIA GPUs", "none: training and text run on the CPU")
+        return Finding("NVIDIA GPUs", "none; kogpt uses the CPU")
     return Finding("NVIDIA GPUs (name, driver)", "; ".join(gpus), unusable_gpus())
 
 
@@ -93,7 +93,7 @@ def _gpus() -> Iterator[Finding]:
         about = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
         peak = peak_flops(about.name, "bf16") or peak_flops(about.name, "fp16")
-        stated = f"{peak / 1e12:.0f} TFLOP/s" if peak else "peak unknown: no MFU will be shown"
+        stated = f"{peak / 1e12:.0f} TFLOP/s" if peak else "peak unknown, so MFU is not shown"
         yield Finding(
             f"GPU {index}",
             f"{about.name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free, "
@@ -103,7 +103,7 @@ def _gpus() -> Iterator[Finding]:
 
 def _cores() -> Finding:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding("CPU cores", f"{usable} of {os.cpu_count()} may be used here")
+    return Finding("CPU cores", f"{usable} of {os.cpu_count()} usable")
 
 
 def _memory() -> Finding:
@@ -116,7 +116,7 @@ def _memory() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    """Ray's object store and NCCL's buffers lie in /dev/shm; containers get 64 MiB of it unless told otherwise."""
+    """Ray's object store and NCCL's buffers are in /dev/shm, of which containers get 64 MiB by default."""
     place = Path("/dev/shm")
     if not place.is_dir():
         return Finding("/dev/shm", "none on this system")
@@ -132,7 +132,7 @@ def _disk(folder: Path) -> Finding:
 
 
 def _kkma() -> Finding:
-    """A real analysis in a process of its own, since a JVM cannot be ended."""
+    """A real analysis in a separate process, because a JVM cannot be stopped."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _ANALYSE], capture_output=True, text=True, timeout=ANALYZER_SECONDS
@@ -141,7 +141,7 @@ def _kkma() -> Finding:
         return Finding("Kkma", f"no answer within {ANALYZER_SECONDS} s", "close other programs and try again")
     if done.returncode == 0:
         return Finding("Kkma", f"나는 간다 -> {done.stdout.strip()}")
-    reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    reason = (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]
     return Finding("Kkma", reason, "run `make install` again, or use --analyzer kiwi or none")
 
 
@@ -149,5 +149,7 @@ def _wandb() -> Finding:
     from kogpt.common.wandb import logged_in
 
     if logged_in():
-        return Finding("Weights & Biases", "logged in: runs are sent as they go")
-    return Finding("Weights & Biases", "not logged in: runs are kept offline until `wandb login` and `wandb sync`")
+        return Finding("Weights & Biases", "logged in; runs are logged online")
+    return Finding(
+        "Weights & Biases", "not logged in; runs are logged offline (upload them with `wandb login` and `wandb sync`)"
+    )

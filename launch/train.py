@@ -57,7 +57,7 @@ def run() -> int:
 
 
 def main() -> None:
-    """What a user can mend ends in a sentence and 2, a training that cannot go on in a sentence and 1."""
+    """Exit with 2 and one sentence for a mistake of the user, with 1 and one sentence if training cannot continue."""
     try:
         code = run()
     except (UserError, TrainingFailed) as error:

@@ -1,13 +1,13 @@
-"""The DeepSpeed file fitted to this machine. In: its content, the number of ranks. Out: `EnginePlan`.
+"""Fit the DeepSpeed file to this machine. In: its content, the number of ranks. Out: `EnginePlan`.
 
-The file is the one place for batch sizes, ZeRO stage, precision, clipping and the optimizer. `train_batch_size` is
-the promise (it decides what is learnt); `train_micro_batch_size_per_gpu` is an upper limit for what one rank holds at
-once; accumulation follows.
+Batch sizes, ZeRO stage, precision, clipping, and the optimizer are set only in this file. `train_batch_size` is always
+kept, because it affects the result. `train_micro_batch_size_per_gpu` is an upper limit for what one rank holds at
+once. The accumulation follows from both.
 
-The optimizer is torch's AdamW, fused where it runs (CPU included), so that nothing is ever compiled. At stage 0 bf16
-means fp32 weights under bf16 autocast: DeepSpeed's own wrapper there launches 2,800 kernels and waits 153 times per
-update of 12 layers, torch's fused AdamW 14 and once. Gradients of several micro-batches are summed in fp32 unless
-"data_types.grad_accum_dtype" says otherwise.
+The optimizer is torch's AdamW, fused where possible (also on CPUs), so nothing needs to be compiled. At stage 0, bf16
+means fp32 weights with bf16 autocast: for 12 layers, DeepSpeed's own wrapper launches 2,800 kernels and waits 153
+times per update, torch's fused AdamW launches 14 and waits once. Gradients of several micro-batches are summed in
+fp32, unless "data_types.grad_accum_dtype" says otherwise.
 """
 
 import copy
@@ -21,13 +21,13 @@ from kogpt.train.deepspeed_file import ADAM_DEFAULTS
 Precision = Literal["fp32", "bf16", "fp16", "autocast"]
 
 MICRO_BATCH = 64
-"""The upper limit for what one rank holds at once, where the file names none."""
+"""The upper limit for the micro-batch if the file has none."""
 FP16 = {"enabled": True, "loss_scale": 0, "initial_scale_power": 12, "loss_scale_window": 500}
 
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """What the file says, after fitting it to the machine; `engine` is the dict for deepspeed.initialize."""
+    """The settings after fitting them to the machine. `engine` is the dict for deepspeed.initialize."""
 
     path: Path
     stage: Literal[0, 1, 2, 3]
@@ -43,7 +43,7 @@ class EnginePlan:
 
 
 def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, has_bf16: bool) -> EnginePlan:
-    """Fit the file to the machine: precision, micro-batch, accumulation; what was changed is in `notes`."""
+    """Fit precision, micro-batch, and accumulation to the machine. `notes` says what was changed."""
     engine = copy.deepcopy(content)
     notes: list[str] = []
     zero = engine.setdefault("zero_optimization", {"stage": 0})
@@ -52,7 +52,9 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
     offload = zero.get("offload_optimizer", {}).get("device", "none") != "none"
     shared = offload or zero.get("offload_param", {}).get("device", "none") != "none"
     if world_size == 1 and zero.get("stage", 0) > 0 and not shared and precision != "fp16":
-        notes.append(f"one rank, nothing to share out: ZeRO stage 0 instead of {zero['stage']} (the same, faster).")
+        notes.append(
+            f"One rank has nothing to partition: using ZeRO stage 0 instead of {zero['stage']} (same result, faster)."
+        )
         zero = engine["zero_optimization"] = {"stage": 0}
     stage = zero.setdefault("stage", 0)
     if stage == 0 and precision == "bf16":
@@ -68,10 +70,10 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
     engine |= {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": grad_accum,
-        # At stage 0 DeepSpeed does not tell the gradient norm: there kogpt.train.engine clips.
+        # At stage 0 DeepSpeed does not report the gradient norm, so kogpt.train.engine clips.
         "gradient_clipping": 0.0 if stage == 0 else clip,
         "zero_force_ds_cpu_optimizer": False,
-        # DeepSpeed's own timer waits for the device twice per micro-batch; kogpt.train.trainer measures without.
+        # DeepSpeed's timer waits for the device twice per micro-batch; kogpt.train.trainer measures without waiting.
         "timers": {"throughput": {"enabled": False}},
     }
     engine.setdefault("steps_per_print", 10**9)
@@ -93,12 +95,12 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
 def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, notes: list[str]) -> Precision:
     if engine.get("fp16", {}).get("enabled"):
         if device == "cpu":
-            raise UserError('"fp16" is enabled, but CPUs do not offer it; enable "bf16" or neither.')
+            raise UserError('"fp16" is enabled, but CPUs do not support it; enable "bf16" or neither.')
         return "fp16"
     asked = next((key for key in ("bf16", "torch_autocast") if engine.get(key, {}).get("enabled")), None)
     if asked and device == "cpu" and not has_bf16:
         engine[asked] = {"enabled": False}
-        notes.append("a CPU here has no bf16 and would be slow in it: training in fp32 instead.")
+        notes.append("A CPU of this run has no bf16 hardware, where bf16 is slow: training in fp32 instead.")
         return "fp32"
     if engine.get("torch_autocast", {}).get("enabled"):
         if engine["torch_autocast"].get("dtype", "bfloat16") != "bfloat16":
@@ -110,36 +112,38 @@ def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, notes: l
         return "bf16"
     engine["bf16"] = {"enabled": False}
     engine["fp16"] = FP16 | engine.get("fp16", {}) | {"enabled": True}
-    notes.append("this GPU has no bf16: training in fp16 with loss scaling instead.")
+    notes.append("A GPU of this run has no bf16 hardware: training in fp16 with loss scaling instead.")
     if engine["zero_optimization"].get("stage", 0) == 0:
         engine["zero_optimization"]["stage"] = 1
-        notes.append("fp16 needs ZeRO stage 1: used instead of 0.")
+        notes.append("fp16 needs ZeRO stage 1: using it instead of 0.")
     return "fp16"
 
 
 def _fit_accumulation(
     path: Path, engine: dict[str, Any], precision: Precision, grad_accum: int, notes: list[str]
 ) -> None:
-    """Write the type in which gradients are summed over the micro-batches, where there is a choice."""
+    """Set the type in which gradients are summed over micro-batches, if there is a choice."""
     asked = engine.pop("data_types", {}).get("grad_accum_dtype")
     if precision in ("fp32", "autocast"):
         if asked not in (None, "fp32"):
-            notes.append(f'"data_types.grad_accum_dtype" {asked}: the weights are fp32 here, so are their gradients.')
+            notes.append(
+                f'Ignoring "data_types.grad_accum_dtype" {asked}: the weights are fp32, and so are their gradients.'
+            )
     elif asked not in (None, "fp32", precision):
         raise UserError(
             f'{path}: "data_types.grad_accum_dtype" is "{asked}", but training is in {precision}; '
             f'give "fp32" or "{precision}".'
         )
-    elif grad_accum > 1:  # else nothing is summed
+    elif grad_accum > 1:  # otherwise nothing is summed
         engine["data_types"] = {"grad_accum_dtype": asked or "fp32"}
 
 
 def _fit_batch(path: Path, content: dict[str, Any], world_size: int, notes: list[str]) -> tuple[int, int]:
-    """The micro-batch, at most the file's, that divides a rank's share of the global batch; and the accumulation."""
+    """The largest allowed micro-batch that divides a rank's share of the global batch; and the accumulation."""
     total, limit = content["train_batch_size"], content.get("train_micro_batch_size_per_gpu", MICRO_BATCH)
     if total % world_size:
         raise UserError(
-            f'{path}: "train_batch_size" {total} cannot be shared out evenly among {world_size} ranks; '
+            f'{path}: "train_batch_size" {total} cannot be divided evenly among {world_size} ranks; '
             f"make it a multiple of {world_size}, or use another number of ranks."
         )
     share = total // world_size
@@ -147,9 +151,9 @@ def _fit_batch(path: Path, content: dict[str, Any], world_size: int, notes: list
     if stated is not None and stated * limit * world_size != total:
         raise UserError(
             f'{path}: "train_batch_size" {total} is not "train_micro_batch_size_per_gpu" {limit} x '
-            f'"gradient_accumulation_steps" {stated} x {world_size} ranks; leave out the accumulation, it follows.'
+            f'"gradient_accumulation_steps" {stated} x {world_size} ranks; remove the accumulation, it is computed.'
         )
     micro = next(size for size in range(min(limit, share), 0, -1) if share % size == 0)
     if micro != limit:
-        notes.append(f"micro-batch {micro} instead of {limit}: {total} sequences over {world_size} ranks.")
+        notes.append(f"Using a micro-batch of {micro} instead of {limit} for {total} sequences on {world_size} ranks.")
     return micro, share // micro

@@ -1,8 +1,8 @@
-"""The DeepSpeed file: read and checked. In: a path. Out: its JSON, or a `UserError` with all that is wrong with it.
+"""Read and check the DeepSpeed file. In: a path. Out: its JSON, or a `UserError` with all its problems.
 
-DeepSpeed ignores unknown keys, takes "auto" for something else, trains uphill with a negative clip, and answers a
-wrong type with a stack trace. Here names, types and ranges are checked first. What is inside "zero_optimization" and
-"fp16" DeepSpeed checks itself (pydantic), once it is loaded: `check_sections`.
+DeepSpeed ignores unknown keys, misreads "auto", trains uphill with a negative clipping value, and fails with a stack
+trace on a wrong type. Names, types, and ranges are therefore checked first. `check_sections` lets DeepSpeed itself
+check "zero_optimization" and "fp16" (with pydantic) once it is loaded.
 """
 
 import json
@@ -24,10 +24,10 @@ KNOWN = {
     *("zero_force_ds_cpu_optimizer", "steps_per_print", "communication_data_type", "wall_clock_breakdown"),
 }
 OURS = {
-    "scheduler": "the learning rate's course is set by --schedule, --warmup, --decay and --min-lr-ratio",
+    "scheduler": "the learning rate is set by --schedule, --warmup, --decay, and --min-lr-ratio",
     "wandb": "W&B is set by --wandb",
-    "checkpoint": "checkpoints are this program's own",
-    "load_universal": "every checkpoint fits every number of ranks",
+    "checkpoint": "kogpt has its own checkpoints",
+    "load_universal": "every checkpoint loads on any number of ranks",
 }
 ADAM_DEFAULTS = {"lr": 6e-4, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
 
@@ -46,10 +46,10 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "gradient_accumulation_steps": (_whole, "a whole number, or leave it out"),
     "steps_per_print": (_whole, "a whole number of steps"),
     "gradient_clipping": (lambda v: _number(v) and v >= 0, "the largest gradient norm, or 0 for no clipping"),
-    "optimizer.type": (lambda v: v == "AdamW", '"AdamW", the only one offered'),
+    "optimizer.type": (lambda v: v == "AdamW", '"AdamW", the only supported one'),
     "optimizer.params.lr": (lambda v: _number(v) and v > 0, "a number above 0"),
     "optimizer.params.eps": (lambda v: _number(v) and v > 0, "a number above 0"),
-    "optimizer.params.weight_decay": (lambda v: _number(v) and v >= 0, "0 or a number above it"),
+    "optimizer.params.weight_decay": (lambda v: _number(v) and v >= 0, "0 or more"),
     "optimizer.params.betas": (
         lambda v: isinstance(v, list) and len(v) == 2 and all(_number(b) and 0 <= b < 1 for b in v),
         "two numbers from 0 to below 1",
@@ -65,7 +65,7 @@ REQUIRED = ("train_batch_size",)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's content, or a `UserError` with all that is wrong with it."""
+    """The content of the file, or a `UserError` with all its problems."""
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--deepspeed-config {path} cannot be read: {error}.") from None
     if not isinstance(content, dict):
-        raise UserError(f"--deepspeed-config {path} holds no JSON object.")
-    problems = [f'"{name}" is there twice in one section; keep one.' for name in twice]
+        raise UserError(f"--deepspeed-config {path} is not a JSON object.")
+    problems = [f'"{name}" appears twice in one section; keep one.' for name in twice]
     if problems := problems + _problems(content):
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
     return content
@@ -91,7 +91,7 @@ def _problems(content: dict[str, Any]) -> list[str]:
         if key in OURS:
             problems.append(f'remove "{key}": {OURS[key]}.')
         elif key not in KNOWN:
-            problems.append(f'the key "{key}" is unknown; known are {", ".join(sorted(KNOWN))}.')
+            problems.append(f'the key "{key}" is unknown; known keys are {", ".join(sorted(KNOWN))}.')
     autos = _autos(content)
     problems += [f'"{place}" is "auto"; write the value.' for place in autos]
     shapeless = [place for place in SECTIONS if not isinstance(_at(content, place, {}), dict)]
@@ -128,7 +128,7 @@ def _contradictions(content: dict[str, Any]) -> list[str]:
 
 
 def check_sections(path: Path, content: dict[str, Any]) -> None:
-    """Let DeepSpeed look at the sections that it has models of; its first complaint as a `UserError`."""
+    """Let DeepSpeed check the sections that it has models for; its complaints become a `UserError`."""
     from deepspeed.runtime.precision_config import DeepSpeedFP16Config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
@@ -140,9 +140,9 @@ def check_sections(path: Path, content: dict[str, Any]) -> None:
         except ValidationError as error:
             for found in error.errors():
                 place = ".".join(map(str, (section, *found["loc"])))
-                problems.append(f'{path}: "{place}" is not what DeepSpeed takes: {found["msg"]}.')
+                problems.append(f'{path}: "{place}" is refused by DeepSpeed: {found["msg"]}.')
         except (ValueError, TypeError, AssertionError) as error:
-            problems.append(f'{path}: "{section}" is not what DeepSpeed takes: {error}.')
+            problems.append(f'{path}: "{section}" is refused by DeepSpeed: {error}.')
     if problems:
         raise UserError("\n".join(problems))
 
@@ -151,7 +151,7 @@ _ABSENT = object()
 
 
 def _at(content: Any, place: str, default: Any) -> Any:
-    """The value at a dotted place; the default where it, or what it would be in, is not there."""
+    """The value at a dotted path, or the default if the path does not exist."""
     for name in place.split("."):
         if not isinstance(content, dict) or name not in content:
             return default

@@ -1,8 +1,8 @@
-"""Which rank a launcher made of this process. In: the environment. Out: torch's variables for it.
+"""The rank that a launcher gave this process. In: the environment. Out: torch's variables for it.
 
-`deepspeed` and `torchrun` set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT themselves. `srun` (SLURM) and
-`mpirun` (Open MPI) say the same in words of their own, without which each of N processes would train alone, all in
-one folder. The port is a number that all ranks of a job derive alike. What the user has set stands.
+`deepspeed` and `torchrun` set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, and MASTER_PORT themselves. `srun` (SLURM) and
+`mpirun` (Open MPI) have their own variables. If those were ignored, each of N processes would train alone in the same
+folder. All ranks of a job derive the same port. Variables that the user has set are kept.
 """
 
 import re
@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from kogpt.common.errors import UserError
 
 FIRST_PORT, PORTS = 20_000, 10_000
-"""Ports below the range from which kernels take those of outgoing connections."""
+"""Ports below the range that kernels use for outgoing connections."""
 
 
 def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables to add; none where they are there already, or where one process stands alone."""
+    """The variables to add; none if they are already set, or if there is only one process."""
     if "RANK" in environment:
         lacking = [name for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR") if name not in environment]
         if lacking and (environment["RANK"], environment.get("WORLD_SIZE", "1")) != ("0", "1"):
             raise UserError(
-                f"RANK is {environment['RANK']}, but there is no {', '.join(lacking)}; unset it, or set all."
+                f"RANK is {environment['RANK']}, but {', '.join(lacking)} is not set; unset RANK, or set them all."
             )
         return {} if not lacking else {"WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     found = _slurm(environment) or _open_mpi(environment)
@@ -29,14 +29,14 @@ def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
         return {name: environment.get(name, value) for name, value in found.items()}
     if environment.get("WORLD_SIZE", "1") != "1":
         raise UserError(
-            f"WORLD_SIZE is {environment['WORLD_SIZE']}, but there is no RANK; unset it to train with one process, or "
-            "start the ranks with deepspeed, torchrun, srun or mpirun."
+            f"WORLD_SIZE is {environment['WORLD_SIZE']}, but RANK is not set; unset WORLD_SIZE for one process, "
+            "or start the ranks with deepspeed, torchrun, srun, or mpirun."
         )
     return {}
 
 
 def _slurm(environment: Mapping[str, str]) -> dict[str, str]:
-    """`srun`'s task; in the batch script itself some of these are set as well, and there is one process."""
+    """A task of `srun`. In the batch script itself some of these are set as well, but there is one process."""
     in_step = "SLURM_STEP_ID" in environment or environment.get("ENVIRONMENT") != "BATCH"
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
     if "SLURM_PROCID" not in environment or not in_step or tasks == "1":
@@ -60,7 +60,7 @@ def _open_mpi(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     here = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", tasks)
     if here != tasks and "MASTER_ADDR" not in environment:
-        raise UserError("mpirun over several nodes does not say which is the first: add -x MASTER_ADDR=its-name.")
+        raise UserError("mpirun on several nodes does not say which node is the first; add -x MASTER_ADDR=NAME.")
     return {
         "RANK": environment["OMPI_COMM_WORLD_RANK"],
         "WORLD_SIZE": tasks,
@@ -72,7 +72,7 @@ def _open_mpi(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def first_host(nodes: str) -> str:
-    """The first name of SLURM's short form: gpu[003-007,9],cpu1 begins with gpu003."""
+    """The first name in SLURM's notation: gpu003 for gpu[003-007,9],cpu1."""
     return re.sub(r"\[([^],-]*)[^]]*\]", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
 
 

@@ -1,6 +1,6 @@
-"""The wish to end: a signal, or a launcher that died. In: the process's signals and parents. Out: `Stop.code`.
+"""Requests to stop: a signal, or the death of a launcher. In: signals and parent processes. Out: `Stop.code`.
 
-A signal to the `deepspeed` process alone leaves its ranks training: a thread watches the launchers' pids.
+A signal to the `deepspeed` process alone would leave its ranks training, so a thread watches the launchers' pids.
 """
 
 import os
@@ -11,15 +11,15 @@ from types import FrameType
 import psutil
 
 INTERRUPTED, TERMINATED, OUT_OF_TIME = (128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
-"""Exit statuses: Ctrl-C; told to end, or the launcher died; SLURM's warning that the job's time is almost over."""
+"""Exit statuses: Ctrl-C; SIGTERM or a dead launcher; SLURM's warning that the time limit is near."""
 
 
 class Stop:
-    """The wish to end, from a signal or a launcher that died; ranks agree on it in kogpt.train.step_metrics.
+    """A request to stop. Ranks agree on it in kogpt.train.step_metrics.
 
     `code` is 0, or the exit status to end with: 130 after SIGINT, 143 after SIGTERM or a launcher's death, 138 after
-    SIGUSR1. A second SIGINT ends the rank at once; a SIGTERM after it does not, since that is how launchers pass on a
-    Ctrl-C.
+    SIGUSR1. A second SIGINT ends the rank at once. A SIGTERM after a SIGINT does not, because launchers pass on a
+    Ctrl-C that way.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _launchers() -> list[psutil.Process]:
-    """The processes between this rank and the command the user typed: their death must not go unnoticed."""
+    """The processes between this rank and the command of the user."""
     found = []
     for process in psutil.Process().parents():
         try:

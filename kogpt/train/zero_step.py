@@ -1,8 +1,8 @@
-"""DeepSpeed's ZeRO step with one wait for the device instead of five. In: an engine's optimizer. Out: nothing new.
+"""Patch DeepSpeed's ZeRO step to wait once for the device instead of five times. In: the optimizer of an engine.
 
-Stages 1 and 2 look for infinities in every gradient, then compute the norm (which has them, too), look whether it is
-finite, and look again for each group of parameters. Here the norm decides alone, and is fetched once: what comes after
-reads it on the host. Stage 3 and DeepSpeed's bf16 optimizer (stage 1) do so already. Read in DeepSpeed 0.19.8,
+Stages 1 and 2 check every gradient for infinities, compute the norm (which would show them as well), check whether it
+is finite, and check again for each parameter group. With the patch, the norm alone decides. It is fetched once and then
+read on the host. Stage 3 and DeepSpeed's bf16 optimizer (stage 1) already work this way. Source: DeepSpeed 0.19.8,
 runtime/zero/stage_1_and_2.py, `step`.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def wait_once(optimizer: Any) -> None:
-    """Patch this instance, where it is a ZeRO optimizer of stage 1 or 2 that keeps its state on the device."""
+    """Patch this instance if it is a ZeRO optimizer of stage 1 or 2 with its state on the device."""
     norm_on_device = getattr(optimizer, "scaled_global_norm", None)
     if norm_on_device is None or optimizer.cpu_offload:
         return
@@ -28,10 +28,10 @@ def wait_once(optimizer: Any) -> None:
 
 @contextmanager
 def one_optimizer_for_stages_1_and_2() -> Iterator[None]:
-    """While an engine is built: bf16 at stage 1 with fp32 sums gets the ZeRO optimizer that all others get.
+    """While an engine is built, use the common ZeRO optimizer also for bf16 at stage 1 with fp32 gradient sums.
 
-    DeepSpeed takes its `BF16_Optimizer` there, which waits three times, sums on every rank what one of them needs,
-    and prints a page at the start; with off-loading it takes the other one itself.
+    DeepSpeed would use its `BF16_Optimizer`, which waits three times, sums on every rank what one of them needs, and
+    prints a page at the start. With off-loading, DeepSpeed already uses the common one.
     """
     from deepspeed.runtime.engine import BFLOAT16, ZERO_OPTIMIZATION, DeepSpeedEngine
 

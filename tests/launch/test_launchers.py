@@ -84,7 +84,7 @@ def test_a_left_over_world_size_is_a_sentence(corpus: Path, tmp_path: Path) -> N
     process = _start(flags(corpus, tmp_path / "run", deepspeed_file(tmp_path / "ds.json", 2), 1), WORLD_SIZE="2")
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 2
-    assert "WORLD_SIZE is 2, but there is no RANK; unset it" in said
+    assert "WORLD_SIZE is 2, but RANK is not set; unset WORLD_SIZE" in said
     assert "Traceback" not in said
 
 

@@ -21,7 +21,7 @@ def _plan(content: dict[str, Any], ranks: int = 1, device: str = "cpu", has_bf16
 def test_the_global_batch_is_kept(total: int, micro: int, ranks: int) -> None:
     content = {"train_batch_size": total, "train_micro_batch_size_per_gpu": micro}
     if total % ranks:
-        with pytest.raises(UserError, match=f"{total} cannot be shared out evenly among {ranks} ranks"):
+        with pytest.raises(UserError, match=f"{total} cannot be divided evenly among {ranks} ranks"):
             _plan(content, ranks)
         return
     fitted = _plan(content, ranks)
@@ -58,7 +58,7 @@ def test_a_cpu_without_bf16_trains_in_fp32_and_it_is_said(asked: str) -> None:
 
 
 def test_fp16_on_a_cpu_is_refused() -> None:
-    with pytest.raises(UserError, match="CPUs do not offer it"):
+    with pytest.raises(UserError, match="CPUs do not support it"):
         _plan(BASE | {"fp16": {"enabled": True}, "zero_optimization": {"stage": 2}})
 
 
@@ -92,7 +92,7 @@ def test_gradients_are_summed_in_fp32_unless_told_otherwise() -> None:
     with pytest.raises(UserError, match='"fp16", but training is in bf16'):
         named(half | {"data_types": {"grad_accum_dtype": "fp16"}})
     alone = _plan(half | {"data_types": {"grad_accum_dtype": "bf16"}})
-    assert "the weights are fp32 here" in " ".join(alone.notes)
+    assert "the weights are fp32, and so are" in " ".join(alone.notes)
 
 
 def test_without_a_micro_batch_64_is_the_limit() -> None:

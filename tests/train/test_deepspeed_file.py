@@ -26,7 +26,7 @@ def _adam(**params: Any) -> dict[str, Any]:
     ("change", "said"),
     [
         ({"bf61": {"enabled": True}}, '"bf61" is unknown'),
-        ({"scheduler": {"type": "WarmupLR"}}, "the learning rate's course is set by --schedule"),
+        ({"scheduler": {"type": "WarmupLR"}}, "the learning rate is set by --schedule"),
         ({"train_batch_size": "auto"}, '"train_batch_size" is "auto"'),
         ({"bf16": {"enabled": "auto"}}, '"bf16.enabled" is "auto"'),
         ({"train_batch_size": True}, "give a whole number of sequences"),
@@ -78,10 +78,10 @@ def test_what_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> N
     [
         ("{", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
-        ("[]", "holds no JSON object"),
+        ("[]", "is not a JSON object"),
         ("{}", '"train_batch_size" is missing'),
-        ('{"train_batch_size": 64, "train_batch_size": 8}', '"train_batch_size" is there twice'),
-        ('{"train_batch_size": 64, "bf16": {"enabled": true, "enabled": false}}', '"enabled" is there twice'),
+        ('{"train_batch_size": 64, "train_batch_size": 8}', '"train_batch_size" appears twice'),
+        ('{"train_batch_size": 64, "bf16": {"enabled": true, "enabled": false}}', '"enabled" appears twice'),
     ],
 )
 def test_what_is_no_such_file(text: str, said: str, tmp_path: Path) -> None:
