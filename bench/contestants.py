@@ -4,7 +4,7 @@
                        ranks, metrics, files), without W&B
     plain loop         the same model and a fused AdamW in a bare loop; bf16 by autocast
     nanoGPT's recipe   what nanoGPT's README says for a CPU, re-implemented in a few lines: fp32, whole logits, AdamW,
-                       clipping, no biases
+                       clipping (but with biases)
     transformers       GPT2LMHeadModel in the same bare loop
 
 In: a `Task`. Out: a `Step`, which makes one optimizer step when it is called.
@@ -28,9 +28,12 @@ from kogpt.train import distributed  # noqa: E402
 
 distributed.prepare_environment()
 
+from kogpt.data.batch import Batch  # noqa: E402
 from kogpt.data.corpus import CorpusWriter, TokenCorpus  # noqa: E402
 from kogpt.data.loader import Share, TrainBatches  # noqa: E402
-from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups  # noqa: E402
+from kogpt.model import registry  # noqa: E402
+from kogpt.model.config import ModelConfig  # noqa: E402
+from kogpt.optim.parameter_groups import parameter_groups  # noqa: E402
 from kogpt.tokenizer.wordpiece import Tokenizer  # noqa: E402
 from kogpt.train import deepspeed_config, deepspeed_file  # noqa: E402
 from kogpt.train.distributed import Ranks  # noqa: E402
@@ -60,7 +63,7 @@ class Task:
         return self.windows * self.context
 
     @property
-    def model(self) -> GPTConfig:
+    def model(self) -> ModelConfig:
         """The shape with the corpus's vocabulary."""
         options = parse([*self.shape, "--max-seq-len", str(self.context)])
         return model_config(options.model, TokenCorpus.open(self.corpus).vocab_size)
@@ -125,20 +128,20 @@ def ours(
 
 def plain(task: Task, ranks: Ranks, *, precision: str, compiled: bool) -> Step:
     """Our model, a fused AdamW, nothing else."""
-    model = _seeded(lambda: GPT(task.model), ranks)
+    model = _seeded(lambda: registry.build(task.model), ranks)
     adam = torch.optim.AdamW(parameter_groups(model, 0.1), lr=6e-4, betas=(0.9, 0.95), fused=True)
     call = torch.compile(model) if compiled else model
 
     def loss(ids: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return call(ids, targets)
+            return call(ids, targets) / targets.numel()
 
     return _bare_loop(task, ranks, loss, model, adam)
 
 
 def nanogpt_recipe(task: Task, ranks: Ranks, *, compiled: bool) -> Step:
     """The README's settings for a CPU: full logits, cross_entropy, AdamW with two groups, no autocast."""
-    model = _seeded(lambda: GPT(replace(task.model, bias=False)), ranks)
+    model = _seeded(lambda: registry.build(task.model), ranks)
     adam = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-3, betas=(0.9, 0.99))
     call = torch.compile(model) if compiled else model
 
@@ -177,8 +180,8 @@ def _bare_loop(task: Task, ranks: Ranks, loss: Loss, model: nn.Module, adam: Any
 
     def step() -> None:
         total = torch.zeros((), device=ranks.device)
-        for ids, targets in next(batches):
-            value = loss(ids, targets) / accum
+        for batch in next(batches):
+            value = loss(batch.ids, batch.targets) / accum
             value.backward()
             total += value.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -189,13 +192,13 @@ def _bare_loop(task: Task, ranks: Ranks, loss: Loss, model: nn.Module, adam: Any
     return step
 
 
-def _batches(task: Task, ranks: Ranks) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+def _batches(task: Task, ranks: Ranks) -> Iterator[Iterator[Batch]]:
     """The training's own micro-batches of each step, in its order."""
     share = Share(task.micro, task.windows // task.micro, 0, 1, ranks.device)
     source = TrainBatches(TokenCorpus.open(task.corpus), max_seq_len=task.context, seed=1, share=share)
     consumed = 0
     while True:
-        yield source.step(consumed)
+        yield source.step(consumed).micro_batches
         consumed += task.windows
 
 

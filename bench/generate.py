@@ -46,7 +46,7 @@ class Options:
 
 def uncached(model: GPT, prompts: list[list[int]], count: int) -> list[list[int]]:
     """Greedy generation without a cache."""
-    ids = torch.tensor(prompts, device=model.wpe.weight.device)
+    ids = torch.tensor(prompts, device=model.device)
     with torch.no_grad():
         for _ in range(count):
             hidden = model.hidden(ids)[:, -1:]

@@ -49,14 +49,14 @@ sys.path[0] = str(ROOT)  # not this folder, in which preprocess.py has the name 
 from bench.tokenization_report import draw, show, summarise  # noqa: E402
 from kogpt.common.files import atomic_write  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
-from kogpt.data.sampler import samples_for_step  # noqa: E402
+from kogpt.data.sampler import windows_for_step  # noqa: E402
 from kogpt.data.windows import train_window, train_windows  # noqa: E402
-from kogpt.eval.run import bits_per_char  # noqa: E402
-from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups  # noqa: E402
+from kogpt.eval.likelihood import score_articles  # noqa: E402
+from kogpt.model.gpt2 import GPT, GPTConfig  # noqa: E402
+from kogpt.optim.parameter_groups import parameter_groups  # noqa: E402
 from kogpt.optim.schedule import learning_rate  # noqa: E402
 from kogpt.tokenizer.codec import TextCodec  # noqa: E402
 from kogpt.train.distributed import has_bf16  # noqa: E402
-from kogpt.train.memory import flops_per_token  # noqa: E402
 
 SHAPE = {"max_seq_len": 256, "n_layer": 4, "n_head": 4, "n_embd": 128}
 BATCH, PEAK, WARM_UP, DECAY, WEIGHT_DECAY = 8, 3e-3, 20, 0.3, 0.1
@@ -243,11 +243,11 @@ class Learner:
         for group in self.adam.param_groups:
             group["lr"] = rate
         position = {"consumed": self.step * BATCH, "micro_batch": BATCH, "grad_accum": 1, "rank": 0, "world_size": 1}
-        chosen = samples_for_step(train_windows(len(ids), context), seed=self.seed, **position).windows[0]
+        chosen = windows_for_step(train_windows(len(ids), context), seed=self.seed, **position)[0]
         starts = [train_window(int(i), len(ids), context) for i in chosen]
         rows = torch.from_numpy(np.stack([ids[start : start + context + 1] for start in starts])).to(self.device)
         with autocast(self.device):
-            loss = self.model(rows[:, :-1], rows[:, 1:].contiguous())
+            loss = self.model(rows[:, :-1], rows[:, 1:].contiguous()) / rows[:, 1:].numel()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.adam.step()
@@ -271,7 +271,7 @@ def budgets(options: Options, arm: Arm) -> dict[str, int]:
     def size(one: Arm) -> tuple[int, int]:
         corpus = TokenCorpus.open(one.corpus(options.work))
         windows = train_windows(len(training_ids(corpus, options.chars)), SHAPE["max_seq_len"])
-        return round(windows / BATCH), flops_per_token(GPTConfig(corpus.vocab_size, **SHAPE), SHAPE["max_seq_len"])
+        return round(windows / BATCH), GPTConfig(corpus.vocab_size, **SHAPE).flops_per_token(SHAPE["max_seq_len"])
 
     (base_steps, base_flops), (steps, flops) = size(BASE), size(arm)
     return {"characters": steps, "compute": round(base_steps * base_flops / flops)}
@@ -315,7 +315,7 @@ def train_cell(options: Options, arm: Arm, seed: int) -> dict[str, Any]:
 def score(model: GPT, rows: list[list[int]], chars: list[int]) -> list[float]:
     """Nats of each article."""
     with autocast(next(model.parameters()).device.type):
-        return bits_per_char(model, zip(rows, chars, strict=True)).nats
+        return score_articles(model, zip(rows, chars, strict=True)).nll
 
 
 def main(options: Options) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kogpt.eval.bits import per_char
+from kogpt.eval.likelihood import bits_per_char
 
 BUDGETS, CLEAN, BASELINE, RESAMPLES = ("characters", "compute"), "clean", "none", 2000
 
@@ -35,7 +35,7 @@ def summarise(cells: list[dict[str, Any]], held_out: dict[str, dict[str, Any]]) 
             entry["bits_per_char"][budget] = {}
             for condition in own[0]["nats"][budget]:
                 nats = matrix(own, budget, condition)
-                bits = [per_char(total, sum(held["chars"])) for total in nats.sum(1).tolist()]
+                bits = [bits_per_char(total, sum(held["chars"])) for total in nats.sum(1).tolist()]
                 numbers = {"mean": statistics.mean(bits), "sd": statistics.stdev(bits) if len(bits) > 1 else None}
                 if base is not None and entry["analyzer"] != BASELINE:
                     numbers |= difference(nats, matrix(base, budget, condition))

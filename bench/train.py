@@ -34,7 +34,7 @@ from contestants import ROOT, Step, Task, make_corpus
 from rich.console import Console
 from rich.table import Table
 
-from kogpt.train.memory import memory_per_rank, parameter_count
+from kogpt.train.memory import memory_per_rank
 
 MICRO = 8
 """The micro-batch of ds_config.json."""
@@ -170,7 +170,7 @@ def memory(bench: Bench, task: Task) -> dict[str, Any]:
                 out = task.scratch / f"memory-{stage}-{count}-{depth}"
                 records = _train(batch, count, out, batch.deepspeed_file(stage, "bf16"), 4)
                 peaks.append(max(record["memory_gib_rank0"] for record in records) * 2**30)
-                sizes.append(parameter_count(batch.model))
+                sizes.append(batch.model.parameter_count)
                 more = {"stage": stage, "world_size": count, "micro_batch": batch.micro, "seq_len": batch.context}
                 needs.append(memory_per_rank(batch.model, precision="bf16", **more))
             more_parameters = sizes[1] - sizes[0]

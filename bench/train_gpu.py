@@ -8,7 +8,7 @@ Everything in bf16 (the plain loop and transformers by autocast) with a fused Ad
 attention; that its flash kernel takes these shapes is checked. Each contestant has a process of its own, so that its
 memory is its own; the plain loop runs first and once more at the end: how far its two numbers are apart is how far the
 rest may be trusted. A number is the median of `blocks` blocks of `steps` steps each, after a warm-up that compiles.
-MFU is by kogpt.train.memory, and unknown where the GPU is not in its table.
+MFU is by the model's configuration, and unknown where the GPU is not in its table.
 
 Stages 1 and 2 are DeepSpeed's own on one rank; the program itself takes stage 0 for them there. The vocabulary is
 GPT-2's, rounded up to a multiple of 64, so that nobody loses by its size.
@@ -30,7 +30,7 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kogpt.train.distributed import Ranks
-from kogpt.train.memory import flops_per_token, parameter_count, peak_flops
+from kogpt.train.gpu_peaks import peak_flops
 from kogpt.train.step_metrics import mfu
 
 VOCABULARY = 50304
@@ -61,7 +61,7 @@ def measure(options: Options, scratch: Path) -> dict[str, Any]:
         preset, context = shape.split(":")
         windows = options.ids // int(context)
         task = Task(corpus, scratch, ("--preset", preset), context=int(context), windows=windows, micro=windows)
-        table = Table(shape, "tokens/s", "MFU", "peak GiB", title=f"{parameter_count(task.model) / 1e6:.0f}M")
+        table = Table(shape, "tokens/s", "MFU", "peak GiB", title=f"{task.model.parameter_count / 1e6:.0f}M")
         for name in ("plain loop", *(f"ours, ZeRO {n}" for n in range(4)), "transformers", "plain loop, again"):
             row = {"shape": shape, "contestant": name, **_in_a_process(task, name, options)}
             table.add_row(name, *_cells(row))
@@ -98,7 +98,7 @@ def _run(task: Task, name: str, options: Options) -> dict[str, Any]:
     return {
         "tokens_per_s": tokens_per_s,
         "seconds": seconds,
-        "mfu": mfu(tokens_per_s, flops_per_token(task.model, task.context), peak_flops(device, "bf16"), 1),
+        "mfu": mfu(tokens_per_s, task.model.flops_per_token(task.context), peak_flops(device, "bf16"), 1),
         "peak_gib": torch.cuda.max_memory_allocated(ranks.device) / 2**30 if cuda else None,
         "device": device,
     }

@@ -49,7 +49,7 @@ def generate(
         raise UserError(f"--samples is {samples}, but must be at least 1.")
     if not prompts:
         prompts = _lines(file)
-    from kogpt.generate.decode import generate_text
+    from kogpt.generate.stream import generate_text
 
     # All rows are generated together but printed one after the other: the first one live, the others when it ends.
     waiting = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
@@ -121,7 +121,8 @@ def evaluate(
     """
     from rich.console import Console
 
-    from kogpt.eval.run import evaluate_run, numbers, table
+    from kogpt.eval.report import numbers, table
+    from kogpt.eval.run import evaluate_run
     from kogpt.tracking.metrics_file import finite
     from kogpt.tracking.wandb_run import log_evaluation
 

@@ -87,7 +87,7 @@ def _nvidia() -> Finding:
 def _gpus() -> Iterator[Finding]:
     import torch
 
-    from kogpt.train.memory import peak_flops
+    from kogpt.train.gpu_peaks import peak_flops
 
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)

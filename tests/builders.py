@@ -7,7 +7,6 @@ of your own only where its content is the point of the test. All morpheme bounda
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def write_checkpoint(run: Path, model: GPT, step: int, **more: Any) -> None:
     state = model.state_dict()
     writer = CheckpointWriter(run, step, writing=True)
     writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
-    writer.json(CONFIG, {"model": asdict(model.config), "step": step} | more)
+    writer.json(CONFIG, {"model": model.config.to_dict(), "step": step} | more)
     writer.finish()
     assert writer.error is None
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from kogpt.data.batch import Batch
 from kogpt.model.gpt2 import GPTConfig
 from kogpt.train.deepspeed_config import EnginePlan, plan
 
@@ -51,19 +52,19 @@ def one_rank() -> Iterator[Any]:
     dist.destroy_process_group()
 
 
-def batch(seed: int = 0, rows: int = 2, config: GPTConfig = SHAPE) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and targets [rows, max_seq_len]."""
+def batch(seed: int = 0, rows: int = 2, config: GPTConfig = SHAPE) -> Batch:
+    """Random tokens and targets [rows, max_seq_len]."""
     made = torch.Generator().manual_seed(seed)
     ids, targets = torch.randint(config.vocab_size, (2, rows, config.max_seq_len), generator=made)
-    return ids, targets
+    return Batch(ids, targets)
 
 
 def train_step(engine: Any, step: int, lr: float = 1e-2) -> float:
     """One step of four micro-batches; the mean loss."""
-    total = 0.0
+    total, targets = 0.0, engine.plan.global_batch * SHAPE.max_seq_len
     for micro in range(engine.plan.grad_accum):
-        loss = engine.loss(*batch(step * 100 + micro))
-        engine.backward(loss)
+        loss = engine.loss(batch(step * 100 + micro))
+        engine.backward(loss, targets)
         total += loss.item()
     engine.update(lr)
-    return total / engine.plan.grad_accum
+    return total / targets

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "kogpt/data/windows.py": set(),
     "kogpt/data/sampler.py": {"numpy"},
     "kogpt/model": {"torch"},
-    "kogpt/optim": set(),
+    "kogpt/optim": {"torch"},
     "kogpt/checkpoint": {"torch", "safetensors"},
     "kogpt/train": {"torch", "deepspeed"},
     "kogpt/common/wandb.py": {"wandb"},

@@ -192,21 +192,32 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
     from kogpt.train import engine
 
     mine = trainer.ranks.rank == orders.get("rank", 0)
+    if orders.get("masked_targets"):
+        from masked import MaskedBatches
+
+        batches = trainer.batches
+        trainer.batches = MaskedBatches(
+            trainer.corpus, max_seq_len=batches.max_seq_len, seed=batches.seed, share=batches.share
+        )
     whole_loss = engine.TrainingEngine.loss
 
-    def loss(self: Any, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        value = whole_loss(self, ids, targets)
-        if torch.is_grad_enabled():
-            if "note_windows" in orders:
-                path = Path(orders["note_windows"]) / f"step-{trainer.step + 1}-rank-{trainer.ranks.rank}"
-                with open(path, "ab") as file:
-                    file.writelines(row.numpy().tobytes() for row in ids)
-            return value * float("nan") if mine and trainer.step + 1 in orders.get("nan", []) else value
-        if mine and orders.get("signal_in_evaluation"):
-            os.kill(os.getpid(), orders["signal_in_evaluation"])
-        return value
+    def loss(self: Any, batch: Any) -> torch.Tensor:
+        value = whole_loss(self, batch)
+        if "note_windows" in orders:
+            path = Path(orders["note_windows"]) / f"step-{trainer.step + 1}-rank-{trainer.ranks.rank}"
+            with open(path, "ab") as file:
+                file.writelines(row.numpy().tobytes() for row in batch.ids)
+        return value * float("nan") if mine and trainer.step + 1 in orders.get("nan", []) else value
 
     engine.TrainingEngine.loss = loss  # type: ignore[method-assign]
+    whole_nll = engine.TrainingEngine.token_nll
+
+    def token_nll(self: Any, batch: Any) -> torch.Tensor:
+        if mine and orders.get("signal_in_evaluation"):
+            os.kill(os.getpid(), orders["signal_in_evaluation"])
+        return whole_nll(self, batch)
+
+    engine.TrainingEngine.token_nll = token_nll  # type: ignore[method-assign]
     whole_save = engine.TrainingEngine.save
 
     def save(self: Any, run: Path, step: int, *rest: Any) -> Any:
@@ -250,12 +261,14 @@ def _main() -> None:
     from kogpt.train.trainer import Trainer, TrainingFailed
 
     plans = json.loads(Path(sys.argv[1]).read_text())
-    whole = engine.TrainingEngine.loss, engine.TrainingEngine.save
+    names = ("loss", "token_nll", "save")
+    whole = {name: getattr(engine.TrainingEngine, name) for name in names}
     ranks = distributed.start()
     set_up_logging(ranks.rank)
     ends: list[Any] = []
     for plan in plans:
-        engine.TrainingEngine.loss, engine.TrainingEngine.save = whole  # type: ignore[method-assign]
+        for name, method in whole.items():
+            setattr(engine.TrainingEngine, name, method)
         options = parse(plan["arguments"])
         path, old_gpu = options.run.deepspeed_config, plan["sabotage"].get("old_gpu", False)
         if old_gpu:  # torch's CPU kernels compute in fp16; only DeepSpeed does not offer it there

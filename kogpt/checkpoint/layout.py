@@ -1,9 +1,9 @@
 """Checkpoints: one format for every ZeRO stage, precision and number of ranks. In and out: a folder per step.
 
     RUN/checkpoints/step-00000025/
-        model.safetensors      the fp32 weights under GPT's own names; the tied head once, as wte.weight
+        model.safetensors      the fp32 weights under the model's own names; a tied head once
         optimizer.safetensors  Adam's moments, `exp_avg.NAME` and `exp_avg_sq.NAME`, fp32
-        config.json            {"model": GPTConfig's fields, "step", "corpus", ...}: what inference needs
+        config.json            {"model": {"arch", and its fields}, "step", "corpus", ...}: what inference needs
         state.json             what training needs besides: position, Adam's step, loss scale, best so far
         manifest.json          sha256 and size of each file, written last
     RUN/checkpoints/latest, best   text files that name a step folder

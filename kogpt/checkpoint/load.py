@@ -11,14 +11,15 @@ from safetensors.torch import load_file
 from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, step_folders
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.common.errors import UserError
-from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.model import registry
+from kogpt.model.decoder import Decoder
 
 
 @dataclass(frozen=True)
 class LoadedRun:
     """A trained model and what belongs to it; `info` is the checkpoint's config.json."""
 
-    model: GPT
+    model: Decoder
     tokenizer_folder: Path
     info: dict[str, Any]
 
@@ -41,6 +42,6 @@ def load_for_inference(run_or_step_folder: Path, device: str | torch.device = "c
             )
         step = found
     info = json.loads((step / CONFIG).read_bytes())
-    model = GPT(GPTConfig(**info["model"]))
+    model = registry.build(registry.config_from_dict(info["model"]))
     model.load_state_dict(load_file(step / MODEL))
     return LoadedRun(model.to(device).eval(), step.resolve().parent.parent / "tokenizer", info)

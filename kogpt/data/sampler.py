@@ -2,23 +2,15 @@
 
 Samples are numbered 0, 1, 2, ... over the whole training: sample s is window `epoch_order(n, seed, s // n)[s % n]`.
 A step takes the next `global_batch` samples, a contiguous slice (which may straddle two epochs); rank r takes every
-world_size-th of them, in micro-batches. The position is one integer, `consumed`, the samples taken so far: the
-global batches are the same at any world size, and resuming needs no replay, no shared memory and no threads.
+world_size-th of them, in micro-batches. The position is one integer, `consumed_samples`: the global batches are the
+same for any number of ranks, and resuming needs no replay, no shared memory and no threads.
 
 Cost: one permutation of n per epoch (the last two are kept), O(global_batch) per step.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
-
-
-class Samples(NamedTuple):
-    """What one rank reads in one step; both int64 [grad_accum, micro_batch]."""
-
-    epochs: np.ndarray
-    windows: np.ndarray
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
@@ -33,10 +25,10 @@ def _kept_order(n: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def samples_for_step(
-    n: int, *, seed: int, consumed: int, micro_batch: int, grad_accum: int, rank: int, world_size: int
-) -> Samples:
-    """The windows (of `n`) that `rank` reads in the step after `consumed` samples, by micro-step.
+def windows_for_step(
+    n: int, *, seed: int, consumed_samples: int, micro_batch: int, grad_accum: int, rank: int, world_size: int
+) -> np.ndarray:
+    """The windows (of `n`) that `rank` reads in the step after `consumed_samples`: int64 [grad_accum, micro_batch].
 
     The global batch is micro_batch * grad_accum * world_size samples.
     """
@@ -44,11 +36,10 @@ def samples_for_step(
         raise ValueError("there is no window to take samples from")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} of {world_size}")
-    samples = consumed + np.arange(rank, micro_batch * grad_accum * world_size, world_size, dtype=np.int64)
+    samples = consumed_samples + np.arange(rank, micro_batch * grad_accum * world_size, world_size, dtype=np.int64)
     epochs, places = np.divmod(samples, n)
     windows = np.empty_like(samples)
     for epoch in np.unique(epochs):
         here = epochs == epoch
         windows[here] = _kept_order(n, seed, int(epoch))[places[here]]
-    shape = (grad_accum, micro_batch)
-    return Samples(epochs.reshape(shape), windows.reshape(shape))
+    return windows.reshape(grad_accum, micro_batch)

@@ -1,13 +1,12 @@
-"""Which ids make window i: arithmetic only, numbers in, numbers out.
+"""Which tokens make window i: arithmetic only, numbers in, numbers out.
 
-An article is L ids (`[CLS] .. [SEP]`) and has T = L - 1 targets: target t is id t + 1, predicted from the ids up
-to t. A window that starts at s reads `max_seq_len + 1` ids and predicts targets s .. s + max_seq_len - 1. With
-C = max_seq_len and S = stride a sequence needs n = 1 (T <= C), else 1 + ceil((T - C) / S) windows, which start at
+An article is L tokens (`[CLS] .. [SEP]`) and has T = L - 1 targets: target t is token t + 1, predicted from the
+tokens up to t. A window that starts at s reads `max_seq_len + 1` tokens and predicts targets s .. s + max_seq_len - 1.
+With C = max_seq_len and S = stride a sequence needs n = 1 (T <= C), else 1 + ceil((T - C) / S) windows, which start at
 min(i * S, T - C): the last is aligned with the end, so nothing is padded and no target is lost.
 
-Four ways to read:
+Three ways to read:
 - train: stride C over the packed articles of a split (one stream);
-- overlap: stride S over the stream, loss everywhere, borders moved by an offset of the epoch;
 - eval: stride S over one article, every target scored exactly once;
 - compat: what the script this system replaces wrote to disk, flaws included, for comparison.
 
@@ -21,7 +20,7 @@ from typing import NamedTuple
 class EvalWindow(NamedTuple):
     """A window of an article: ids `start : start + length`; its targets from number `score_from` on are scored.
 
-    Target j of the window is id `start + j + 1`; there are `length - 1` of them.
+    Target j of the window is token `start + j + 1`; there are `length - 1` of them.
     """
 
     start: int
@@ -42,45 +41,32 @@ def _check(max_seq_len: int, stride: int) -> None:
 
 
 def train_windows(stream_length: int, max_seq_len: int) -> int:
-    """The number of windows of a packed stream; 0 when it is too short for one (max_seq_len + 1 ids)."""
+    """The number of windows of a packed stream; 0 when it is too short for one (max_seq_len + 1 tokens)."""
     _check(max_seq_len, max_seq_len)
     return _count(stream_length, max_seq_len, max_seq_len) if stream_length > max_seq_len else 0
 
 
 def train_window(i: int, stream_length: int, max_seq_len: int) -> int:
-    """Where window `i` starts; it reads max_seq_len + 1 ids, the last window ends with the stream."""
+    """Where window `i` starts; it reads max_seq_len + 1 tokens, the last window ends with the stream."""
     if not 0 <= i < train_windows(stream_length, max_seq_len):
         raise IndexError(f"window {i} of {train_windows(stream_length, max_seq_len)}")
     return min(i * max_seq_len, stream_length - 1 - max_seq_len)
 
 
-def overlap_windows(length: int, max_seq_len: int, stride: int, offset: int = 0) -> list[int]:
-    """Starts of overlapping windows, each of min(max_seq_len + 1, length) ids, that cover every target.
-
-    `offset` (0 <= offset < stride, offset <= max_seq_len - stride) moves the inner borders to the left; the first
-    and the last window stay at the ends. The number of windows does not depend on it, so that window i exists in
-    every epoch, and all starts differ.
-    """
+def _overlapping(length: int, max_seq_len: int, stride: int) -> list[int]:
+    """Starts of overlapping windows, each of min(max_seq_len + 1, length) tokens, that cover every target."""
     _check(max_seq_len, stride)
-    if not 0 <= offset <= min(stride - 1, max_seq_len - stride):
-        raise ValueError(
-            f"offset {offset} must lie between 0 and {min(stride - 1, max_seq_len - stride)}, or targets between "
-            f"windows of {max_seq_len} at stride {stride} are lost"
-        )
-    windows = _count(length, max_seq_len, stride)
-    if windows <= 1:
-        return [0] * windows
-    return [0, *(i * stride - offset for i in range(1, windows - 1)), length - 1 - max_seq_len]
+    return [min(i * stride, max(0, length - 1 - max_seq_len)) for i in range(_count(length, max_seq_len, stride))]
 
 
 def eval_windows(length: int, max_seq_len: int, stride: int) -> list[EvalWindow]:
     """Windows over one article that score each target exactly once.
 
-    A target of any window but the first has at least max_seq_len - stride ids of the article before the id that
-    it is predicted from (so at least `stride` of them when stride <= max_seq_len / 2).
+    A target of any window but the first has at least max_seq_len - stride tokens of the article before the token
+    that it is predicted from (so at least `stride` of them when stride <= max_seq_len / 2).
     """
     windows, scored = [], 0
-    for start in overlap_windows(length, max_seq_len, stride):
+    for start in _overlapping(length, max_seq_len, stride):
         ids = min(max_seq_len + 1, length - start)
         windows.append(EvalWindow(start, ids, scored - start))
         scored = start + ids - 1
@@ -92,8 +78,8 @@ def compat_windows(
 ) -> list[tuple[list[int], list[int]]]:
     """The original script's windows of an article `[CLS] .. [SEP]`: (input_ids, attention_mask), both max_seq_len.
 
-    It truncates at `max_length` ids (keeping [SEP] at the cut), takes (L - max_seq_len + stride) // stride + 1
-    windows and pads them. That loses articles under `stride` ids and every tail, and its last window may hold
+    It truncates at `max_length` tokens (keeping [SEP] at the cut), takes (L - max_seq_len + stride) // stride + 1
+    windows and pads them. That loses articles under `stride` tokens and every tail, and its last window may hold
     nothing new: use the other modes for training.
     """
     ids = list(ids)

@@ -1,9 +1,9 @@
-"""`kogpt import`: a GPT-2 checkpoint on disk becomes a run at step 0, from which launch/train.py goes on.
+"""`kogpt import`: a checkpoint that `transformers` saved becomes a run at step 0, from which launch/train.py goes on.
 
-In: a folder of `transformers`' (kogpt.hub.export.import_model) with its vocabulary, and the corpus to train on. Out: a
+In: its folder (kogpt.hub.weights) with its vocabulary, and the corpus to train on. Out: a
 run folder with one checkpoint, whose tokenizer is the corpus's; it can be trained, evaluated, exported like any other.
 
-The body is taken over as it is. Rows of the embedding (which is the head, too) go by piece: what the corpus's
+The body is taken over as it is. Rows of the embedding and of the head go by piece: what the corpus's
 vocabulary shares with the model's keeps its row, [CLS] and [SEP] take the model's own marks of begin and end where it
 has none of that name, and every new piece starts at the mean of the rows taken, so that it is neither likelier nor
 rarer than others at first (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
@@ -12,19 +12,20 @@ piece is a plain one, without it a continuation.
 """
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import decoders
 from torch import Tensor
 
-from kogpt.checkpoint.layout import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE, step_folders
+from kogpt.checkpoint.layout import CONFIG, FORMAT, MODEL, MOMENTS, OPTIMIZER, STATE, VERSION, step_folders
 from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
-from kogpt.hub.export import import_model
+from kogpt.hub.weights import import_model
+from kogpt.model.config import ModelConfig
+from kogpt.model.registry import model_class
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.run_metadata import copy_tokenizer
 
@@ -43,16 +44,16 @@ def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -
     known = read_pieces(folder)
     if max(known.values()) >= config.vocab_size:
         raise UserError(f"{folder} has {max(known.values()) + 1:,} pieces for a model of {config.vocab_size:,} rows.")
-    rows, taken = matched_rows(weights["wte.weight"], known, pieces)
+    for name in model_class(config).VOCABULARY:
+        weights[name], taken = matched_rows(weights[name], known, pieces)
     if not taken:
         raise UserError(
             f"none of the {len(pieces):,} pieces of {corpus_folder} is in the vocabulary of {folder}; "
             f"build the corpus with a vocabulary of the model's language, or with its own (--tokenizer {folder})."
         )
-    weights["wte.weight"] = rows
     copy_tokenizer(corpus.tokenizer_folder, run)
     config = replace(config, vocab_size=len(pieces))
-    _write_start(run, weights, asdict(config), corpus.fingerprint)
+    _write_start(run, weights, config, corpus.fingerprint)
     return taken, len(pieces)
 
 
@@ -100,15 +101,16 @@ def matched_rows(rows: Tensor, known: dict[str, int], pieces: list[str]) -> tupl
     return out, len(found)
 
 
-def _write_start(run: Path, weights: dict[str, Tensor], model: dict[str, Any], fingerprint: str) -> None:
+def _write_start(run: Path, weights: dict[str, Tensor], config: ModelConfig, fingerprint: str) -> None:
     """The checkpoint of step 0: these weights, and an Adam that has not begun."""
+    model = config.to_dict()
     del model["dropout"]  # a setting of the training to come
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     moments = {f"{moment}.{name}": shape for moment in MOMENTS for name, shape in shapes.items()}
     writer = CheckpointWriter(run, 0, writing=True)
     writer.tensors(MODEL, shapes, weights.__getitem__)
     writer.tensors(OPTIMIZER, moments, lambda key: torch.zeros(moments[key]))
-    writer.json(CONFIG, {"corpus": fingerprint, "model": model, "step": 0})
+    writer.json(CONFIG, {"format": FORMAT, "version": VERSION, "corpus": fingerprint, "model": model, "step": 0})
     counts = dict.fromkeys(("step", "tokens", "skipped_steps", "adam_step"), 0)
     writer.json(STATE, {**counts, "best": None, "loss_scaler": {}})
     writer.finish()

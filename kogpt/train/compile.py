@@ -1,4 +1,4 @@
-"""torch.compile, one block at a time. In: a GPT, its ZeRO stage and device. Out: compiled blocks, or why not.
+"""torch.compile, one block at a time. In: a model, its ZeRO stage and device. Out: compiled blocks, or why not.
 
 All blocks run the same code and share one graph, so compile time does not grow with depth. The backward pass keeps one
 autograd node per block, so gradients of the last blocks are summed over the ranks while the first ones are still being
@@ -10,7 +10,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-from kogpt.model.gpt2 import GPT
+from kogpt.model.decoder import Decoder
 
 
 def obstacle(stage: int, device_type: str) -> str | None:
@@ -27,7 +27,7 @@ def obstacle(stage: int, device_type: str) -> str | None:
     return None if header.exists() else f"{header} is missing (apt install python3-dev)"
 
 
-def compile_blocks(model: GPT) -> None:
+def compile_blocks(model: Decoder) -> None:
     """Compile each block in place. Parameter names do not change. The compilation happens in the first step."""
     for block in model.blocks:
         block.compile()

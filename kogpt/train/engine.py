@@ -22,7 +22,11 @@ from kogpt.checkpoint.layout import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE
 from kogpt.checkpoint.reader import CheckpointReader
 from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
-from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups
+from kogpt.data.batch import Batch
+from kogpt.model import registry
+from kogpt.model.config import ModelConfig
+from kogpt.model.decoder import Decoder
+from kogpt.optim.parameter_groups import parameter_groups
 from kogpt.train import distributed
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks, broadcast, broadcast_object, reduce_max
@@ -34,16 +38,16 @@ _SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis
 
 
 class TrainingEngine:
-    """A GPT in a DeepSpeed engine: `loss` and `backward` for each micro-batch, then one `update`."""
+    """A model in a DeepSpeed engine: `loss` and `backward` for each micro-batch, then one `update`."""
 
     def __init__(
-        self, config: GPTConfig, plan: EnginePlan, ranks: Ranks, seed: int, checkpoint: CheckpointReader | None
+        self, config: ModelConfig, plan: EnginePlan, ranks: Ranks, seed: int, checkpoint: CheckpointReader | None
     ) -> None:
         import deepspeed
 
         self.config, self.plan, self.ranks = config, plan, ranks
         torch.manual_seed(seed)
-        model = GPT(config)
+        model = registry.build(config)
         _same_weights(model, ranks, checkpoint)
         self.adam = torch.optim.AdamW(
             parameter_groups(model, plan.adam["weight_decay"]),
@@ -62,17 +66,21 @@ class TrainingEngine:
         distributed.set_timeouts()
 
     @property
-    def module(self) -> GPT:
+    def module(self) -> Decoder:
         """The model; under ZeRO 3 its weights are whole only inside a forward pass, made by all ranks."""
         return self.engine.module
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of a micro-batch."""
-        return self.engine(ids, targets)
+    def loss(self, batch: Batch) -> Tensor:
+        """The summed nll of a micro-batch's targets."""
+        return self.engine(*batch)
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of a micro-batch; those of the step's last one are summed over the ranks."""
-        self.engine.backward(loss)
+    def backward(self, loss: Tensor, targets: int) -> None:
+        """Gradients of a micro-batch's share of the mean over the `targets` that all ranks score in this step.
+
+        DeepSpeed averages the gradients over the ranks, which is undone here. Its division by the accumulation is
+        switched off. In fp16 the loss scale finds gradients of the size of a mean, not of a sum.
+        """
+        self.engine.backward(loss * (self.ranks.world_size / targets), scale_wrt_gas=False)
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()  # only counts
 
@@ -97,6 +105,11 @@ class TrainingEngine:
         self.adam.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.engine.step()
         return norm
+
+    def token_nll(self, batch: Batch) -> Tensor:
+        """The nll of every target of a batch, in the precision of training; all ranks call."""
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.plan.precision == "autocast"):
+            return self.module.token_nll(*batch[:2])
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -147,7 +160,7 @@ class TrainingEngine:
         return _SCALER_FIELDS if self.plan.precision == "fp16" else ()
 
 
-def _same_weights(model: GPT, ranks: Ranks, checkpoint: CheckpointReader | None) -> None:
+def _same_weights(model: Decoder, ranks: Ranks, checkpoint: CheckpointReader | None) -> None:
     """Rank 0's weights on all ranks, from the checkpoint if it has one."""
     for name, parameter in model.named_parameters():
         if checkpoint is not None:
@@ -156,7 +169,7 @@ def _same_weights(model: GPT, ranks: Ranks, checkpoint: CheckpointReader | None)
             parameter.data.copy_(broadcast(parameter.data.to(ranks.device)))
 
 
-def check_memory(config: GPTConfig, plan: EnginePlan, ranks: Ranks) -> Memory:
+def check_memory(config: ModelConfig, plan: EnginePlan, ranks: Ranks) -> Memory:
     """The estimate for one rank, or, on all ranks, a `UserError` with advice where one has less than that."""
     need = estimate(config, plan, ranks.world_size)
     if ranks.device.type == "cuda":
@@ -175,7 +188,7 @@ def check_memory(config: GPTConfig, plan: EnginePlan, ranks: Ranks) -> Memory:
     return need
 
 
-def estimate(config: GPTConfig, plan: EnginePlan, world_size: int) -> Memory:
+def estimate(config: ModelConfig, plan: EnginePlan, world_size: int) -> Memory:
     """Bytes per rank under a plan."""
     return memory_per_rank(
         config,
@@ -188,7 +201,7 @@ def estimate(config: GPTConfig, plan: EnginePlan, world_size: int) -> Memory:
     )
 
 
-def _advice(config: GPTConfig, plan: EnginePlan, ranks: Ranks, have: int) -> str:
+def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int) -> str:
     """The smallest change of the DeepSpeed file that fits, or the last resort."""
     changes: list[tuple[str, EnginePlan]] = [
         (f'"train_micro_batch_size_per_gpu" {size}', replace(plan, micro_batch=size))

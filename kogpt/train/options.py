@@ -13,7 +13,8 @@ import tyro
 
 from kogpt.common.errors import UserError
 from kogpt.common.flags import OptionalFloat, OptionalInt, OptionalPath
-from kogpt.model.gpt2 import GPTConfig
+from kogpt.model import registry
+from kogpt.model.config import ModelConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEMO_CORPUS = PROJECT / "demo" / "corpus"
@@ -186,16 +187,16 @@ def _run_problems(options: RunOptions) -> list[str]:
     return problems
 
 
-def model_config(options: ModelOptions, vocab_size: int, begun: dict[str, Any] | None = None) -> GPTConfig:
-    """The model for a vocabulary; `begun` has the fields of the one to go on with, for what no flag names."""
-    shape = {"max_seq_len": 256, "bias": True, **PRESETS["tiny"], **(begun or {})}
+def model_config(options: ModelOptions, vocab_size: int, begun: dict[str, Any] | None = None) -> ModelConfig:
+    """The model for a vocabulary; `begun` is `ModelConfig.to_dict` of the one to go on with, for what no flag names."""
+    shape = {"max_seq_len": 256, **PRESETS["tiny"], **(begun or {})}
     if options.depth is not None:
         shape |= shape_of_depth(options.depth)
     elif options.preset is not None:
         shape |= PRESETS[options.preset]
     if options.max_seq_len is not None:
         shape["max_seq_len"] = options.max_seq_len
-    return GPTConfig(**shape | {"vocab_size": vocab_size, "dropout": options.dropout})
+    return registry.config_from_dict(shape | {"vocab_size": vocab_size, "dropout": options.dropout})
 
 
 def length_in_steps(options: ScheduleOptions, *, tokens_per_step: int, windows: int, global_batch: int) -> int:

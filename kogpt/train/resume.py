@@ -15,6 +15,7 @@ from kogpt.checkpoint.layout import CONFIG, point, step_folders
 from kogpt.checkpoint.reader import CheckpointReader
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.common.errors import UserError
+from kogpt.model.registry import config_from_dict
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 
 FLAGS = {
@@ -47,11 +48,11 @@ def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks) -
 
 
 def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
-    """The model's fields in the checkpoint that would be gone on from; None at a fresh start."""
+    """`ModelConfig.to_dict` of the checkpoint that would be gone on from; None at a fresh start."""
     named = [] if resume in ("auto", "never") else [Path(resume)]
     for folder in named or step_folders(run):
         with suppress(OSError, ValueError, KeyError):  # a broken one: `_look` tells
-            return json.loads((folder / CONFIG).read_bytes())["model"]
+            return config_from_dict(json.loads((folder / CONFIG).read_bytes())["model"]).to_dict()
     return None
 
 
@@ -88,8 +89,10 @@ def _compare(reader: CheckpointReader, identity: dict[str, Any]) -> None:
             continue
         theirs, ours = reader.config[key], identity[key]
         if isinstance(ours, dict):
-            changed = [name for name in theirs if ours.get(name) != theirs[name]]
-            differences += [f"{flag}: {name} is {ours.get(name)}, there {theirs[name]}" for name in changed]
+            stored, theirs = theirs, config_from_dict(theirs).to_dict()
+            # An imported checkpoint leaves dropout to the training; one of version 0.1 has no "arch".
+            changed = [name for name in {"arch", *stored} & theirs.keys() if ours.get(name) != theirs[name]]
+            differences += [f"{flag}: {name} is {ours.get(name)}, there {theirs[name]}" for name in sorted(changed)]
         elif theirs != ours:
             differences.append(f"{flag} is {ours}, there {theirs}")
     if differences:

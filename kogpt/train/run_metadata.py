@@ -11,10 +11,10 @@ import torch
 
 from kogpt.common.files import atomic_folder
 from kogpt.data.corpus import TokenCorpus
-from kogpt.model.gpt2 import GPTConfig
+from kogpt.model.registry import config_from_dict
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks
-from kogpt.train.memory import Memory, parameter_count
+from kogpt.train.memory import Memory
 from kogpt.train.options import PROJECT, TrainOptions
 
 
@@ -34,7 +34,7 @@ def about(
         "adam": plan.adam,
         "precision": plan.precision,
         "zero_stage": plan.stage,
-        "parameters": parameter_count(GPTConfig(**identity["model"])),
+        "parameters": config_from_dict(identity["model"]).parameter_count,
         "tokens_per_step": plan.global_batch * identity["model"]["max_seq_len"],
         "corpus_folder": str(corpus.folder),
         "corpus_counts": corpus.manifest["counts"],

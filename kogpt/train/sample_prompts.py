@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
-from kogpt.model.gpt2 import GPT
+from kogpt.model.decoder import Decoder
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.wordpiece import open_tokenizer
 
@@ -39,7 +39,7 @@ def encode(tokenizer_folder: Path, texts: Sequence[str]) -> list[list[int]]:
         return []
 
 
-def continue_prompts(model: GPT, tokenizer_folder: Path, prompts: list[list[int]]) -> list[str]:
+def continue_prompts(model: Decoder, tokenizer_folder: Path, prompts: list[list[int]]) -> list[str]:
     """The continuation of each encoded prompt; every rank calls, with the same prompts."""
     tokenizer = open_tokenizer(tokenizer_folder)
     rows = [list(prompt) for prompt in prompts]

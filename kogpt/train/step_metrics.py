@@ -1,19 +1,17 @@
 """What is measured, reduced over ranks. In: sums of one rank. Out: numbers of the run.
 
-Loss is the mean over all targets of the global batch, in nats. `bits_per_char` divides the bits of every scored id
-of the validation split ([SEP] included) by the characters of the original articles, spaces counted: a number that
-does not depend on the tokenizer. MFU is the model's FLOPs (kogpt.train.memory) over the peak of the GPUs, None where
-the peak is unknown.
+The loss is the mean nll over all targets of the global batch, in nats. Validation scores the val split by
+kogpt.eval.likelihood. MFU is the model's FLOPs (its configuration knows them) over the peak of the GPUs
+(kogpt.train.gpu_peaks), None where the peak is unknown.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
 import torch
 from torch import Tensor
 
-from kogpt.eval import bits
+from kogpt.eval.likelihood import HeldOut, TokenNll, bits_per_char, score_batches
 from kogpt.train.distributed import Ranks, reduce_sum
 from kogpt.train.stop_signal import INTERRUPTED, OUT_OF_TIME, TERMINATED, Stop
 
@@ -32,7 +30,7 @@ class Agreement:
 
 
 def agree(ranks: Ranks, stop: Stop, loss: Tensor | float, grad_norm: Tensor | float) -> Agreement:
-    """The mean loss of the ranks (nan if any rank's is), whether one was told to stop, and each rank's peak memory.
+    """The sum of the ranks' parts of the loss (nan if any is), whether to stop, and each rank's peak memory.
 
     `grad_norm` is the same on all ranks. One collective, and one wait for the device, which brings everything.
     """
@@ -42,7 +40,7 @@ def agree(ranks: Ranks, stop: Stop, loss: Tensor | float, grad_norm: Tensor | fl
     total, *sums, norm = reduce_sum(ranks, loss, *wishes, *memory, beside=grad_norm)
     told, memory = sums[: len(STOPS)], sums[len(STOPS) :]
     code = next((code for code, wished in zip(STOPS, told, strict=True) if wished), 0)
-    return Agreement(total / ranks.world_size, norm, code, memory)
+    return Agreement(total, norm, code, memory)
 
 
 def memory_gib(device: torch.device) -> float:
@@ -54,31 +52,32 @@ def memory_gib(device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean loss in nats per id, and bits per character of the original text."""
+    """Mean nll of a token in nats, and bits per character of the original text."""
 
     loss: float
     bits_per_char: float
 
 
-def validate(
-    mean_loss: Callable[[Tensor, Tensor], Tensor],
-    batches: Iterable[tuple[Tensor, Tensor, int]],
-    chars: int,
-    ranks: Ranks,
-    stop: Stop,
-) -> Validation | int:
-    """Score every target of `batches`, which the ranks share; or, cut short by a stop, its exit status.
+def validate(token_nll: TokenNll, text: HeldOut, batch_rows: int, ranks: Ranks, stop: Stop) -> Validation | int:
+    """Score every target of `text`, which the ranks share; or, cut short by a stop, its exit status.
 
     The ranks look at the stop flag together after each batch.
     """
-    nats, targets = 0.0, 0
-    for ids, wanted, scored in batches:
-        nats += mean_loss(ids, wanted).item() * scored
-        targets += scored
+    nll = 0.0
+    batches = score_batches(
+        token_nll,
+        text.rows,
+        device=ranks.device,
+        batch_rows=batch_rows,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    for _, scored in batches:
+        nll += float(scored.sum())
         if code := agree(ranks, stop, 0.0, 0.0).stop_code:
             return code
-    total, count = reduce_sum(ranks, nats, targets)
-    return Validation(total / count, bits.per_char(total, chars))
+    [total] = reduce_sum(ranks, nll)
+    return Validation(total / text.targets, bits_per_char(total, text.chars))
 
 
 def mfu(tokens_per_s: float, flops_per_token: int, peak_per_gpu: float | None, gpus: int) -> float | None:

@@ -17,9 +17,11 @@ from typing import Any
 
 import torch
 
-from kogpt.checkpoint.layout import pointed, step_folder
+from kogpt.checkpoint.layout import FORMAT, VERSION, pointed, step_folder
+from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
-from kogpt.data.loader import EvalBatches, Share, TrainBatches
+from kogpt.data.loader import Share, TrainBatches
+from kogpt.eval.likelihood import corpus_articles, held_out
 from kogpt.optim.schedule import learning_rate
 from kogpt.tracking.tracker import Tracker
 from kogpt.tracking.wandb_run import start as start_wandb
@@ -28,7 +30,7 @@ from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.engine import TrainingEngine, check_memory
-from kogpt.train.memory import flops_per_token, parameter_count, peak_flops
+from kogpt.train.gpu_peaks import peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config
 from kogpt.train.resume import Start, begun_model, find_start
 from kogpt.train.run_metadata import about, copy_tokenizer
@@ -55,9 +57,11 @@ class Trainer:
         self.config = model_config(options.model, corpus.vocab_size, begun)
         share = Share(plan.micro_batch, plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         self.batches = TrainBatches(corpus, max_seq_len=self.config.max_seq_len, seed=options.run.seed, share=share)
-        self.validation = EvalBatches(
-            corpus, max_seq_len=self.config.max_seq_len, stride=options.run.stride, share=share
-        )
+        if options.run.stride > self.config.max_seq_len:
+            raise UserError(
+                f"--stride {options.run.stride} exceeds --max-seq-len {self.config.max_seq_len}; give at most that."
+            )
+        self.validation = held_out(corpus_articles(corpus), self.config.max_seq_len, options.run.stride)
         self.tokens_per_step = plan.global_batch * self.config.max_seq_len
         self.steps = length_in_steps(
             options.schedule,
@@ -69,7 +73,7 @@ class Trainer:
             "corpus": corpus.fingerprint,
             "seed": options.run.seed,
             "global_batch": plan.global_batch,
-            "model": asdict(self.config),
+            "model": self.config.to_dict(),
         }
         self.memory = check_memory(self.config, plan, ranks)
         self.tracker: Tracker | None = None
@@ -110,7 +114,7 @@ class Trainer:
         """What is about to be trained, and what it will need."""
         parts = [f"{name} {size / 2**30:.2f}" for name, size in asdict(self.memory).items()]
         return (
-            f"{parameter_count(self.config) / 1e6:.1f}M parameters, {self.steps:,} steps of "
+            f"{self.config.parameter_count / 1e6:.1f}M parameters, {self.steps:,} steps of "
             f"{self.tokens_per_step:,} tokens; each rank needs about {self.memory.total / 2**30:.2f} GiB: "
             + ", ".join(parts)
         )
@@ -137,14 +141,15 @@ class Trainer:
         if self.config.dropout:
             torch.manual_seed(_step_seed(self.options.run.seed, self.step, self.ranks.rank))
         total, waited, mark = torch.zeros((), device=self.ranks.device), 0.0, time.perf_counter()
-        for ids, targets in self.batches.step(self.step * self.plan.global_batch):
+        batches = self.batches.step(self.step * self.plan.global_batch)
+        for batch in batches.micro_batches:
             waited += time.perf_counter() - mark
-            loss = self.engine.loss(ids, targets)
-            self.engine.backward(loss)
+            loss = self.engine.loss(batch)
+            self.engine.backward(loss, batches.targets)
             total += loss.detach()
             mark = time.perf_counter()
         grad_norm = self.engine.update(lr)
-        agreed = agree(self.ranks, self.stop, total / self.plan.grad_accum, grad_norm)
+        agreed = agree(self.ranks, self.stop, total / batches.targets, grad_norm)
         self.step += 1
         self._count_skip(math.isfinite(agreed.grad_norm))
         seconds = time.perf_counter() - started
@@ -192,8 +197,8 @@ class Trainer:
     def _evaluate(self, record: dict[str, Any]) -> int:
         """Validation numbers and the continued prompts into the record; the exit status if cut short."""
         with self.engine.evaluating():
-            if self.validation.rounds:
-                result = validate(self.engine.loss, self.validation, self.validation.chars, self.ranks, self.stop)
+            if self.validation.rows:
+                result = validate(self.engine.token_nll, self.validation, self.plan.micro_batch, self.ranks, self.stop)
                 if isinstance(result, int):
                     return result
                 record |= {"val_loss": result.loss, "val_bits_per_char": result.bits_per_char}
@@ -227,7 +232,9 @@ class Trainer:
             "precision": self.plan.precision,
         }
         error = broadcast_object(self.tracker.sync() if self.tracker is not None else None)
-        error = error or self.engine.save(self.run, self.step, self.identity | {"step": self.step}, state)
+        error = error or self.engine.save(
+            self.run, self.step, {"format": FORMAT, "version": VERSION, **self.identity, "step": self.step}, state
+        )
         if error is not None:
             log.warning(f"CHECKPOINT NOT SAVED at step {self.step}: {error}. Training goes on; make room on the disk.")
             return
@@ -242,7 +249,7 @@ class Trainer:
         self.warmup_steps = state.get("warmup_steps", round(self.options.schedule.warmup * self.steps))
         train = self.corpus.manifest["counts"]["splits"]["train"]
         self.chars_per_token = train["chars"] / train["ids"]
-        self.flops_per_token = flops_per_token(self.config, self.config.max_seq_len)
+        self.flops_per_token = self.config.flops_per_token(self.config.max_seq_len)
         self.peak = None
         if self.ranks.device.type == "cuda":
             dtype = "bf16" if self.plan.precision == "autocast" else self.plan.precision

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kogpt.data.sampler import epoch_order, samples_for_step
+from kogpt.data.sampler import epoch_order, windows_for_step
 
 
 @given(st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 50))
@@ -31,22 +31,28 @@ def test_the_global_batch_does_not_depend_on_the_world_size(n, consumed, split, 
     micro = data.draw(st.sampled_from([d for d in range(1, per_rank + 1) if per_rank % d == 0]))
     seen = []
     for rank in range(world):
-        samples = samples_for_step(
-            n, seed=7, consumed=consumed, micro_batch=micro, grad_accum=per_rank // micro, rank=rank, world_size=world
+        samples = windows_for_step(
+            n,
+            seed=7,
+            consumed_samples=consumed,
+            micro_batch=micro,
+            grad_accum=per_rank // micro,
+            rank=rank,
+            world_size=world,
         )
-        assert samples.windows.shape == samples.epochs.shape == (per_rank // micro, micro)
-        seen += zip(samples.epochs.ravel().tolist(), samples.windows.ravel().tolist(), strict=True)
+        assert samples.shape == (per_rank // micro, micro)
+        seen += samples.ravel().tolist()
     expected = [divmod(s, n) for s in range(consumed, consumed + 12)]  # a batch may hold several epochs
-    assert sorted(seen) == sorted((epoch, int(epoch_order(n, 7, epoch)[place])) for epoch, place in expected)
+    assert sorted(seen) == sorted(int(epoch_order(n, 7, epoch)[place]) for epoch, place in expected)
 
 
 def test_an_epoch_sees_each_window_once():
     n, batch = 50, 8
     windows = np.concatenate(
         [
-            samples_for_step(
-                n, seed=0, consumed=done, micro_batch=batch, grad_accum=1, rank=0, world_size=1
-            ).windows.ravel()
+            windows_for_step(
+                n, seed=0, consumed_samples=done, micro_batch=batch, grad_accum=1, rank=0, world_size=1
+            ).ravel()
             for done in range(0, 8 * n, batch)
         ]
     )
@@ -56,6 +62,6 @@ def test_an_epoch_sees_each_window_once():
 
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match="no window"):
-        samples_for_step(0, seed=0, consumed=0, micro_batch=1, grad_accum=1, rank=0, world_size=1)
+        windows_for_step(0, seed=0, consumed_samples=0, micro_batch=1, grad_accum=1, rank=0, world_size=1)
     with pytest.raises(ValueError, match="rank 2"):
-        samples_for_step(5, seed=0, consumed=0, micro_batch=1, grad_accum=1, rank=2, world_size=2)
+        windows_for_step(5, seed=0, consumed_samples=0, micro_batch=1, grad_accum=1, rank=2, world_size=2)

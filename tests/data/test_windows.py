@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kogpt.data import windows
-from kogpt.data.windows import compat_windows, eval_windows, overlap_windows, train_window, train_windows
+from kogpt.data.windows import compat_windows, eval_windows, train_window, train_windows
 
 SIZES = st.tuples(st.integers(0, 900), st.integers(1, 70), st.integers(1, 70)).filter(lambda t: t[2] <= t[1])
 
@@ -32,20 +32,8 @@ def test_train_windows_cover_every_target_with_whole_windows(length, size):
             train_window(count, length, size)
 
 
-@given(SIZES, st.data())
-def test_overlap_windows_cover_every_target_at_any_offset(sizes, data):
-    length, size, stride = sizes
-    offset = data.draw(st.integers(0, min(stride - 1, size - stride)))
-    starts = overlap_windows(length, size, stride, offset)
-    assert len(starts) == len(overlap_windows(length, size, stride))
-    assert starts == sorted(set(starts))
-    ids = min(size + 1, length)
-    assert all(start >= 0 and start + ids <= length for start in starts)
-    assert {t for start in starts for t in covered(start, ids)} == set(range(max(0, length - 1)))
-
-
 @given(SIZES)
-def test_overlap_without_offset_is_the_stated_formula(sizes):
+def test_evaluation_windows_start_where_the_stated_formula_says(sizes):
     length, size, stride = sizes
     targets = length - 1
     if targets < 1:
@@ -55,7 +43,9 @@ def test_overlap_without_offset_is_the_stated_formula(sizes):
     else:
         count = 1 + -(-(targets - size) // stride)
         expected = [min(i * stride, targets - size) for i in range(count)]
-    assert overlap_windows(length, size, stride) == expected
+    windows = eval_windows(length, size, stride)
+    assert [window.start for window in windows] == expected
+    assert all(window.length == min(size + 1, length) for window in windows)
 
 
 @given(SIZES)
@@ -117,9 +107,7 @@ def test_compat_counts(length, count):
 
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match="stride 9"):
-        overlap_windows(100, 8, 9)
-    with pytest.raises(ValueError, match="targets between"):
-        overlap_windows(100, 8, 6, 3)
+        eval_windows(100, 8, 9)
 
 
 def test_imports_the_standard_library_alone():

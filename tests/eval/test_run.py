@@ -14,19 +14,16 @@ from rich.console import Console
 
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
-from kogpt.eval.run import (
-    Item,
-    bits_per_char,
-    encoded_articles,
-    evaluate_run,
-    multiple_choice,
-    read_items,
-    read_texts,
-    sequence_nats,
-    table,
-)
+from kogpt.eval.likelihood import Row, row_nll, score_articles
+from kogpt.eval.multiple_choice import Item, multiple_choice
+from kogpt.eval.report import table
+from kogpt.eval.run import evaluate_run
+from kogpt.eval.tasks import read_items
+from kogpt.eval.texts import encoded_articles, read_texts
 from kogpt.hub.export import export_model
-from kogpt.model.gpt2 import GPT, IGNORED, GPTConfig, parameter_groups
+from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.model.loss import IGNORED
+from kogpt.optim.parameter_groups import parameter_groups
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.normalize import normalize
 
@@ -71,24 +68,24 @@ def codec(run) -> TextCodec:
 
 
 @torch.no_grad()
-def nats_after(model: GPT, before: list[int], id: int) -> float:
+def nll_after(model: GPT, before: list[int], id: int) -> float:
     return -model(torch.tensor([before]))[0, -1].double().log_softmax(-1)[id].item()
 
 
 def test_bits_per_char_is_the_sum_over_single_positions(model, codec):
     """Stride 4 at a context of 16: written out with each target's own context."""
     articles = encoded_articles(codec, TEXTS)
-    result = bits_per_char(model, articles, stride=4)
+    result = score_articles(model, articles, stride=4)
     per_article = []
     for ids, _ in articles:
         targets, total = len(ids) - 1, 0.0
         for t in range(1, len(ids)):
             # The first window ends at target 16; the i-th begins at min(4 i, targets - 16).
             start = 0 if t <= 16 else min(4 * math.ceil((t - 16) / 4), targets - 16)
-            total += nats_after(model, ids[start:t], ids[t])
+            total += nll_after(model, ids[start:t], ids[t])
         per_article.append(total)
     assert len(articles[1][0]) > 40, "no article slides"
-    assert result.nats == pytest.approx(per_article, rel=1e-5)
+    assert result.nll == pytest.approx(per_article, rel=1e-5)
     chars = sum(len(normalize(text)[0]) for text in TEXTS)
     assert (result.articles, result.chars) == (4, chars)
     assert result.targets == sum(len(ids) - 1 for ids, _ in articles)
@@ -101,12 +98,12 @@ def test_a_model_that_knows_nothing_pays_the_uniform_price(model, codec):
     with torch.no_grad():
         blank.wte.weight.zero_()
     articles = encoded_articles(codec, TEXTS)
-    result = bits_per_char(blank, articles)
+    result = score_articles(blank, articles)
     assert result.bits_per_char == pytest.approx(
         result.targets * math.log2(model.config.vocab_size) / result.chars, rel=1e-5
     )
     with pytest.raises(UserError, match="no text"):
-        bits_per_char(blank, [])
+        score_articles(blank, [])
 
 
 def item_list(tmp_path: Path) -> list[Item]:
@@ -133,7 +130,7 @@ def test_choices_are_scored_per_character_after_the_prompt(model, codec, tmp_pat
         for choice in item.choices:
             ids = (prompt + codec.encode(choice))[-17:]
             begin = len(ids) - len(codec.encode(choice))
-            scores.append(sum(nats_after(model, ids[:t], ids[t]) for t in range(begin, len(ids))) / len(choice))
+            scores.append(sum(nll_after(model, ids[:t], ids[t]) for t in range(begin, len(ids))) / len(choice))
         best = scores.index(min(scores))
         chosen.append(Item(item.task, item.prompt, item.choices, best))
         wrong.append(Item(item.task, item.prompt, item.choices, (best + 1) % len(item.choices)))
@@ -161,7 +158,7 @@ def test_few_shot_examples_help_a_model_that_copies(codec, tmp_path):
     targets[:, :-1] = IGNORED  # the last id alone: what stood behind the question before
     optimizer = torch.optim.AdamW(parameter_groups(copier, 0.0), lr=3e-3)
     for _ in range(120):
-        loss = copier(batch[:, :-1], targets)
+        loss = copier(batch[:, :-1], targets) / len(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -193,7 +190,7 @@ def test_evaluate_run_gives_json_and_a_table(run, model, codec, tmp_path):
     )
     assert json.loads(json.dumps(result)) == result
     on_texts = result["bits_per_char"][str(folder)]
-    assert on_texts["bits_per_char"] == bits_per_char(model, encoded_articles(codec, TEXTS)).bits_per_char
+    assert on_texts["bits_per_char"] == score_articles(model, encoded_articles(codec, TEXTS)).bits_per_char
     assert result["bits_per_char"][str(run / "corpus")]["articles"] == 2
     assert result["multiple_choice"]["0"].keys() == {"copa", "boolq", "hellaswag"}
     assert result["multiple_choice"]["1"]["copa"]["items"] == 3
@@ -280,10 +277,8 @@ def test_lm_eval_agrees(run, model, codec, tmp_path, monkeypatch):
     for item, sample in zip(items, theirs["samples"]["ours"], strict=True):
         prompt = [codec.tokenizer.cls_id, *codec.encode(item.prompt)]
         ends = [codec.encode(choice) for choice in item.choices]
-        rows = [((prompt + end)[-17:], min(len(prompt), 17 - len(end)) - 1) for end in ends]
-        assert [-pair[0] for pair in sample["filtered_resps"]] == pytest.approx(
-            list(sequence_nats(model, rows)), rel=1e-5
-        )
+        rows = [Row((prompt + end)[-17:], min(len(prompt), 17 - len(end)) - 1) for end in ends]
+        assert [-pair[0] for pair in sample["filtered_resps"]] == pytest.approx(list(row_nll(model, rows)), rel=1e-5)
     ours = multiple_choice(model, codec, items)["ours"]
     assert theirs["results"]["ours"]["acc_norm,none"] == ours.accuracy
     assert theirs["results"]["ours"]["acc_norm_stderr,none"] == pytest.approx(ours.standard_error)

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
-from kogpt.generate.decode import adjust, continue_texts, generate, generate_text, stream_text
+from kogpt.generate.decode import generate
+from kogpt.generate.logits import process_logits
 from kogpt.generate.sampling import Sampling
-from kogpt.hub.export import to_transformers
-from kogpt.model.gpt2 import GPT, GPTConfig, KVCache
+from kogpt.generate.stream import continue_texts, generate_text, stream_text
+from kogpt.hub.gpt2 import GPT2Adapter
+from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.model.kv_cache import KVCache
 from kogpt.tokenizer.codec import TextCodec
 
 CONFIG_SMALL = GPTConfig(vocab_size=97, max_seq_len=24, n_layer=2, n_head=2, n_embd=32)
@@ -39,7 +42,7 @@ def reference(model: GPT):
     made = GPT2LMHeadModel(
         GPT2Config(vocab_size=c.vocab_size, n_positions=c.max_seq_len, n_embd=32, n_layer=2, n_head=2)
     )
-    missing = made.load_state_dict(to_transformers(model.state_dict(), c), strict=False)
+    missing = made.load_state_dict(GPT2Adapter().export_weights(model.state_dict(), c), strict=False)
     assert missing.missing_keys == ["lm_head.weight"]
     assert not missing.unexpected_keys
     made.tie_weights()
@@ -118,7 +121,7 @@ def test_samples_follow_the_probabilities(model):
     draws = torch.tensor(next(iter(generate(model, [[2, 5]] * 10000, sampling))))
     seen = torch.zeros(1, 97, dtype=torch.bool)
     with torch.no_grad():
-        wanted = adjust(model(torch.tensor([[2, 5]]))[:, -1], seen, sampling).softmax(-1)[0] * 10000
+        wanted = process_logits(model(torch.tensor([[2, 5]]))[:, -1], seen, sampling).softmax(-1)[0] * 10000
     counts = torch.bincount(draws, minlength=97).float()
     assert counts[wanted == 0].sum() == 0
     kept = wanted > 0
@@ -137,7 +140,7 @@ def test_samples_follow_the_probabilities(model):
     penalty=st.floats(0.5, 2.0),
     seed=st.integers(0, 10_000),
 )
-def test_adjust_equals_transformers_processors(temperature, top_k, top_p, penalty, seed):
+def test_logits_processing_equals_transformers_processors(temperature, top_k, top_p, penalty, seed):
     from transformers import (
         RepetitionPenaltyLogitsProcessor,
         TemperatureLogitsWarper,
@@ -155,7 +158,7 @@ def test_adjust_equals_transformers_processors(temperature, top_k, top_p, penalt
         theirs = TopKLogitsWarper(top_k)(ids, theirs)
     if top_p < 1.0:
         theirs = TopPLogitsWarper(top_p)(ids, theirs)
-    ours = adjust(
+    ours = process_logits(
         logits,
         seen,
         Sampling(temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=penalty),
@@ -201,9 +204,9 @@ def test_text_streams_and_equals_the_decoded_whole(run, monkeypatch):
         assert whole[i][0] != whole[i][1]
     shape = model.config
     of_a_row = 2 * shape.n_layer * shape.n_embd * shape.max_seq_len * 4
-    monkeypatch.setattr("kogpt.generate.decode._CACHE_BYTES", 4 * of_a_row + 1)
+    monkeypatch.setattr("kogpt.generate.stream._CACHE_BYTES", 4 * of_a_row + 1)
     calls = Mock(side_effect=generate)
-    monkeypatch.setattr("kogpt.generate.decode.generate", calls)
+    monkeypatch.setattr("kogpt.generate.stream.generate", calls)
     assert continue_texts(model, codec, prompts, sampling, samples=2) == whole
     assert [len(call.args[1]) for call in calls.call_args_list] == [4, 2]
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kogpt.common.errors import UserError
-from kogpt.train.memory import parameter_count
 from kogpt.train.options import (
     PRESETS,
     ModelOptions,
@@ -26,7 +25,7 @@ from kogpt.train.options import (
 @pytest.mark.parametrize(("preset", "millions"), [("small", 124), ("medium", 355), ("large", 774), ("xl", 1558)])
 def test_presets_have_the_published_sizes(preset: str, millions: int) -> None:
     config = model_config(ModelOptions(preset=preset, max_seq_len=1024), 50257)  # type: ignore[arg-type]
-    assert round(parameter_count(config) / 1e6) == millions
+    assert round(config.parameter_count / 1e6) == millions
 
 
 def test_depth_12_is_small() -> None:

@@ -5,6 +5,9 @@ import math
 import pytest
 import torch
 
+from kogpt.data.batch import Batch
+from kogpt.eval.likelihood import held_out
+from kogpt.model.loss import IGNORED
 from kogpt.train.distributed import Ranks
 from kogpt.train.step_metrics import agree, mfu, validate
 from kogpt.train.stop_signal import Stop
@@ -32,11 +35,15 @@ def test_agree(code: int, agreed: int) -> None:
 
 
 def test_validation_is_the_mean_over_targets_not_over_batches() -> None:
-    ids = torch.zeros(1, 4, dtype=torch.long)
-    losses = {3: 1.0, 1: 5.0}
-    batches = [(ids, ids + 3, 3), (ids, ids + 1, 1)]
-    result = validate(lambda _, wanted: torch.tensor(losses[int(wanted[0, 0])]), batches, 2, ALONE, _Wish(0))
+    """Two rows in batches of their own: one of three targets at 1 nat, one of one target at 5."""
+    text = held_out([([2, 5, 5, 5], 1), ([2, 9], 1)], max_seq_len=4)
+    prices = {5: 1.0, 9: 5.0, IGNORED: 0.0}
+
+    def token_nll(batch: Batch) -> torch.Tensor:
+        return torch.tensor([[prices[target] for target in row] for row in batch.targets.tolist()])
+
+    result = validate(token_nll, text, 1, ALONE, _Wish(0))
     assert not isinstance(result, int)
     assert result.loss == pytest.approx(2.0)
     assert result.bits_per_char == pytest.approx(8.0 / math.log(2) / 2)
-    assert validate(lambda *_: torch.tensor(1.0), batches, 2, ALONE, _Wish(143)) == 143
+    assert validate(token_nll, text, 1, ALONE, _Wish(143)) == 143

@@ -15,7 +15,8 @@ from kogpt.checkpoint.verify import newest_good
 from kogpt.common.files import sha256_of
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.sampler import epoch_order
-from kogpt.model.gpt2 import GPT, GPTConfig, parameter_groups
+from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.optim.parameter_groups import parameter_groups
 from kogpt.optim.schedule import learning_rate
 
 STEPS = 50

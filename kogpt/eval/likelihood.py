@@ -1,0 +1,146 @@
+"""The one scorer of likelihood: validation in training, `kogpt evaluate` and multiple choice all use it.
+
+In: rows of tokens, and a function that gives the negative log-likelihood (nll, in nats) of every target of a batch.
+Out: the nll of each row; bits per character.
+
+Bits per character: every token of an article ([SEP] included) is predicted once, by sliding windows with at least
+max_seq_len - stride tokens of context (kogpt.data.windows.eval_windows). Their nll is summed, converted to bits, and
+divided by the characters of the normalised text, spaces and line feeds counted: a number that does not depend on the
+tokenizer. Cost: max_seq_len / stride passes over the text. Rows are batched by length, longest first.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kogpt.common.errors import UserError
+from kogpt.data.batch import Batch
+from kogpt.data.corpus import TokenCorpus
+from kogpt.data.windows import eval_windows
+from kogpt.model.decoder import Decoder
+from kogpt.model.loss import IGNORED
+
+Tokens = Sequence[int] | np.ndarray
+TokenNll = Callable[[Batch], Tensor]
+"""The nll of every target of a batch, [B, T], 0 where it is not scored."""
+
+BATCH_ROWS = 16
+"""Rows in a forward pass where nobody says otherwise."""
+
+_LENGTH_STEP = 64
+"""Batches are padded to a multiple of this many tokens, so that kernels see few shapes."""
+
+
+class Row(NamedTuple):
+    """At most max_seq_len + 1 tokens, whose targets from number `first` on are scored (target j is token j + 1)."""
+
+    tokens: Tokens
+    first: int
+
+
+def score_batches(
+    token_nll: TokenNll,
+    rows: Sequence[Row],
+    *,
+    device: torch.device,
+    batch_rows: int = BATCH_ROWS,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Batch by batch: the numbers of its rows, and the nll of each, float64.
+
+    Several ranks take turns over the batches. All of them get the same number of batches, some maybe without rows,
+    because under ZeRO 3 a forward pass needs every rank.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
+    batches = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+    longest = max((len(row.tokens) - 1 for row in rows), default=0)
+    for first in range(0, len(batches), world_size):
+        chosen = batches[first + rank] if first + rank < len(batches) else []
+        nll = token_nll(_batch([rows[i] for i in chosen], batch_rows, longest, device))
+        yield chosen, nll.double().sum(1)[: len(chosen)].cpu().numpy()
+
+
+def _batch(rows: list[Row], batch_rows: int, longest: int, device: torch.device) -> Batch:
+    """[batch_rows, T]; rows and positions that are not there are token 0 without a target."""
+    length = max((len(row.tokens) - 1 for row in rows), default=1)
+    length = max(1, min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest))
+    ids = np.zeros((batch_rows, length), dtype=np.int64)
+    targets = np.full_like(ids, IGNORED)
+    for i, (tokens, first) in enumerate(rows):
+        count = len(tokens) - 1
+        ids[i, :count] = tokens[:-1]
+        targets[i, first:count] = tokens[first + 1 :]
+    return Batch(torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device))
+
+
+def row_nll(model: Decoder, rows: Sequence[Row]) -> np.ndarray:
+    """The nll of each row by a whole model in this process: [n] float64."""
+    nll = np.zeros(len(rows))
+    for chosen, scored in score_batches(lambda batch: model.token_nll(*batch[:2]), rows, device=model.device):
+        nll[chosen] = scored
+    return nll
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Articles cut into rows that score each of their targets once; `owners` names each row's article."""
+
+    rows: list[Row]
+    owners: list[int]
+    articles: int
+    chars: int
+    targets: int
+
+
+def held_out(articles: Iterable[tuple[Tokens, int]], max_seq_len: int, stride: int | None = None) -> HeldOut:
+    """Articles are (tokens [CLS] .. [SEP], characters of the text); `stride` is max_seq_len / 2 unless given."""
+    rows: list[Row] = []
+    owners: list[int] = []
+    chars = targets = number = 0
+    for tokens, length in articles:
+        for window in eval_windows(len(tokens), max_seq_len, stride or max(1, max_seq_len // 2)):
+            rows.append(Row(tokens[window.start : window.start + window.length], window.score_from))
+            owners.append(number)
+        chars, targets, number = chars + length, targets + len(tokens) - 1, number + 1
+    return HeldOut(rows, owners, number, chars, targets)
+
+
+def corpus_articles(corpus: TokenCorpus, split: str = "val") -> list[tuple[np.ndarray, int]]:
+    """The articles of a split as `held_out` takes them; tokens are views of the mapped files."""
+    chars = corpus.articles["chars"].to_numpy()
+    return [(corpus.article(int(i)), int(chars[i])) for i in corpus.split(split)]
+
+
+def bits_per_char(nll: float, chars: int) -> float:
+    """The nll of a text in nats, as bits for each of its characters."""
+    return nll / math.log(2) / chars
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How likely a model finds some articles; `nll` holds each article's, in their order, for paired comparisons."""
+
+    bits_per_char: float
+    loss: float
+    articles: int
+    chars: int
+    targets: int
+    nll: list[float]
+
+
+def score_articles(model: Decoder, articles: Iterable[tuple[Tokens, int]], *, stride: int | None = None) -> TextScore:
+    """Score articles given as `held_out` takes them. Raises `UserError` where there is no text."""
+    text = held_out(articles, model.config.max_seq_len, stride)
+    if not text.chars:
+        raise UserError("there is no text to evaluate on; give a corpus with a val split or a folder of texts.")
+    nll = np.bincount(text.owners, row_nll(model, text.rows), minlength=text.articles)
+    total = float(nll.sum())
+    return TextScore(
+        bits_per_char(total, text.chars), total / text.targets, text.articles, text.chars, text.targets, nll.tolist()
+    )

@@ -1,0 +1,98 @@
+"""Raw texts to evaluate on. In: a file or folder. Out: strings, and token rows for kogpt.eval.likelihood.
+
+Read are *.txt (one text each), *.json (an object, or a list of them) and *.jsonl, each maybe with .gz behind it; an
+object's text stands under `text` or `passage`. The encoding is UTF-8 or cp949, as for preprocessing. Hidden files are
+passed over; other files are counted in a warning.
+"""
+
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kogpt.common.errors import UserError
+from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.normalize import decode, normalize
+
+log = logging.getLogger(__name__)
+
+
+def encoded_articles(codec: TextCodec, texts: Iterable[str]) -> list[tuple[list[int], int]]:
+    """(tokens [CLS] .. [SEP], characters) of every text that is not empty once it is normalised."""
+    sep, cls = codec.tokenizer.sep_id, codec.tokenizer.cls_id
+    normal = (normalize(text)[0] for text in texts)
+    return [([cls, *codec.encode(text), sep], len(text)) for text in normal if text]
+
+
+def read_texts(path: str | Path) -> list[str]:
+    """The texts below a folder or in a file, in the order of the files' names."""
+    path = Path(path)
+    files = [path]
+    if path.is_dir():
+        below = (file for file in sorted(path.rglob("*")) if file.is_file())
+        files = [file for file in below if not any(part[0] == "." for part in file.relative_to(path).parts)]
+    texts: list[str] = []
+    left_out = []
+    for file in files:
+        kind = Path(file.name.removesuffix(".gz")).suffix
+        if kind == ".txt":
+            texts.append(_read(file))
+        elif kind == ".jsonl":
+            texts += [_text(record, f"{file} line {number}") for number, record in json_lines(file)]
+        elif kind == ".json":
+            texts += [_text(record, str(file)) for record in _json_records(file)]
+        else:
+            left_out.append(file.name)
+    if not texts:
+        raise UserError(f"{path} holds no texts; give *.txt, *.json or *.jsonl files, or a folder with some.")
+    if left_out:
+        log.warning(
+            "%d of %d files below %s are left out, since they are not .txt, .json or .jsonl (%s).",
+            len(left_out),
+            len(files),
+            path,
+            ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else ""),
+        )
+    return texts
+
+
+def _text(record: Any, place: str) -> str:
+    text = record.get("text", record.get("passage")) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        raise UserError(f"{place} has neither `text` nor `passage`; give one of them.")
+    return text
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        return decode(gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a text in UTF-8 or cp949, whole.") from None
+
+
+def _json_records(path: Path) -> list[Any]:
+    try:
+        content = json.loads(_read(path))
+    except (json.JSONDecodeError, RecursionError):
+        raise UserError(f"{path} is not JSON; mend or remove it.") from None
+    return content if isinstance(content, list) else [content]
+
+
+def json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of a JSON lines file, gzipped or not."""
+    records = []
+    for number, line in enumerate(_read(path).split("\n"), 1):  # str.splitlines ends lines inside of texts, too
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(f"{path} line {number} is not a JSON object; mend or remove it.")
+        records.append((number, record))
+    return records

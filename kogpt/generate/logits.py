@@ -1,0 +1,37 @@
+"""Logits processing, and drawing a token from what is left. Tensors in, tensors out."""
+
+import torch
+from torch import Tensor
+
+from kogpt.generate.sampling import Sampling
+
+
+def process_logits(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:
+    """Logits [B, V] after penalty, temperature, top-k and top-p; tokens ruled out get -inf.
+
+    `seen` [B, V] bool marks the tokens that occurred in the row, prompt included.
+    """
+    if sampling.repetition_penalty != 1.0:
+        penalty = sampling.repetition_penalty
+        logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    if sampling.greedy:
+        return logits
+    logits = logits / sampling.temperature
+    if 0 < sampling.top_k < logits.size(-1):
+        least = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1.0:
+        ordered, order = logits.sort(descending=True, stable=True)
+        probabilities = ordered.softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities  # the first token has 0 before it and always stays
+        logits = logits.masked_fill((before >= sampling.top_p).scatter(1, order, before >= sampling.top_p), -torch.inf)
+    return logits
+
+
+def draw(logits: Tensor, generators: list[torch.Generator]) -> Tensor:
+    """A token for each row [B], from that row's generator, by inverting the cumulative distribution."""
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
+    # The last sum is not exactly 1: scaled by it, the number falls on a token of probability above 0.
+    ids = torch.searchsorted(cumulative, uniform.to(logits.device) * cumulative[:, -1:], right=True)
+    return ids[:, 0].clamp(max=logits.size(-1) - 1)

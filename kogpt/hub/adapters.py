@@ -1,0 +1,54 @@
+"""Who translates an architecture to and from `transformers`: one adapter each, `kogpt/hub/NAME.py`."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from kogpt.common.errors import UserError
+from kogpt.hub.gpt2 import GPT2Adapter
+from kogpt.model.config import ModelConfig
+
+
+class Adapter(Protocol):
+    """What export and import ask about an architecture."""
+
+    title: str
+    """Its name in a model card."""
+    model_type: str
+    """What `transformers` calls it in config.json."""
+
+    def export_config(self, config: ModelConfig, special_tokens: dict[str, int]) -> dict[str, Any]:
+        """The config.json that `transformers` reads; `special_tokens` are bos_token_id and the like."""
+        ...
+
+    def export_weights(self, state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+        """Our state_dict under the names and in the layout of `transformers`."""
+        ...
+
+    def import_config(self, config: dict[str, Any], state: dict[str, Tensor], place: str) -> ModelConfig:
+        """Our configuration for a config.json; `UserError` naming `place` where it computes anything else."""
+        ...
+
+    def import_weights(self, state: dict[str, Tensor], config: ModelConfig, place: str) -> dict[str, Tensor]:
+        """Our state_dict, float32, of tensors that `transformers` saved; `UserError` where one is missing."""
+        ...
+
+
+ADAPTERS: dict[str, Adapter] = {"gpt2": GPT2Adapter()}
+"""By the architecture's name in kogpt.model.registry."""
+
+
+def adapter_for(config: ModelConfig) -> Adapter:
+    """The adapter of a model of ours."""
+    if config.arch not in ADAPTERS:
+        raise UserError(f"models of architecture {config.arch} cannot be exported; kogpt.hub has no adapter for them.")
+    return ADAPTERS[config.arch]
+
+
+def adapter_for_type(model_type: object, place: str) -> Adapter:
+    """The adapter for config.json's `model_type`."""
+    for adapter in ADAPTERS.values():
+        if adapter.model_type == model_type:
+            return adapter
+    known = ", ".join(adapter.model_type for adapter in ADAPTERS.values())
+    raise UserError(f"{place} is of type {model_type}, which cannot be imported; known: {known}.")

@@ -1,0 +1,100 @@
+"""The model card, README.md of an exported folder: what the model is, its numbers, what a plain tokenizer cannot do."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from kogpt.checkpoint.load import LoadedRun
+from kogpt.tokenizer.codec import TextCodec
+from kogpt.tracking.tracker import read_metrics
+
+_TRAINING = ("seed", "global_batch", "precision", "world_size", "device", "git_commit", "torch")
+"""What the card takes over from run.json (kogpt.train.run_metadata.about)."""
+
+SAMPLE_TEXTS = (
+    "대한민국은 민주공화국이다.",
+    "대한민국의 주권은 국민에게 있고, 모든 권력은 국민으로부터 나온다.",
+    "모든 국민은 인간으로서의 존엄과 가치를 가지며, 행복을 추구할 권리를 가진다.",
+    "모든 국민은 법 앞에 평등하다.",
+    "누구든지 성별·종교 또는 사회적 신분에 의하여 차별을 받지 아니한다.",
+    "모든 국민은 신체의 자유를 가진다.",
+    "모든 국민은 학문과 예술의 자유를 가진다.",
+    "국가는 건전한 소비행위를 계도하고 생산품의 품질향상을 촉구하기 위한 소비자보호운동을 보장한다.",
+)
+"""Raw text (from the constitution of the Republic of Korea) on which the card measures the plain tokenizer."""
+
+
+def model_card(run: LoadedRun, architecture: str, license: str, differs: str) -> str:
+    """README.md of the exported folder: what it is, its numbers, and what a plain tokenizer cannot do."""
+    analyzer = json.loads((run.tokenizer_folder / "kogpt.json").read_bytes())["analyzer"]["name"]
+    shape = run.model.config
+    numbers = {
+        "parameters": f"{shape.parameter_count:,}",
+        "layers, heads, width": f"{shape.n_layer}, {shape.n_head}, {shape.n_embd}",
+        "context": f"{shape.max_seq_len} tokens",
+        "vocabulary": f"{shape.vocab_size:,}",
+    }
+    numbers |= {key: str(value) for key, value in run.info.items() if isinstance(value, str | int | float)}
+    numbers |= _training_numbers(run.tokenizer_folder.parent, run.info["step"])
+    rows = "\n".join(f"| {key} | {value} |" for key, value in numbers.items())
+    return f"""---
+language: ko
+license: {license}
+library_name: transformers
+pipeline_tag: text-generation
+tags: [kogpt, {shape.arch}]
+---
+# A Korean GPT trained from scratch with kogpt
+
+{architecture} architecture. Loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
+
+| | |
+|---|---|
+{rows}
+
+## License
+Of the weights: {license}. The articles that they were trained on have their own; kogpt itself is GPL-3.0-or-later.
+
+## Tokenizer
+In training the analyzer `{analyzer}` split the text into morphemes or words before WordPiece. `AutoTokenizer` has no
+analyzer: text that is split already gets the same tokens, raw text gets others. {differs}
+Use `kogpt generate` for prompts that are tokenized as in training. Each article began with [CLS] and ended with [SEP]:
+begin a prompt with [CLS], too.
+"""
+
+
+def _training_numbers(run: Path, step: int) -> dict[str, str]:
+    """What the run's files say of the training up to this step; the run itself may be further."""
+    numbers: dict[str, str] = {}
+    if (run / "run.json").exists():
+        content = json.loads((run / "run.json").read_bytes())
+        numbers |= {key: str(content[key]) for key in _TRAINING if content.get(key) is not None}
+    if (run / "metrics.jsonl").exists():
+        for record in read_metrics(run / "metrics.jsonl"):
+            if record["step"] == step and record["loss"] is not None:
+                numbers |= {"tokens": f"{record['tokens']:,}", "training loss": f"{record['loss']:.4f} nats a token"}
+            if record["step"] <= step and record["val_loss"] is not None:
+                bits, loss = record["val_bits_per_char"], record["val_loss"]
+                numbers["validation"] = (
+                    f"{bits:.4f} bits per character, {loss:.4f} nats a token, at step {record['step']}"
+                )
+    return numbers
+
+
+def plain_tokenizer_differs(folder: Path, codec: TextCodec, texts: Sequence[str]) -> str:
+    """Two sentences: how far AutoTokenizer's tokens of raw text are from those that the model was trained on."""
+    from transformers import AutoTokenizer
+
+    plain = AutoTokenizer.from_pretrained(folder)
+    pairs = [(codec.encode(text), plain.encode(text, add_special_tokens=False)) for text in texts]
+    ours, theirs = (sum(map(len, ids)) for ids in zip(*pairs, strict=True))
+    matched = sum(
+        sum(block.size for block in difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks())
+        for a, b in pairs
+    )
+    equal = sum(a == b for a, b in pairs)
+    return (
+        f"On {len(pairs)} sentences of raw text it gives {theirs} tokens where training had {ours}; "
+        f"{equal} sentences come out alike, and {matched / max(ours, 1):.0%} of the training tokens are among them."
+    )

@@ -1,0 +1,70 @@
+"""What is known of a model before it is built: its shape, and what that shape costs. Arithmetic only.
+
+Every architecture has a frozen dataclass derived from `ModelConfig`. Training, generation and checkpoints ask it
+for sizes and never compute them from layers and widths themselves.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Self
+
+Precision = Literal["fp32", "autocast", "bf16", "fp16"]
+"""What training computes in; autocast keeps fp32 weights and runs the matrix products in bf16."""
+
+
+@dataclass(frozen=True)
+class ModelConfig(ABC):
+    """The shape of a decoder-only language model. Raises `ValueError` that names every problem at once."""
+
+    arch: ClassVar[str]
+    """The name in checkpoints and in `kogpt.model.registry`."""
+
+    vocab_size: int
+    max_seq_len: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if problems := self.problems():
+            raise ValueError(f"{type(self).__name__}: {'; '.join(problems)}")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, a clause for each."""
+        problems = [
+            f"{name} is {getattr(self, name)}, must be at least 1"
+            for name in ("vocab_size", "max_seq_len", "n_layer", "n_head", "n_embd")
+            if getattr(self, name) < 1
+        ]
+        if self.n_head >= 1 and self.n_embd % self.n_head:
+            problems.append(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if not 0.0 <= self.dropout < 1.0:
+            problems.append(f"dropout is {self.dropout}, must be in [0, 1)")
+        return problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint's config.json: the architecture's name and every field."""
+        return {"arch": self.arch, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; `fields` come without the name."""
+        return cls(**fields)
+
+    @property
+    @abstractmethod
+    def parameter_count(self) -> int:
+        """Parameters of the model; a tied matrix counts once."""
+
+    @abstractmethod
+    def flops_per_token(self, seq_len: int) -> int:
+        """FLOPs of forward and backward for one token at a context of `seq_len` tokens."""
+
+    @abstractmethod
+    def activation_bytes(self, *, precision: Precision, micro_batch: int, seq_len: int) -> int:
+        """Bytes that the forward pass keeps for the backward pass, where attention keeps no T x T matrix."""
+
+    @abstractmethod
+    def kv_cache_shape(self, batch: int) -> tuple[int, int, int, int, int]:
+        """Shape of the cached keys (and of the values): [layer, batch, KV head, max_seq_len, head size]."""

@@ -1,0 +1,61 @@
+"""The scorer: every target once, over any number of ranks; sums against positions written out one at a time."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from builders import make_corpus
+from torch import Tensor
+
+from kogpt.data.batch import Batch
+from kogpt.data.corpus import TokenCorpus
+from kogpt.eval.likelihood import Row, bits_per_char, corpus_articles, held_out, row_nll, score_batches
+from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.model.loss import IGNORED
+
+
+def test_ten_characters_of_three_bits() -> None:
+    assert bits_per_char(math.log(2) * 30, 10) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_validation_target_is_scored_once(world: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    corpus = TokenCorpus.open(make_corpus(tmp_path_factory.mktemp("corpus") / "kolaw"))
+    text = held_out(corpus_articles(corpus), 32, 16)
+    wanted = Counter(int(id) for article in corpus.split("val") for id in corpus.article(article)[1:])
+    found: Counter[int] = Counter()
+    numbers: list[int] = []
+
+    def token_nll(batch: Batch) -> Tensor:
+        found.update(batch.targets[batch.targets != IGNORED].tolist())
+        assert batch.ids.shape[0] == 3
+        return (batch.targets != IGNORED).float()
+
+    rounds = []
+    for rank in range(world):
+        share = {"device": torch.device("cpu"), "batch_rows": 3, "rank": rank, "world_size": world}
+        batches = list(score_batches(token_nll, text.rows, **share))
+        rounds.append(len(batches))
+        for chosen, nll in batches:
+            numbers += chosen
+            assert nll.tolist() == [len(text.rows[i].tokens) - 1 - text.rows[i].first for i in chosen]
+    assert found == wanted
+    assert text.targets == wanted.total()
+    assert text.chars == corpus.manifest["counts"]["splits"]["val"]["chars"]
+    assert sorted(numbers) == list(range(len(text.rows)))
+    assert len(set(rounds)) == 1, "all ranks take part in every round"
+
+
+def test_rows_of_any_length_score_what_each_scores_alone() -> None:
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=50, max_seq_len=100, n_layer=1, n_head=2, n_embd=16)).eval()
+    rows = [Row(torch.randint(50, (n,)).tolist(), first) for n, first in ((101, 3), (1, 0), (7, 0), (70, 68), (2, 0))]
+    together = row_nll(model, rows)
+    for row, nll in zip(rows, together, strict=True):
+        expected = 0.0
+        for t in range(row.first + 1, len(row.tokens)):
+            logits = model(torch.tensor([row.tokens[:t]]))[0, -1]
+            expected -= logits.double().log_softmax(-1)[row.tokens[t]].item()
+        assert nll == pytest.approx(expected, rel=1e-5)
+    assert together[1] == 0.0
