@@ -54,7 +54,8 @@ def test_a_training_that_is_cut_off_goes_on_in_the_queue(cluster: Slurm, tmp_pat
     wait_until(lambda: (run / "checkpoints" / "latest").exists(), 60, "a checkpoint is saved")
     saved = len(records(run))
     assert saved < steps
-    cluster.run("scontrol", "release", job)
+    wait_until(lambda: cluster.state(job) == "PENDING", 60, "the job is queued again")
+    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM waits two minutes by itself
     wait_until(lambda: cluster.state(job) == "COMPLETED", 200, "the job goes on and ends")
     assert [record["step"] for record in records(run)] == list(range(1, steps + 1)), log.read_text()
     assert f"after step {saved}" in log.read_text()
