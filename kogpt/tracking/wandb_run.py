@@ -6,6 +6,7 @@ every 15 seconds or so, and drops a step that it has already seen. `catch_up` fi
 stops a training; a problem with it is reported once.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -65,7 +66,7 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "Wandb
     _end_service(run)
     attempts: tuple[Literal["online", "offline"], ...] = ("online", "offline") if mode == "online" else ("offline",)
     for attempt in attempts:
-        seen = 0 if attempt == "online" else last_step_offline(run)
+        seen = 0 if attempt == "online" else _seen_offline(run)
         _start_service(run)
         try:
             handle = wandb.init(
@@ -149,18 +150,24 @@ def _id_of(run: Path) -> str:
 
 def offline_records(run: Path, kind: str = "history") -> list[dict[str, Any]]:
     """The records of one kind in the offline files of a run folder, from all starts, parsed from JSON."""
-    found: list[dict[str, Any]] = []
-    for folder in sorted((run / "wandb").glob("offline-run-*")):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-        except subprocess.TimeoutExpired:
-            continue
-        for line in done.stdout.splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
+    return [record for folder in _offline_folders(run) for record in _records_in(folder, kind)]
+
+
+def _offline_folders(run: Path) -> list[Path]:
+    return sorted((run / "wandb").glob("offline-run-*"))
+
+
+def _records_in(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Takes W&B's command more than a second for each folder."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return []
+    found = []
+    for line in done.stdout.splitlines():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
             if record.get("type") == kind:
                 found.append(record[kind])
     return found
@@ -169,6 +176,28 @@ def offline_records(run: Path, kind: str = "history") -> list[dict[str, Any]]:
 def last_step_offline(run: Path) -> int:
     """The last step in the offline files; 0 if there is none."""
     return max((record["step"]["num"] for record in offline_records(run)), default=0)
+
+
+def _seen_offline(run: Path) -> int:
+    """`last_step_offline` at a start, when nothing writes into the folders of earlier starts any more.
+
+    Each folder is inspected once and its last step kept in RUN/wandb_offline_steps: a run that was restarted many
+    times must not take minutes to start while the other ranks wait.
+    """
+    path = run / "wandb_offline_steps"
+    known: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(path.read_bytes())
+    folders = _offline_folders(run)
+    steps = {folder.name: known.get(folder.name) for folder in folders}
+    for folder in folders:
+        if steps[folder.name] is None:
+            found = (record["step"]["num"] for record in _records_in(folder, "history"))
+            steps[folder.name] = max(found, default=0)
+    if folders:
+        with atomic_write(path) as file:
+            file.write(json.dumps(steps, indent=1).encode() + b"\n")
+    return max((step for step in steps.values() if step is not None), default=0)
 
 
 class WandbRun:

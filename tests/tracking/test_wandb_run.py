@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,28 @@ def test_a_resumed_run_fills_the_gap_and_doubles_nothing(tmp_path: Path, caplog:
     tables = (tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json")
     rows = sorted(row for table in tables for row in json.loads(table.read_text())["data"])
     assert rows == [[3, "대한민국은 ", "민주공화국이다"], [5, "모든 국민은 ", "법 앞에"]]
+
+
+def test_a_start_inspects_the_folder_of_the_last_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's command takes more than a second a folder, and the other ranks wait for rank 0."""
+    whole_run, inspected = subprocess.run, []
+
+    def watched(command: list[str], **rest: Any) -> Any:
+        if "inspect" in command:
+            inspected.append(Path(command[-1]).name)
+        return whole_run(command, **rest)
+
+    monkeypatch.setattr(subprocess, "run", watched)
+    for start in range(1, 4):
+        run = wandb_run.start(tmp_path, "offline", "kogpt-test", {})
+        assert run is not None
+        assert run.seen == start - 1
+        run.log(_records(start)[0])
+        run.finish("stopped", {})
+    folders = [folder.name for folder in sorted((tmp_path / "wandb").glob("offline-run-*"))]
+    assert len(folders) == 3
+    assert inspected == folders[:2], "the first start has none, each later one that of the start before"
+    assert _history(tmp_path) == [(step, pytest.approx(1 / step)) for step in (1, 2, 3)]
 
 
 def test_off_starts_nothing(tmp_path: Path) -> None:
