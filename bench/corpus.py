@@ -1,7 +1,7 @@
-"""The token corpus and its tokenizer: encoding speed and cost, bytes per id, random reads against `.pt` windows.
+"""Measure the token corpus and its tokenizer: encoding speed, bytes per token, random reads against `.pt` windows.
 
-Input: JSON lines with a "passage" or "text" each (`.gz` or plain). Everything is measured on those articles, with the
-cuts of the chosen analyzer; "plain" is BertTokenizerFast's WordPiece on the same pieces as words of their own.
+In: JSON lines with a "passage" or "text" each (`.gz` or plain). Everything is measured on those articles, with the
+boundaries of the chosen analyzer. "plain" is BertTokenizerFast's WordPiece with the same morphemes as separate words.
 
     python bench/corpus.py ARTICLES.jsonl.gz --tokenizer FOLDER [--analyzer kiwi] [--limit 1000] [--json FILE]
 """
@@ -46,7 +46,7 @@ class Arguments:
     tokenizer: str
     """A WordPiece folder, or a name on the hub."""
     analyzer: str = "kkma"
-    """kkma, kiwi or none: where the cuts come from."""
+    """Analyzer for the boundaries: kkma, kiwi, or none."""
     limit: int = 1000
     """Articles to take, from the beginning."""
     json: Path | None = None
@@ -55,7 +55,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured; seconds are process CPU, of files in the page cache."""
+    """The results. Seconds are CPU seconds of the process, with files in the page cache."""
 
     articles: int
     chars: int
@@ -101,14 +101,14 @@ def measure(arguments: Arguments) -> Results:
 
 
 def read_texts(path: Path, limit: int) -> list[str]:
-    """The first articles, normalised."""
+    """The first articles, normalized."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
         rows = [json.loads(line) for _, line in zip(range(limit), file, strict=False)]
     return [normalize(row.get("passage") or row["text"])[0] for row in rows]
 
 
 def surface(text: str, cuts: list[int]) -> list[str]:
-    """The pieces between cuts."""
+    """The segments between boundaries."""
     return [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
 
 
@@ -131,7 +131,7 @@ def cpu_seconds(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def per_second(read_batch: Callable[[], object], seconds: float = 2.0) -> float:
-    """Windows per second of process CPU, in batches."""
+    """Windows per CPU second, in batches."""
     read_batch()
     batches, start = 0, time.process_time()
     while time.process_time() - start < seconds:
@@ -153,7 +153,7 @@ def stream_speed(corpus: TokenCorpus) -> float:
 
 
 def pt_speed(folder: Path) -> float:
-    """Random `.pt` windows, as the original's dataset loads them, as [64, 256] int64 tensors."""
+    """Random `.pt` windows as [64, 256] int64 tensors."""
     paths, generator = list(folder.iterdir()), random.Random(0)
 
     def read() -> torch.Tensor:

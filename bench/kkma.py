@@ -1,12 +1,12 @@
-"""Kkma as shipped against konlpy's own loop and kiwipiepy: speed in one run, and equality.
+"""Measure Kkma as shipped against konlpy's own loop and kiwipiepy, or check that it gives the same morphemes.
 
-    python bench/kkma.py --articles ../shared/data/articles.jsonl.gz
-    python bench/kkma.py --articles ../shared/data/articles.jsonl.gz --check
+    python bench/kkma.py --articles ARTICLES.jsonl.gz
+    python bench/kkma.py --articles ARTICLES.jsonl.gz --check
 
-Each variant runs in a process of its own; after a warm-up the slices of fresh articles go to the variants
-in turn, so that all see the same machine. Counted is CPU time of the whole process: analysis, garbage
-collection, compilation, and every conversion between Java and Python. `--check` compares the morphemes of
-all of konlpy's corpora and of the articles with those of Kkma().morphs, and lists what fell back.
+Each variant runs in its own process. After a warm-up, slices of fresh articles go to the variants in alternation, so
+that all see the same machine. Times are CPU seconds of the whole process: analysis, garbage collection, compilation,
+and every conversion between Java and Python. `--check` compares the morphemes of konlpy's corpora and of the articles
+with those of Kkma().morphs, and lists what fell back.
 """
 
 import gzip
@@ -37,17 +37,17 @@ class Options:
     limit: int = 1000
     """Fresh articles to measure, or to check."""
     warm_up: int = 300
-    """Articles that each variant analyses before."""
+    """Articles that each variant analyzes for the warm-up."""
     rounds: int = 4
-    """Slices into which the fresh articles are cut."""
+    """Number of slices of the fresh articles."""
     check: bool = False
-    """Compare the morphemes with konlpy's instead of the speed."""
+    """Compare the morphemes with konlpy's instead of measuring speed."""
     json: Path | None = None
     """Also write the numbers to this file."""
 
 
 def main(options: Options) -> None:
-    """Runs the comparison and prints its table."""
+    """Run the comparison and print its table."""
     result = check(options) if options.check else measure(options)
     if options.json:
         options.json.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
@@ -98,7 +98,7 @@ def check(options: Options) -> dict:
 
 
 class Variant:
-    """A process that analyses lists of texts."""
+    """A process that analyzes lists of texts."""
 
     def __init__(self, name: str) -> None:
         command = [sys.executable, __file__, "--serve", name]
@@ -114,7 +114,7 @@ class Variant:
 
 
 def serve(name: str) -> None:
-    """The process of a variant: a task a line in, an answer a line out."""
+    """The process of a variant: one task per line in, one answer per line out."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what Java prints goes elsewhere
     morphs = load(name)
@@ -180,7 +180,7 @@ def digest(morphemes: list[str]) -> str:
 
 
 def konlpy_corpora() -> Iterator[str]:
-    """Every text that comes with konlpy."""
+    """Every text in konlpy."""
     from kogpt.tokenizer.analyzers.kkma.patch import konlpy_java
 
     for path in sorted((konlpy_java().parent / "data" / "corpus").glob("*/*.txt")):

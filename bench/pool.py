@@ -1,9 +1,9 @@
-"""How many articles a second can one driver feed? Work that does nothing, on real Ray actors.
+"""Measure how many articles per second one driver can feed, with no-op work on real Ray actors.
 
-Articles of a real size (1,400 characters, as many a chunk as units have) go out to actors and the results that
-stage 1 would send (cuts and morphemes) come back; nothing is computed and nothing is written. What is measured is the
-driver: articles/s by the clock, and by its own CPU seconds (the process with its Ray threads), which is what limits it
-when the actors have machines of their own. From that follows how many analysing cores one driver can feed.
+Articles of a realistic size (1,400 characters, as many per chunk as units have) go to actors, and results like those of
+stage 1 (boundaries and morphemes) come back. Nothing is computed or written. Measured are articles/s by wall-clock, and
+by CPU seconds of the driver (with its Ray threads), which is the limit when the actors are on other machines. From this
+follows how many analyzing cores one driver can feed.
 
     python bench/pool.py [--workers 2] [--articles 20000] [--chars-per-second-per-core 75000] [--json FILE]
 """
@@ -40,15 +40,15 @@ class Options:
     chars: int = 1_400
     """Characters of an article."""
     chunk: int = MEAN_DOCUMENTS
-    """Articles a chunk."""
+    """Articles per chunk."""
     chars_per_second_per_core: float = 75_000
-    """What one analysing core does, for the number of cores that one driver can feed."""
+    """Speed of one analyzing core, to compute the number of cores that one driver can feed."""
     json: Path | None = None
     """Also write the numbers to this file."""
 
 
 def no_work() -> Callable[[str], tuple[bytes, str, None]]:
-    """Set up the work that does nothing; its result has the size of a real one."""
+    """Set up no-op work whose results have a realistic size."""
     cuts, morphemes = bytes(4 * 600), "형태소\x1f" * 600
     return lambda text: (cuts, morphemes, None)
 

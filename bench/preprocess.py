@@ -1,11 +1,11 @@
-"""The preprocessing as a whole: speed a core, efficiency, overhead, memory, and what follows for 140,000 articles.
+"""Measure preprocessing as a whole: speed per core, efficiency, overhead, memory, and time for 140,000 articles.
 
-    python bench/preprocess.py --articles ../shared/data/articles.jsonl.gz --tokenizer FOLDER --plot preprocess.png
+    python bench/preprocess.py --articles ARTICLES.jsonl.gz --tokenizer FOLDER --plot preprocess.png
 
 In: JSON lines with a field `passage`. The real pipeline (preprocess.pipeline, local Ray, Kkma) runs on the first
-`limit` articles with 1, 2, 4 and 16 analysing cores, each run in a process of its own; with more workers than cores
-only the memory means something. Counted is what happens between the end of a warm-up (JVM, JIT, spare actor; on other
-articles) and a stage's last result, plus all that the driver does outside its pools:
+`limit` articles with 1, 2, 4, and 16 analyzing cores, each in its own process; with more workers than cores only the
+memory is meaningful. Counted is the time from the end of a warm-up (JVM, JIT, spare actor; on other articles) to the
+last result of a stage, plus everything the driver does outside its pools:
 
     total     CPU of the driver and of all processes below it (raylet, gcs, agents, idle workers, actors), both stages
     inside    CPU of the threads in Kkma.analyze, Tokenizer.encode and Tokenizer.count_unknown (time.thread_time)
@@ -61,11 +61,11 @@ class Options:
     tokenizer: str = "snunlp/KR-Medium"
     """A WordPiece folder, or a name on the hub."""
     limit: int = 1000
-    """Articles to measure on; the next 200 are the warm-up."""
+    """Articles to measure on. The next 200 are the warm-up."""
     json: Path | None = None
     """Also write the numbers to this file."""
     plot: Path | None = None
-    """Draw them into this PNG."""
+    """Draw the results into this PNG."""
 
 
 # ---- one run of the pipeline, in a process of its own
@@ -260,7 +260,7 @@ def other(script: str, *arguments: str) -> dict[str, float]:
 
 
 def derived(run: dict[str, Any]) -> dict[str, Any]:
-    """Efficiency of stage 1 and where the CPU of both stages went."""
+    """Efficiency of stage 1, and what used the CPU in both stages."""
     analyse, encode = run["stages"]
     parts = {role: analyse[role] + encode[role] for role in ("driver", "ray", "actors", "jvm", "inside")}
     parts["driver"] += run["driver_alone"]
@@ -323,7 +323,7 @@ def rows(result: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Speed, CPU, memory and the extrapolation as four small pictures."""
+    """Draw speed, CPU, memory, and the extrapolation as four small figures."""
     import matplotlib as mpl
 
     mpl.use("Agg")
