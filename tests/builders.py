@@ -4,13 +4,16 @@
 of your own only where its content is the point of the test. All morpheme boundaries are those of the analyzer `none`.
 """
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import konlpy
+import pytest
 import torch
 
 from kogpt.checkpoint.layout import CONFIG, MODEL
@@ -22,6 +25,10 @@ from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import Tokenizer, train_tokenizer
 
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""Articles, vocabularies and items that are not part of the project: a public clone has none of them."""
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"about data that this clone does not have ({SHARED})")
+
 TEXTS = ["나는 학교에 갔다.\n친구가 왔다.", "어제는  비가 왔고 오늘은 맑다.", "학교에 친구가 있다."]
 ANALYZER = "none"
 
@@ -30,6 +37,18 @@ def constitution() -> list[str]:
     """The Korean constitution (konlpy's kolaw), cut at empty lines: 13 texts, 18,860 characters."""
     law = Path(konlpy.__file__).parent / "data" / "corpus" / "kolaw" / "constitution.txt"
     return [normalize(part)[0] for part in law.read_text(encoding="utf-8").split("\n\n") if part.strip()]
+
+
+def bills() -> list[str]:
+    """Ten bills before the Korean parliament (konlpy's kobill), 48,000 characters with many runs of spaces."""
+    folder = Path(konlpy.__file__).parent / "data" / "corpus" / "kobill"
+    return [normalize(path.read_text(encoding="utf-8"))[0] for path in sorted(folder.glob("*.txt"))]
+
+
+def articles_of(path: Path, count: int, every: int = 1) -> list[str]:
+    """Normalised texts of a .jsonl.gz of articles with a `passage` each: `count` of them, from each `every`-th line."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [normalize(json.loads(line)["passage"])[0] for line in islice(lines, 0, count * every, every)]
 
 
 def analyzed(texts: Iterable[str]) -> list[tuple[str, Analysis]]:

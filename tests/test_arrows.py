@@ -1,8 +1,8 @@
 """Imports run one way: launch -> preprocess, kogpt; preprocess -> kogpt.common, kogpt.data, kogpt.tokenizer.
 
 Files are read, not imported. An import counts at the top of a file and inside a function, written as `import`, as
-`importlib.import_module`, `__import__` or `runpy`, as `python -m`, and inside a program that is a string. A bare name
-that is a file of the project (`import train` behind a `sys.path` trick) counts as that file.
+`importlib.import_module`, `__import__` or `runpy.run_module`, as `python -m`, and inside a program that is a string. A
+bare name that is a file of the project (`import train` behind a `sys.path` trick) counts as that file.
 
 Which room may import which heavy package is the table MAY_IMPORT; which rooms of kogpt depend on which is free, but
 never a circle.
@@ -63,7 +63,7 @@ def names_of(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Call):
         called = ast.unparse(node.func).rsplit(".", 1)[-1]
         first = node.args[0] if node.args else None
-        if called in {"import_module", "__import__", "run_module", "run_path"}:
+        if called in {"import_module", "__import__", "run_module"}:
             assert isinstance(first, ast.Constant), f"line {node.lineno}: {called} of a name that nobody can read"
             yield str(first.value)
     elif isinstance(node, ast.List | ast.Tuple):

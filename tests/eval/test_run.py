@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import encoded, make_run, make_tokenizer, write_corpus
+from builders import SHARED, encoded, make_run, make_tokenizer, needs_shared, write_corpus
 from rich.console import Console
 
 from kogpt.checkpoint.load import load_for_inference
@@ -27,7 +27,7 @@ from kogpt.optim.parameter_groups import parameter_groups
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.normalize import normalize
 
-KOBEST = Path(__file__).resolve().parents[3] / "shared/data/eval/kobest_mc_dev.jsonl.gz"
+KOBEST = SHARED / "eval/kobest_mc_dev.jsonl.gz"
 TEXTS = [
     "나는 학교에 갔다.\n친구가 왔다.",
     "어제는  비가 왔고 오늘은 맑다. " * 6,
@@ -233,7 +233,7 @@ def test_errors_name_file_and_mend(run, tmp_path):
         read_items(bad)
 
 
-@pytest.mark.skipif(not KOBEST.exists(), reason=f"no {KOBEST}")
+@needs_shared
 def test_reads_the_whole_of_kobest(run, codec, model):
     items = read_items(KOBEST)
     assert len(items) == 1700

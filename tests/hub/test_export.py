@@ -134,7 +134,7 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     ours = [codec.encode(text) for text in TEXTS]
     theirs = [plain.encode(text, add_special_tokens=False) for text in TEXTS]
     equal = sum(a == b for a, b in zip(ours, theirs, strict=True))
-    assert 0 < equal < 3  # the second text has two spaces, the first a line feed: lost on a plain tokenizer
+    assert equal == 1  # the second text has two spaces, the first a line feed: lost on a plain tokenizer
     assert f"gives {sum(map(len, theirs))} tokens where training had {sum(map(len, ours))}" in card
     assert f"{equal} sentences come out alike" in card
 

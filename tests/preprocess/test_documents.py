@@ -155,9 +155,10 @@ def test_auto_says_what_it_found_and_reads_a_mixture(tmp_path: Path) -> None:
     for i in range(10):  # in the last quarter of the files
         (tmp_path / "y" / f"{i}.json").write_text(json.dumps({"text": f"글 {i}"}))
     layout, sentence = guess_layout(find_sources((str(tmp_path),)))
-    assert "aihub-582" in sentence
-    assert "plain" in sentence
-    assert len(read(tmp_path, layout)[0]) >= 30
+    assert sentence.startswith("layout auto: aihub-book (1), aihub-582 (18), plain (5) of 24 sampled values;")
+    texts, reasons = read(tmp_path, layout)
+    assert set(texts.values()) == {"책", *(f"보고서 {i}" for i in range(30)), *(f"글 {i}" for i in range(10))}
+    assert reasons == {}
 
 
 def test_auto_refuses_what_it_does_not_know_and_takes_texts(tmp_path: Path) -> None:

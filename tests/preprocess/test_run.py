@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 
 import psutil
 import pytest
+from builders import bills, constitution
 
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.normalize import normalize
@@ -22,7 +22,6 @@ from kogpt.tokenizer.wordpiece import open_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "preprocess" / "run.py"
-SHARED = ROOT.parent / "shared" / "data"
 SECONDS = 240
 
 
@@ -77,25 +76,10 @@ def test_mistakes_are_one_sentence_and_exit_2(tmp_path: Path, flags: tuple[str, 
     assert result.stderr.count("\n") == 1
 
 
-def kolaw_texts() -> list[str]:
-    import konlpy
-
-    constitution = Path(konlpy.__file__).parent / "data/corpus/kolaw/constitution.txt"
-    return [part.strip() for part in constitution.read_text(encoding="utf-8").split("\n\n") if part.strip()][:60]
-
-
-def article_texts(count: int) -> list[str]:
-    if not (SHARED / "articles.jsonl.gz").exists():
-        return []
-    import gzip
-
-    with gzip.open(SHARED / "articles.jsonl.gz", "rt", encoding="utf-8") as file:
-        return [json.loads(line)["passage"] for line in islice(file, count)]
-
-
 def test_kkma_from_end_to_end(tmp_path: Path) -> None:
     """Poison and emoji among laws and articles; a trained vocabulary; everything comes back to the last character."""
-    texts = [*kolaw_texts(), *article_texts(20), "웃음ㅋㅋㅋ 🙂👍 끝\n\n  둘", "ㄷ" * 40, "굿" * 30 + "!"]
+    texts = [text.strip() for text in (*constitution(), *bills()[4:6])]
+    texts += ["웃음ㅋㅋㅋ 🙂👍 끝\n\n  둘", "ㄷ" * 40, "굿" * 30 + "!"]
     (tmp_path / "원천").mkdir()
     for i, text in enumerate(texts):
         book = {"passage": text, "metadata": {"doc_id": str(i)}}

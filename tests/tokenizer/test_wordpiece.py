@@ -1,6 +1,5 @@
 """WordPiece: lossless for every text, equal to the libraries that read it, trained deterministically."""
 
-import gzip
 import json
 import os
 import random
@@ -12,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from builders import SHARED, articles_of, bills, constitution, needs_shared
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -19,10 +19,8 @@ from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.normalize import normalize
-from kogpt.tokenizer.wordpiece import StreamDecoder, Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
+from kogpt.tokenizer.wordpiece import StreamDecoder, Tokenizer, load_tokenizer, open_tokenizer
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")
 NONE = {"name": "none"}
 BASE = """[PAD] [UNK] [CLS] [SEP] [MASK] ## ##가 [unused1] \u3000 <0x41> [LF 가 나 다 갔 었 한 글 하 학 교 는 은 을
 . , # [ ] L F S P < 0 x > a b 학교 ##에 ##다 한글 ##었다 ##었 ##LF] ##] ### 하다 갔다 ##\u1100""".replace(
@@ -47,14 +45,26 @@ def load_folder(pieces, spacing="original"):
 
 
 @pytest.fixture(scope="module")
-def kr_medium():
-    return load_tokenizer(str(DATA / "tokenizer" / "kr-medium"), spacing="original", analyzer=NONE)
+def own_bert(tmp_path_factory):
+    """A BERT vocabulary of our own, trained on our texts by the library that defines WordPiece."""
+    from tokenizers import BertWordPieceTokenizer
+
+    library = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
+    library.train_from_iterator([*constitution(), *bills()], vocab_size=2000, show_progress=False)
+    folder = tmp_path_factory.mktemp("bert")
+    library.save_model(str(folder))
+    return folder
+
+
+VOCABULARIES = pytest.mark.parametrize(
+    "name", ["own", *(pytest.param(name, marks=needs_shared) for name in ("kr-medium", "kr-bert-char16424"))]
+)
 
 
 def articles(count):
-    with gzip.open(DATA / "articles.jsonl.gz", "rt", encoding="utf-8") as file:
-        texts = [json.loads(line)["passage"] for _, line in zip(range(count), file, strict=False)]
-    return [normalize(text)[0] for text in texts]
+    """Real ones where there are any, else the law and the bills."""
+    path = SHARED / "articles.jsonl.gz"
+    return articles_of(path, count) if path.exists() else [*constitution(), *bills()][:count]
 
 
 def random_cuts(text, seed):
@@ -231,14 +241,18 @@ def test_a_name_on_the_hub_goes_through_transformers_and_its_cache(tmp_path):
     assert json.loads(done.stdout.splitlines()[-1]) == [pieces, "someone/some-bert"]
 
 
-@needs_data
-@pytest.mark.parametrize("name", ["kr-medium", "kr-bert-char16424"])
-def test_morphemes_equal_bert(name):
+def load(name, own_bert, spacing):
+    """(a tokenizer of ours, transformers' BERT) on the same vocabulary."""
     from transformers import BertTokenizerFast
 
-    folder = str(DATA / "tokenizer" / name)
-    ours = load_tokenizer(folder, spacing="morphemes", analyzer=NONE)
-    theirs = BertTokenizerFast.from_pretrained(folder, do_lower_case=False)
+    folder = str(own_bert if name == "own" else SHARED / "tokenizer" / name)
+    ours = load_tokenizer(folder, spacing=spacing, analyzer=NONE)
+    return ours, BertTokenizerFast.from_pretrained(folder, do_lower_case=False)
+
+
+@VOCABULARIES
+def test_morphemes_equal_bert(name, own_bert):
+    ours, theirs = load(name, own_bert, "morphemes")
     assert ours.vocab_size == ours.base_size == theirs.vocab_size
     for text in [*articles(60), *TRICKY, "É ǅ naïve 東京 " + "x" * 150]:
         morphemes = normalize(text)[0].split()
@@ -248,96 +262,35 @@ def test_morphemes_equal_bert(name):
         assert ours.count_unknown(ids) == expected.count(ours.unk_id)
 
 
-@needs_data
-def test_articles_lossless_and_equal_to_transformers(kr_medium, tmp_path):
+@VOCABULARIES
+def test_articles_lossless_and_equal_to_transformers(name, own_bert, tmp_path):
     from transformers import AutoTokenizer
 
-    kr_medium.save(tmp_path)
+    ours, _ = load(name, own_bert, "original")
+    ours.save(tmp_path)
     library = AutoTokenizer.from_pretrained(tmp_path)
-    assert len(library) == kr_medium.vocab_size
-    for seed, text in enumerate(articles(200)):
+    assert len(library) == ours.vocab_size
+    for seed, text in enumerate(articles(60)):
         for analysis in (Analysis([], text.split(), None), random_cuts(text, seed)):
-            ids = check_lossless(kr_medium, text, analysis)
-            segmented = kr_medium.presegment(text, analysis)
+            ids = check_lossless(ours, text, analysis)
+            segmented = ours.presegment(text, analysis)
             assert library(segmented, add_special_tokens=False)["input_ids"] == ids
             assert library.decode(ids) == text
 
 
-@needs_data
-def test_costs_little_against_plain_wordpiece_on_the_same_cuts(kr_medium):
+@VOCABULARIES
+def test_costs_little_against_plain_wordpiece_on_the_same_cuts(name, own_bert):
     """Plain: every piece a word of its own, [UNK] for what the vocabulary lacks, line ends lost."""
-    from transformers import BertTokenizerFast
-
-    plain = BertTokenizerFast.from_pretrained(str(DATA / "tokenizer" / "kr-medium"), do_lower_case=False)
+    ours, plain = load(name, own_bert, "original")
     analyzer = load_analyzer("kiwi")
-    ours = theirs = 0
-    for text in articles(40):
+    tokens = plain_tokens = 0
+    for text in constitution() if name == "own" else articles(40):
         analysis = analyzer.analyze(text)
         bounds = [0, *analysis.cuts, len(text)]
         surface = " ".join(text[a:b] for a, b in pairwise(bounds))
-        ours += len(kr_medium.encode(text, analysis))
-        theirs += len(plain(surface, add_special_tokens=False)["input_ids"])
-    assert ours <= 1.1 * theirs
-
-
-def test_training_is_deterministic_cased_and_knows_continuations():
-    texts = ["학교에 갔었다 Seoul 학교는 갔다", "학교에서 Seoul 갔었다 한글은 학교"] * 20
-    documents = [(text, random_cuts(text, 7)) for text in texts]
-    one = train_tokenizer(documents, 300, spacing="original", analyzer=NONE)
-    two = train_tokenizer(reversed(documents), 300, spacing="original", analyzer=NONE)
-    assert one.vocab == two.vocab
-    assert one.vocab[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert one.source == "trained-300"
-    assert len(set(one.vocab)) == len(one.vocab)
-    cut = [("학교에갔다", Analysis([2, 3], [], None))] * 5
-    vocab = train_tokenizer(cut, 300, spacing="original", analyzer=NONE).vocab
-    assert {"학교", "##갔다", "##에"} <= set(vocab)
-    assert not any("교에" in piece for piece in vocab)
-    for text, analysis in documents:
-        assert one.decode(one.encode(text, analysis)) == text
-
-
-def test_training_agrees_with_the_librarys_trainer():
-    """Without cuts it is the library's WordPiece training, up to the order in which ties are broken."""
-    from tokenizers import Tokenizer as LibraryTokenizer
-    from tokenizers import models, pre_tokenizers, trainers
-
-    generator = random.Random(0)
-    syllables = "가나다라마바사아자차카타파하"
-    words = ["".join(generator.choices(syllables, k=generator.randint(2, 5))) for _ in range(300)]
-    text = " ".join(words[int(generator.paretovariate(0.6)) % 300] for _ in range(20_000))
-    ours = train_tokenizer([(text, Analysis([], [], None))], 400, spacing="original", analyzer=NONE)
-    theirs = LibraryTokenizer(models.WordPiece(unk_token="[UNK]"))
-    theirs.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    theirs.train_from_iterator(
-        [text],
-        trainers.WordPieceTrainer(vocab_size=400, special_tokens=ours.vocab[:5], show_progress=False),
-    )
-    base = set(ours.vocab[: ours.base_size])
-    assert len(base) == 400
-    assert len(base & set(theirs.get_vocab())) >= 390
-
-
-def test_training_for_morphemes_and_refusals():
-    documents = [("학교에 갔다.", Analysis([], ["학교", "에", "가", "었", "다", "."], None))] * 4
-    tokenizer = train_tokenizer(documents, 300, spacing="morphemes", analyzer=NONE)
-    assert tokenizer.vocab_size == tokenizer.base_size
-    ids = tokenizer.encode(*documents[0])
-    assert tokenizer.tokens(ids) == ["학교", "에", "가", "었", "다", "."]
-    assert tokenizer.decode(ids) == "학교 에 가 었 다 ."
-    with pytest.raises(UserError, match="at least 300 tokens"):
-        train_tokenizer(documents, 100, spacing="original", analyzer=NONE)
-    with pytest.raises(UserError, match="no word"):
-        train_tokenizer([("", Analysis([], [], None))], 300, spacing="original", analyzer=NONE)
-
-
-def test_rare_characters_become_bytes_in_a_trained_vocabulary():
-    text = "가나다라 " * 4000 + "뷁가"
-    tokenizer = train_tokenizer([(text, Analysis([], [], None))], 300, spacing="original", analyzer=NONE)
-    assert "뷁" not in tokenizer.vocab
-    ids = tokenizer.encode("뷁가 \U0002a6d6", Analysis([], [], None))
-    assert tokenizer.decode(ids) == "뷁가 \U0002a6d6"
-    assert tokenizer.count_unknown(ids) == 7
+        tokens += len(ours.encode(text, analysis))
+        plain_tokens += len(plain(surface, add_special_tokens=False)["input_ids"])
+    assert tokens <= 1.1 * plain_tokens
 
 
 def test_a_tokenizer_needs_a_known_spacing():

@@ -1,7 +1,6 @@
 """Kkma against konlpy's own in a JVM of its own, poison, emoji, threads, and a jar that is not the known one."""
 
 import gc
-import gzip
 import json
 import shutil
 import subprocess
@@ -12,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from builders import SHARED, articles_of
 
 from kogpt.tokenizer.analyzers.kkma.analyzer import MAX_EOJEOL
 from kogpt.tokenizer.analyzers.kkma.patch import konlpy_java
 from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
-
-ARTICLES = Path("../shared/data/articles.jsonl.gz")
 
 HARD = [
     "공부를 하면할수록 모르는게 많다는 것을 알게 됩니다.",
@@ -63,11 +61,8 @@ def kkma() -> Analyzer:
 def sample() -> list[str]:
     corpora = konlpy_java().parent / "data" / "corpus"
     laws = [path.read_text("utf-8")[:1000] for path in sorted(corpora.glob("*/*.txt"))]
-    articles = []
-    if ARTICLES.exists():
-        with gzip.open(ARTICLES, "rt", encoding="utf-8") as lines:
-            articles = [json.loads(line)["passage"] for number, line in enumerate(lines) if number % 1000 == 7]
-    return [*HARD, *laws, *articles]
+    articles = SHARED / "articles.jsonl.gz"
+    return [*HARD, *laws, *(articles_of(articles, 20, every=1000) if articles.exists() else ())]
 
 
 def test_morphemes_are_those_of_konlpy(kkma: Analyzer, tmp_path: Path) -> None:
