@@ -65,7 +65,9 @@ def run(*command: str | Path) -> None:
     words = [str(word) for word in command]
     shown = [os.path.relpath(w, ROOT) if w.startswith(str(ROOT)) else w for w in words]
     print("$", shlex.join([Path(shown[0]).name, *shown[1:]]), flush=True)
-    code = subprocess.run([str(BIN / words[0]), *words[1:]], cwd=ROOT).returncode
+    # By name of the interpreter: the first line of a script breaks where the project's path has a space.
+    script = [] if words[0] == "python" else [str(BIN / words[0])]
+    code = subprocess.run([sys.executable, *script, *words[1:]], cwd=ROOT).returncode
     if code:
         sys.exit(f"demo: the command above failed with exit status {code}.")
 
@@ -74,6 +76,18 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def deepspeed_file(folder: Path, ranks: int) -> Path:
+    """The DeepSpeed file for so many ranks: the demo's own, or a copy with the next larger batch that divides."""
+    path = ROOT / "launch/ds_demo.json"
+    content = json.loads(path.read_text())
+    batch = -(-content["train_batch_size"] // ranks) * ranks
+    if batch == content["train_batch_size"]:
+        return path
+    fitted = folder / f"ds_demo_{ranks}_ranks.json"
+    fitted.write_text(json.dumps(content | {"train_batch_size": batch}, indent=2) + "\n")
+    return fitted
 
 
 def main() -> None:
@@ -89,13 +103,13 @@ def main() -> None:
     run("python", ROOT / "preprocess/run.py", "--input", articles, "--output", corpus, "--vocab-size", "2000",
         "--val-fraction", "0.05")  # fmt: skip
 
-    ranks, where = [], f"{torch.cuda.device_count()} GPU"
+    words, ranks, where = [], torch.cuda.device_count(), "GPU"
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # keeps DeepSpeed from warning that it found nothing better
-        ranks, where = ["--num_accelerators", "2"], "2 CPU ranks"
-    say(3, f"train a small GPT with DeepSpeed ZeRO on {where} -> {out}")
-    run("deepspeed", "-q", *ranks, "--master_port", str(free_port()), ROOT / "launch/train.py", "--corpus", corpus,
-        "--out", out, "--deepspeed-config", ROOT / "launch/ds_demo.json", "--preset", "tiny", "--dropout", "0.1",
+        words, ranks, where = ["--num_accelerators", "2"], 2, "CPU ranks"
+    say(3, f"train a small GPT with DeepSpeed ZeRO on {ranks} {where} -> {out}")
+    run("deepspeed", "-q", *words, "--master_port", str(free_port()), ROOT / "launch/train.py", "--corpus", corpus,
+        "--out", out, "--deepspeed-config", deepspeed_file(folder, ranks), "--preset", "tiny", "--dropout", "0.1",
         "--steps", str(demo.steps))  # fmt: skip
 
     say(4, "generate text")

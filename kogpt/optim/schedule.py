@@ -39,3 +39,12 @@ def learning_rate(
     done = min(max((step + 1 - (total_steps - decay_steps)) / decay_steps, 0.0), 1.0)
     left = 0.5 * (1.0 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0 - done
     return peak * (final_ratio + (1.0 - final_ratio) * left)
+
+
+def warmup_length(share: float, total_steps: int, begun: int | None = None) -> int:
+    """Steps of warm-up; `begun` is the number that the run began with.
+
+    A run that is lengthened must not go back into its warm-up, one that is shortened must come out of it.
+    """
+    steps = round(share * total_steps)
+    return steps if begun is None else min(begun, steps)

@@ -4,6 +4,7 @@ In: flags. Out: `TrainOptions` (validated on construction, with all problems in 
 Batch sizes, precision, ZeRO stage, clipping, and the optimizer are in kogpt.train.deepspeed_config.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ Preset = Annotated[
 ]
 HEAD_SIZE = 64
 DEFAULT_STEPS = 200
+DEFAULT_STRIDE = 128
 
 
 def shape_of_depth(depth: int) -> dict[str, int]:
@@ -95,8 +97,9 @@ class RunOptions:
     """Steps between checkpoints. There is also one at the end and after Ctrl-C or SIGTERM."""
     keep: int = 3
     """Number of newest checkpoints to keep, besides the best."""
-    stride: int = 128
-    """Tokens between the starts of evaluation windows. Smaller is more exact and slower."""
+    stride: OptionalInt = None
+    """Tokens between the starts of evaluation windows. Smaller is more exact and slower. Default: 128, or the context
+    if that is shorter."""
     prompts: tuple[str, ...] = ("대한민국은", "모든 국민은", "이 법은")
     """Prompts that each evaluation continues greedily, to show progress."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -160,7 +163,7 @@ def _model_problems(options: ModelOptions) -> list[str]:
 def _schedule_problems(options: ScheduleOptions) -> list[str]:
     lengths = {name: getattr(options, name) for name in ("steps", "tokens", "epochs")}
     given = {name: value for name, value in lengths.items() if value is not None}
-    problems = [f"--{name} is {value}, give more than 0." for name, value in given.items() if value <= 0]
+    problems = [f"--{name} is {value}, give more than 0." for name, value in given.items() if not 0 < value < math.inf]
     if len(given) > 1:
         named = " and ".join(f"--{name} {value}" for name, value in given.items())
         problems.append(f"{named} both set the length; give one.")
@@ -176,15 +179,28 @@ def _run_problems(options: RunOptions) -> list[str]:
     problems = [
         f"--{name.replace('_', '-')} is {value}, give at least 1."
         for name in ("eval_every", "save_every", "keep", "stride")
-        if (value := getattr(options, name)) < 1
+        if (value := getattr(options, name)) is not None and value < 1
     ]
     if not options.deepspeed_config.is_file():
         problems.append(f"--deepspeed-config {options.deepspeed_config} does not exist; name a JSON file.")
-    if options.seed < 0:
-        problems.append(f"--seed is {options.seed}, give 0 or more.")
+    if not 0 <= options.seed < 2**63:
+        problems.append(f"--seed is {options.seed}, give 0 or more, below 2^63.")
+    if options.out is not None and (
+        file := next((p for p in (options.out, *options.out.parents) if p.is_file()), None)
+    ):
+        problems.append(f"--out {options.out} cannot be a folder: {file} is a file; name another.")
     if options.resume not in ("auto", "never") and not Path(options.resume).is_dir():
         problems.append(f"--resume {options.resume} is neither auto, never nor a checkpoint folder.")
     return problems
+
+
+def stride(options: RunOptions, max_seq_len: int) -> int:
+    """--stride, or what fits the context."""
+    if options.stride is None:
+        return min(DEFAULT_STRIDE, max_seq_len)
+    if options.stride > max_seq_len:
+        raise UserError(f"--stride {options.stride} is larger than --max-seq-len {max_seq_len}; give at most that.")
+    return options.stride
 
 
 def model_config(options: ModelOptions, vocab_size: int, begun: dict[str, Any] | None = None) -> ModelConfig:

@@ -18,11 +18,10 @@ from typing import Any
 import torch
 
 from kogpt.checkpoint.layout import FORMAT, VERSION, pointed, step_folder
-from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.loader import Share, TrainBatches
 from kogpt.eval.likelihood import corpus_articles, held_out
-from kogpt.optim.schedule import learning_rate
+from kogpt.optim.schedule import learning_rate, warmup_length
 from kogpt.tracking.tracker import Tracker
 from kogpt.tracking.wandb_run import start as start_wandb
 from kogpt.train import sample_prompts
@@ -31,7 +30,7 @@ from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.engine import TrainingEngine, check_memory
 from kogpt.train.gpu_peaks import peak_flops
-from kogpt.train.options import TrainOptions, length_in_steps, model_config
+from kogpt.train.options import TrainOptions, length_in_steps, model_config, stride
 from kogpt.train.resume import Start, begun_model, find_start
 from kogpt.train.run_metadata import about, copy_tokenizer
 from kogpt.train.step_metrics import agree, mfu, validate
@@ -57,11 +56,8 @@ class Trainer:
         self.config = model_config(options.model, corpus.vocab_size, begun)
         share = Share(plan.micro_batch, plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         self.batches = TrainBatches(corpus, max_seq_len=self.config.max_seq_len, seed=options.run.seed, share=share)
-        if options.run.stride > self.config.max_seq_len:
-            raise UserError(
-                f"--stride {options.run.stride} exceeds --max-seq-len {self.config.max_seq_len}; give at most that."
-            )
-        self.validation = held_out(corpus_articles(corpus), self.config.max_seq_len, options.run.stride)
+        context = self.config.max_seq_len
+        self.validation = held_out(corpus_articles(corpus), context, stride(options.run, context))
         self.tokens_per_step = plan.global_batch * self.config.max_seq_len
         self.steps = length_in_steps(
             options.schedule,
@@ -245,8 +241,7 @@ class Trainer:
     def _take_position(self, start: Start) -> None:
         state = start.state or {"step": 0, "skipped_steps": 0, "best": None}
         self.step, self.skipped, self.best = state["step"], state["skipped_steps"], state["best"]
-        # A share of the length at the start: a run that is lengthened must not go back into its warm-up.
-        self.warmup_steps = state.get("warmup_steps", round(self.options.schedule.warmup * self.steps))
+        self.warmup_steps = warmup_length(self.options.schedule.warmup, self.steps, state.get("warmup_steps"))
         train = self.corpus.manifest["counts"]["splits"]["train"]
         self.chars_per_token = train["chars"] / train["ids"]
         self.flops_per_token = self.config.flops_per_token(self.config.max_seq_len)

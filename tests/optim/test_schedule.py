@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kogpt.optim.schedule import learning_rate
+from kogpt.optim.schedule import learning_rate, warmup_length
 
 
 @st.composite
@@ -67,3 +67,9 @@ def test_cosine_is_half_way_down_in_the_middle():
 def test_wsd_decays_in_a_straight_line():
     s = {"schedule": "wsd", "peak": 1.0, "total_steps": 100, "decay_steps": 4, "final_ratio": 0.0}
     assert [learning_rate(step, **s) for step in range(94, 100)] == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def test_a_warm_up_is_neither_entered_again_nor_kept_too_long() -> None:
+    assert warmup_length(0.05, 8000) == 400
+    assert warmup_length(0.05, 80_000, begun=400) == 400
+    assert warmup_length(0.05, 300, begun=400) == 15

@@ -17,7 +17,9 @@ from kogpt.train.options import (
     TrainOptions,
     length_in_steps,
     model_config,
+    parse,
     shape_of_depth,
+    stride,
     together,
 )
 
@@ -49,6 +51,31 @@ def test_all_problems_at_once() -> None:
         "/nonexistent.json does not exist",
     ):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tokens", "nan"], "--tokens is nan, give more than 0"),
+        (["--epochs", "inf"], "--epochs is inf, give more than 0"),
+        (["--seed", "12345678901234567890"], "below 2^63"),
+        (["--out", f"{__file__}/run"], "test_options.py is a file"),
+        (["--warmup", "nan"], "--warmup is nan"),
+        (["--dropout", "nan"], "--dropout is nan"),
+    ],
+)
+def test_numbers_that_are_none(words: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(words)
+    assert said in str(caught.value)
+
+
+def test_the_stride_follows_a_short_context() -> None:
+    assert stride(RunOptions(), 64) == 64
+    assert stride(RunOptions(), 1024) == 128
+    assert stride(RunOptions(stride=32), 64) == 32
+    with pytest.raises(UserError, match="--stride 65 is larger than --max-seq-len 64"):
+        stride(RunOptions(stride=65), 64)
 
 
 def test_every_option_has_a_help_text() -> None:

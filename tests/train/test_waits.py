@@ -61,8 +61,8 @@ def test_none_per_micro_batch_and_at_most_two_per_step(
         waits.clear()
         total = torch.zeros(())
         for micro in range(4):
-            loss = engine.loss(*batch(10 * step + micro))
-            engine.backward(loss)
+            loss = engine.loss(batch(10 * step + micro))
+            engine.backward(loss, 8 * SHAPE.max_seq_len)
             total += loss.detach()
         in_micro_batches = list(waits)
         norm = engine.update(1e-2)
