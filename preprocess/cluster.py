@@ -4,8 +4,16 @@ Only `ray start` (or `ray up`) makes a machine part of a cluster. Ray's own mess
 users look at the driver's progress bar.
 """
 
+import atexit
+import logging
+import math
 import os
+import secrets
+import shutil
 import socket
+import stat
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +26,16 @@ os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # each idles at 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
 
 from kogpt.common.errors import UserError
 
+log = logging.getLogger(__name__)
+
 MIB = 1 << 20
+
+# The path of a Unix socket has at most 107 bytes; Ray appends about 65 to its folder.
+_LONGEST_FOLDER = 40
 
 
 def connect(address: str | None, workers: int | None) -> str:
@@ -34,6 +48,7 @@ def connect(address: str | None, workers: int | None) -> str:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     # Ray prints a paragraph per dead worker across the progress bar; the bar shows the number of deaths instead.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    protect_token()
     if chosen != "local":
         try:
             _knock(chosen)
@@ -45,21 +60,92 @@ def connect(address: str | None, workers: int | None) -> str:
                 raise UserError(
                     f"--ray-address {given}: no Ray cluster can be reached ({reason}); check it, or start Ray there"
                 ) from None
-    cores = max(workers or 0, os.cpu_count() or 1)
+    # Without this, Ray writes a token to ~/.ray/auth_token: readable by everyone, and an error where there is no home.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    cores = max(workers or 0, usable_cores())
     store = 256 * MIB
     try:
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            include_dashboard=False,
+            object_store_memory=store,
+            _temp_dir=_short_folder(),
+            **quiet,
+        )
     except Exception as error:  # Ray raises a plain Exception when its processes do not start
-        raise UserError(f"Ray did not start on this machine ({one_line(error)}); run the same command again") from None
+        raise UserError(
+            f"Ray did not start on this machine ({one_line(error)}); `ray start --head` says more about what is wrong"
+        ) from None
     return "Ray: this machine"
 
 
-def _address_of_this_machine() -> str | None:
-    """The cluster that this machine belongs to through `ray start`."""
+def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """The cores that this process may use: its CPU affinity, limited by the quotas of its cgroups (v1 and v2)."""
+    quotas = []
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            roots = [cgroups] if not controllers else [cgroups / controllers, cgroups / "cpu"]
+            for root in roots:
+                group = root / path.lstrip("/")
+                # Limits of parent groups apply too. In a container the path may exist only on the host.
+                for folder in [group, *group.parents]:
+                    if folder.is_relative_to(root):
+                        quotas += _quota(folder)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, quotas)]))
+
+
+def _quota(folder: Path) -> list[float]:
+    """The cores that one cgroup may use, or none where it has no limit."""
     try:
-        return Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster").read_text().strip()
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return [int(quota) / int(period)] if int(quota) > 0 else []
+    except (OSError, ValueError):
+        return []
+
+
+def protect_token() -> None:
+    """Let only the owner read the file with the cluster's token; Ray writes it with the default umask."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
+    with suppress(OSError, RuntimeError):
+        path = path.expanduser()
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+def _short_folder() -> str | None:
+    """A temporary folder for Ray's sockets where the path of the usual one is too long for them."""
+    usual = get_default_ray_temp_dir()
+    if len(os.fsencode(os.path.abspath(usual))) <= _LONGEST_FOLDER:
+        return None
+    folder = tempfile.mkdtemp(prefix="kogpt-ray-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _address_of_this_machine() -> str | None:
+    """The cluster that this machine belongs to through `ray start`.
+
+    The folder is open to all users of the machine, so the file must belong to this user or to root.
+    """
+    path = get_ray_address_file(None)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
+    with open(descriptor, encoding="utf-8", errors="replace") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+            log.warning(f"{path} belongs to another user: its Ray cluster is not joined; --ray-address joins it")
+            return None
+        return file.read(300).strip()
 
 
 def _knock(address: str) -> None:
@@ -80,10 +166,37 @@ class Node:
         return f"{self.cores} CPU and {self.memory_mib} MiB"
 
 
+def _node(found: dict[str, Any]) -> Node:
+    resources = found["Resources"]
+    return Node(int(resources.get("CPU", 0)), int(resources.get("memory", 0)) // MIB)
+
+
 def living_nodes() -> list[Node]:
-    """The nodes that are alive now."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(int(node.get("CPU", 0)), int(node.get("memory", 0)) // MIB) for node in found]
+    """The nodes of the cluster now."""
+    return [_node(node) for node in ray.nodes() if node["Alive"]]
+
+
+class NodeWatch:
+    """The living nodes, with a log line for each that joins or dies between two looks."""
+
+    def __init__(self) -> None:
+        self._alive: set[str] | None = None
+
+    def look(self) -> list[Node]:
+        """The nodes of the cluster now."""
+        nodes = {node["NodeID"]: node for node in ray.nodes()}
+        alive = {id for id, node in nodes.items() if node["Alive"]}
+        before, self._alive = self._alive if self._alive is not None else alive, alive
+        for id in sorted(before - alive):
+            log.warning(f"Ray: node {_named(nodes.get(id, {}))} is dead; other nodes do its work again")
+        for id in sorted(alive - before):
+            log.info(f"Ray: node {_named(nodes[id])} has joined")
+        return [_node(nodes[id]) for id in sorted(alive)]
+
+
+def _named(node: dict[str, Any]) -> str:
+    host, address = (node.get(f"NodeManager{what}") or "?" for what in ("Hostname", "Address"))
+    return f"{host} ({address})"
 
 
 def even_threads(cores: list[int], most: int) -> int:

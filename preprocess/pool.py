@@ -36,7 +36,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from kogpt.common.errors import UserError
-from preprocess.cluster import MIB, even_threads, living_nodes, one_line
+from preprocess.cluster import MIB, NodeWatch, even_threads, one_line
 
 BEAT_SECONDS = 1.0
 WARM_UP_SECONDS = 120.0
@@ -165,6 +165,7 @@ class Pool:
         self._threads = 0  # until a node with cores appears
         self._use_spare, self._hang, self._item_seconds = spare, hang_seconds, item_seconds
         self._slots: list[_Slot] = []
+        self._nodes = NodeWatch()
         self._again: deque[tuple[_Chunk, list[int]]] = deque()
         self._suspects: deque[tuple[_Chunk, int]] = deque()
         self._complete: deque[_Chunk] = deque()
@@ -226,7 +227,7 @@ class Pool:
         self.stats.workers = sum(slot.ready and not slot.spare for slot in self._slots) * self._threads
 
     def _count_places(self, now: float) -> None:
-        nodes = living_nodes()
+        nodes = self._nodes.look()
         working = [node for node in nodes if node.cores]
         if working and not self._threads:
             cores = [node.cores for node in working]
