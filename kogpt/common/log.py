@@ -5,6 +5,7 @@ own line, above a progress bar. Rank 0 logs from INFO on; other ranks log only e
 set-up (in a notebook or a test) Python's defaults apply: warnings on stderr.
 """
 
+import io
 import logging
 import sys
 from typing import Literal
@@ -16,7 +17,14 @@ Stream = Literal["stdout", "stderr"]
 
 
 def set_up_logging(rank: int = 0, stream: Stream = "stderr") -> None:
-    """Send the project's log to `stream`, or to stderr while a progress bar is shown there."""
+    """Send the project's log to `stream`, or to stderr while a progress bar is shown there.
+
+    Also lets standard output and error replace what their encoding does not have.
+    """
+    for output in (sys.stdout, sys.stderr):
+        # A terminal of another encoding (cp949) shows "?" for an emoji instead of ending the command.
+        if isinstance(output, io.TextIOWrapper) and output.errors in ("strict", "surrogateescape"):
+            output.reconfigure(errors="replace")
     handler = _Lines(stream)
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"rank {rank}: %(message)s"))
     for room in _ROOMS:

@@ -1,8 +1,14 @@
 """Settings of text generation, without torch, so that the command line can show them quickly."""
 
+import math
 from dataclasses import dataclass
 
 from kogpt.common.errors import UserError
+
+COLDEST = 1e-6
+"""The lowest temperature: float32 logits divided by it stay finite."""
+SEEDS = 10**18
+"""Seeds are below it: torch takes 64 bits, and every row and sample adds to the seed."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,15 @@ class Sampling:
     def __post_init__(self) -> None:
         checks = {
             f"--max-new-tokens is {self.max_new_tokens}, but must be at least 1": self.max_new_tokens >= 1,
-            f"--temperature is {self.temperature}, but must be above 0 (or use --greedy)": self.temperature > 0,
+            f"--temperature is {self.temperature}, but must be at least {COLDEST} (or use --greedy)": COLDEST
+            <= self.temperature
+            < math.inf,
             f"--top-k is {self.top_k}, but must be 0 (off) or more": self.top_k >= 0,
             f"--top-p is {self.top_p}, but must be above 0 and at most 1": 0 < self.top_p <= 1,
-            f"--repetition-penalty is {self.repetition_penalty}, but must be above 0": self.repetition_penalty > 0,
+            f"--repetition-penalty is {self.repetition_penalty}, but must be above 0": 0
+            < self.repetition_penalty
+            < math.inf,
+            f"--seed is {self.seed}, but must have at most 18 digits": abs(self.seed) < SEEDS,
         }
         if problems := [text for text, good in checks.items() if not good]:
             raise UserError("; ".join(problems) + ".")

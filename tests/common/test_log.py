@@ -1,5 +1,6 @@
 """One set-up of logging: who is heard, where, and that no line goes through a progress bar."""
 
+import io
 import logging
 import re
 import subprocess
@@ -49,3 +50,15 @@ def test_a_library_that_sets_nothing_up_is_silent_but_for_warnings() -> None:
     code = "import logging; log = logging.getLogger('kogpt.x'); log.info('a note'); log.warning('a warning')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "a warning\n")
+
+
+def test_what_a_terminal_cannot_show_is_replaced_not_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, content in raw.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(content, encoding="cp949", write_through=True))
+    set_up_logging()
+    print("안녕 🙂")
+    print("안녕 🙂 \udcff", file=sys.stderr)
+    ours.info("로그 🙂")
+    assert raw["stdout"].getvalue().decode("cp949") == "안녕 ?\n"
+    assert raw["stderr"].getvalue().decode("cp949") == "안녕 ? ?\n로그 ?\n"

@@ -1,5 +1,6 @@
 """Generation against the full forward pass, transformers' greedy search and its logits processors."""
 
+import math
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -13,7 +14,7 @@ from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.generate.decode import generate
 from kogpt.generate.logits import process_logits
-from kogpt.generate.sampling import Sampling
+from kogpt.generate.sampling import COLDEST, Sampling
 from kogpt.generate.stream import continue_texts, generate_text, stream_text
 from kogpt.hub.gpt2 import GPT2Adapter
 from kogpt.model.gpt2 import GPT, GPTConfig
@@ -168,6 +169,12 @@ def test_logits_processing_equals_transformers_processors(temperature, top_k, to
     assert torch.allclose(ours[kept], theirs[kept])
 
 
+def test_the_lowest_temperature_and_the_highest_seed_work(model):
+    coldest = Sampling(max_new_tokens=5, temperature=COLDEST, seed=10**18 - 1)
+    greedy = Sampling(max_new_tokens=5, greedy=True)
+    assert rows(generate(model, PROMPTS, coldest)) == rows(generate(model, PROMPTS, greedy))
+
+
 def test_a_row_ends_at_the_stop_id(model):
     [free] = rows(generate(model, [[2]], Sampling(max_new_tokens=10, greedy=True)))
     stop = free[4]
@@ -225,8 +232,11 @@ def test_stream_ends_at_the_end_of_the_article(run):
 
 def test_bad_settings_are_all_named_at_once():
     with pytest.raises(UserError) as caught:
-        Sampling(max_new_tokens=0, temperature=0.0, top_k=-1, top_p=0.0, repetition_penalty=-1.0)
-    for flag in ("--max-new-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty"):
+        Sampling(max_new_tokens=0, temperature=1e-45, top_k=-1, top_p=0.0, repetition_penalty=-1.0, seed=10**19)
+    for flag in ("--max-new-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--seed"):
         assert flag in str(caught.value)
+    for odd in (math.nan, math.inf):
+        with pytest.raises(UserError, match=r"--temperature.*--repetition-penalty"):
+            Sampling(temperature=odd, repetition_penalty=odd)
     with pytest.raises(ValueError, match=r"\[CLS\]"):
         next(generate(GPT(CONFIG_SMALL), [[]], Sampling()))

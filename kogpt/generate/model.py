@@ -1,0 +1,59 @@
+"""A trained run for Python code, what `kogpt.load` returns. In: a run folder. Out: text, and tokens.
+
+import kogpt
+
+model = kogpt.load("runs/small")
+print(model.generate("대한민국은", max_new_tokens=50))
+model.decode(model.encode("모든 국민은"))
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.common.device import choose_device
+from kogpt.generate.sampling import Sampling
+from kogpt.generate.stream import continue_texts
+from kogpt.tokenizer.codec import TextCodec
+
+
+class Model:
+    """The newest intact checkpoint of a run, with its tokenizer and analyzer.
+
+    `module` is the torch model (kogpt.model.decoder.Decoder, fp32, eval mode) and `config` its configuration.
+    Raises `kogpt.common.errors.UserError` for a folder without a usable checkpoint or a device that is not there.
+    """
+
+    def __init__(self, run: str | Path, device: str | None = None) -> None:
+        loaded = load_for_inference(Path(run), choose_device(device))
+        self.module, self.step = loaded.model, loaded.info.get("step")
+        self.config = self.module.config
+        self._codec = TextCodec(loaded.tokenizer_folder)
+
+    def __repr__(self) -> str:
+        millions = self.config.parameter_count / 1e6
+        return f"<kogpt {self.config.arch} of {millions:.1f}M parameters at step {self.step} on {self.module.device}>"
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, as in training; without [CLS] and [SEP], which begin and end an article."""
+        return self._codec.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; [CLS] and [SEP] give nothing."""
+        return self._codec.decode(list(tokens))
+
+    @overload
+    def generate(self, prompt: str, **sampling: Any) -> str: ...
+    @overload
+    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
+    def generate(self, prompt: str | Sequence[str], **sampling: Any) -> str | list[str]:
+        """The prompt with its continuation; for several prompts, which are generated together, a list.
+
+        `sampling` are the fields of kogpt.generate.sampling.Sampling: max_new_tokens, greedy, temperature, top_k,
+        top_p, repetition_penalty, seed. The result is what `kogpt generate` prints with the same flags.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        texts = continue_texts(self.module, self._codec, prompts, Sampling(**sampling))
+        whole = [start + continuation for start, (continuation,) in zip(prompts, texts, strict=True)]
+        return whole[0] if isinstance(prompt, str) else whole
