@@ -22,6 +22,7 @@ distributed.choose_accelerator()
 
 from kogpt.common.errors import UserError  # noqa: E402
 from kogpt.common.log import set_up_logging  # noqa: E402
+from kogpt.common.numerics import allow_tf32, be_deterministic  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
 from kogpt.train import deepspeed_config, deepspeed_file  # noqa: E402
 from kogpt.train.options import parse, together  # noqa: E402
@@ -40,6 +41,9 @@ def run() -> int:
         lambda: TokenCorpus.open(options.corpus), lambda: deepspeed_file.read(options.run.deepspeed_config)
     )
     deepspeed_file.check_sections(options.run.deepspeed_config, content)
+    allow_tf32()
+    if options.run.deterministic:
+        be_deterministic()
     stop = Stop()
     ranks = distributed.start()
     plan = deepspeed_config.plan(

@@ -12,6 +12,9 @@ def choose_device(name: str | None) -> "torch.device":
     """The device named, or a GPU if there is one, or the CPU. Raises `UserError` for a device that is not there."""
     import torch
 
+    from kogpt.common.numerics import allow_tf32
+
+    allow_tf32()
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

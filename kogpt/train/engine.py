@@ -22,6 +22,7 @@ from kogpt.checkpoint.layout import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE
 from kogpt.checkpoint.reader import CheckpointReader
 from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
+from kogpt.common.numerics import fused_attention
 from kogpt.data.batch import Batch
 from kogpt.model import registry
 from kogpt.model.config import ModelConfig
@@ -72,7 +73,8 @@ class TrainingEngine:
 
     def loss(self, batch: Batch) -> Tensor:
         """The summed nll of a micro-batch's targets."""
-        return self.engine(*batch)
+        with fused_attention(self.ranks.device):
+            return self.engine(*batch)
 
     def backward(self, loss: Tensor, targets: int) -> None:
         """Gradients of a micro-batch's share of the mean over the `targets` that all ranks score in this step.

@@ -1,7 +1,8 @@
 """Peak FLOP/s of real GPUs, for MFU. In: the name that torch gives a GPU. Out: FLOP/s, or None rather than a guess.
 
 Dense peaks as the maker states them: matrix units with float32 accumulation for fp16 and bf16 (the figures "with
-sparsity" are twice these), plain units for fp32 (TF32 is not counted). Sources: NVIDIA's data sheet of each product;
+sparsity" are twice these), plain units for fp32. TF32 is half of bf16
+on every card that has both. Sources: NVIDIA's data sheet of each product;
 for GeForce and RTX cards the tables of the GA102, Ada and RTX Blackwell whitepapers; the RTX 3060, which has none,
 from its units and boost clock (3,584 cores, 112 tensor cores of 64 FMA, 1.777 GHz); the A10G from the data sheet that
 AWS publishes; the H20 from NVIDIA's data sheet as resellers reprint it. Equal to torchtitan's table (A100, H100, H200,
@@ -11,11 +12,11 @@ B200, L40S) and Lightning's (V100, T4, A100, H100).
 import re
 from typing import Literal
 
-Dtype = Literal["bf16", "fp16", "fp32"]
+Dtype = Literal["bf16", "fp16", "tf32", "fp32"]
 
 # TFLOP/s; None: the GPU has no such unit. A pattern must match the whole name, so that laptop variants, MIG slices and
 # cut-down models stay unknown instead of being taken for another.
-_PEAKS: list[tuple[str, dict[Dtype, float | None]]] = [
+_PEAKS: list[tuple[str, dict[str, float | None]]] = [
     (r"V100-SXM2-(16|32)GB", {"bf16": None, "fp16": 125, "fp32": 15.7}),
     (r"V100-PCIE-(16|32)GB", {"bf16": None, "fp16": 112, "fp32": 14}),
     (r"V100S-PCIE-32GB", {"bf16": None, "fp16": 130, "fp32": 16.4}),
@@ -50,6 +51,8 @@ def peak_flops(device_name: str, dtype: Dtype) -> float | None:
     name = re.sub(r"\b(NVIDIA|Tesla|GeForce)\b", "", device_name).strip()
     for pattern, peaks in _PEAKS:
         if re.fullmatch(pattern, name):
-            peak = peaks[dtype]
+            peak = peaks["fp32" if dtype == "tf32" else dtype]
+            if dtype == "tf32" and (bf16 := peaks["bf16"]) is not None:
+                peak = bf16 / 2
             return None if peak is None else peak * 1e12
     return None

@@ -104,6 +104,8 @@ class RunOptions:
     """Prompts that each evaluation continues greedily, to show progress."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: on a GPU with a C compiler."""
+    deterministic: bool = False
+    """The same bits from the same command, also on a GPU. Slower there; a CPU is deterministic anyway."""
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """auto: online if you are logged in to W&B, offline otherwise. It never asks."""
     wandb_project: str = "kogpt"

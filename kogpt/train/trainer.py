@@ -29,7 +29,7 @@ from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.engine import TrainingEngine, check_memory
-from kogpt.train.gpu_peaks import peak_flops
+from kogpt.train.gpu_peaks import Dtype, peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config, stride
 from kogpt.train.resume import Start, begun_model, find_start
 from kogpt.train.run_metadata import about, copy_tokenizer
@@ -38,6 +38,8 @@ from kogpt.train.stop_signal import Stop
 
 log = logging.getLogger(__name__)
 
+UNITS: dict[str, Dtype] = {"autocast": "bf16", "bf16": "bf16", "fp16": "fp16", "fp32": "tf32"}
+"""What a GPU computes the matrix products of each precision in (kogpt.common.numerics)."""
 SKIPS_IN_A_ROW = 20
 """Updates that may be left out one after the other; fp16 looks for its loss scale in fewer."""
 
@@ -247,8 +249,7 @@ class Trainer:
         self.flops_per_token = self.config.flops_per_token(self.config.max_seq_len)
         self.peak = None
         if self.ranks.device.type == "cuda":
-            dtype = "bf16" if self.plan.precision == "autocast" else self.plan.precision
-            self.peak = peak_flops(torch.cuda.get_device_name(self.ranks.device), dtype)
+            self.peak = peak_flops(torch.cuda.get_device_name(self.ranks.device), UNITS[self.plan.precision])
         if start.state is not None:
             log.info(f"going on after step {self.step} of {self.run}")
 

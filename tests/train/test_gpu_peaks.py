@@ -14,6 +14,8 @@ from kogpt.train.gpu_peaks import peak_flops
         ("NVIDIA B200", "bf16", 2250),
         ("NVIDIA A100-SXM4-80GB", "bf16", 312),
         ("NVIDIA A100 80GB PCIe", "fp32", 19.5),
+        ("NVIDIA A100 80GB PCIe", "tf32", 156),
+        ("Tesla T4", "tf32", 8.1),  # no such unit: plain fp32
         ("Tesla T4", "fp16", 65),
         ("Tesla V100-SXM2-16GB", "fp16", 125),
         ("NVIDIA GeForce RTX 4090", "bf16", 165.2),
