@@ -1,4 +1,4 @@
-"""The device that a command computes on. In: what --device says, or None. Out: a torch device that is there."""
+"""Choose the device of a command. In: the value of --device, or None. Out: a usable torch device."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def choose_device(name: str | None) -> "torch.device":
-    """The device named, or a GPU if there is one, or the CPU. Raises `UserError` for a device that is not there."""
+    """The named device; without a name a GPU if there is one, else the CPU. Raises `UserError` if it is unusable."""
     import torch
 
     from kogpt.common.numerics import allow_tf32
@@ -20,9 +20,7 @@ def choose_device(name: str | None) -> "torch.device":
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(
-            f"--device {name} is no device; give cpu, cuda, or a GPU by its number such as cuda:0."
-        ) from None
+        raise UserError(f"--device {name} is not a device; give cpu, cuda, or a numbered GPU such as cuda:0.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"--device {name}: this machine has {torch.cuda.device_count()} usable GPUs; give --device cpu."

@@ -1,4 +1,4 @@
-"""What goes from a loader to the loss: one micro-batch."""
+"""The micro-batch that goes from the loader to the loss."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Tensors of one device, all int64.
+    """Tensors on one device, all int64.
 
-    `positions` is None where they count from 0 in each row, `documents` None where a row is one stream.
+    `positions` is None if they count from 0 in each row; `documents` is None if a row is one stream.
     """
 
     ids: Tensor
     """Tokens, [B, T]."""
     targets: Tensor
-    """The token that follows each of them, [B, T]; `kogpt.model.loss.IGNORED` where none is scored."""
+    """The token that follows each of them, [B, T]; `kogpt.model.loss.IGNORED` if it is not scored."""
     positions: Tensor | None = None
     """Position of each token in its document, [T] or [B, T]."""
     documents: Tensor | None = None
-    """Number of each token's document, [B, T]: tokens of one row attend within their own document alone."""
+    """Number of each token's document, [B, T]. Tokens attend only within their own document."""

@@ -1,7 +1,7 @@
-"""Corpus + windows + sampler -> batches. In: a `TokenCorpus` and a position. Out: this rank's part of a step.
+"""Read batches: corpus + windows + sampler. In: a `TokenCorpus` and a position. Out: this rank's part of a step.
 
-Training reads full windows of the packed train stream, in the order of kogpt.data.sampler: a pure function of the
-position. Reading is numpy slices of mmapped files: no worker processes, nothing to replay on resume.
+Training reads full windows of the packed train stream in the order of kogpt.data.sampler, a pure function of the
+position. Reading takes numpy slices of mapped files, so there are no worker processes, and resuming replays nothing.
 """
 
 from collections.abc import Iterator
@@ -35,10 +35,10 @@ class Share:
 
 
 class StepBatches(NamedTuple):
-    """What one rank reads in one optimizer step."""
+    """The part of one rank in one optimizer step."""
 
     targets: int
-    """Targets that the step scores over all micro-batches of all ranks: what its loss is divided by."""
+    """Number of targets over all micro-batches of all ranks, by which the loss is divided."""
     micro_batches: Iterator[Batch]
 
 
@@ -52,13 +52,13 @@ class TrainBatches:
         if not self.windows:
             raise UserError(
                 f"the train split of {corpus.folder} has {len(self.stream):,} tokens, fewer than one window of "
-                f"--max-seq-len {max_seq_len} + 1; lower --max-seq-len, or take a larger corpus."
+                f"--max-seq-len {max_seq_len} + 1; lower --max-seq-len, or use a larger corpus."
             )
 
     def step(self, consumed_samples: int) -> StepBatches:
         """This rank's part of the step that begins after `consumed_samples` windows.
 
-        Every window is full, so that each rank knows the targets of all ranks without asking them.
+        Every window is full, so each rank knows the number of targets of all ranks without communication.
         """
         return StepBatches(self.share.global_batch * self.max_seq_len, self._micro_batches(consumed_samples))
 

@@ -1,11 +1,11 @@
-"""Which window comes when, and on which rank: a pure function of (seed, position).
+"""The sampler: which windows belong to which step and rank, as a pure function of (seed, position).
 
-Samples are numbered 0, 1, 2, ... over the whole training: sample s is window `epoch_order(n, seed, s // n)[s % n]`.
-A step takes the next `global_batch` samples, a contiguous slice (which may straddle two epochs); rank r takes every
-world_size-th of them, in micro-batches. The position is one integer, `consumed_samples`: the global batches are the
-same for any number of ranks, and resuming needs no replay, no shared memory and no threads.
+Samples are numbered 0, 1, 2, ... over the whole training. Sample s is window `epoch_order(n, seed, s // n)[s % n]`. A
+step takes the next `global_batch` samples, which may span two epochs. Rank r takes every world_size-th of them, in
+micro-batches. The position is one integer, `consumed_samples`. The global batches are therefore the same for any number
+of ranks, and resuming needs no replay, no shared memory, and no threads.
 
-Cost: one permutation of n per epoch (the last two are kept), O(global_batch) per step.
+Cost: one permutation of n per epoch (the last two are cached), O(global_batch) per step.
 """
 
 from functools import lru_cache
@@ -33,7 +33,7 @@ def windows_for_step(
     The global batch is micro_batch * grad_accum * world_size samples.
     """
     if n < 1:
-        raise ValueError("there is no window to take samples from")
+        raise ValueError("there are no windows to sample from")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} of {world_size}")
     samples = consumed_samples + np.arange(rank, micro_batch * grad_accum * world_size, world_size, dtype=np.int64)

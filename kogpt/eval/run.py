@@ -1,4 +1,4 @@
-"""`kogpt evaluate`: a run's bits per character and multiple-choice accuracy. In: a run, texts. Out: a JSON object."""
+"""`kogpt evaluate`: bits per character and multiple-choice accuracy of a run. In: a run, texts. Out: a JSON object."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,13 +27,14 @@ def evaluate_run(
     limit: int | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """All that is asked for, as one object that JSON can hold.
+    """Evaluate a run on everything given, and return one JSON-compatible object.
 
-    `corpus`: bits per character of its val split; `texts`: of a folder or file (kogpt.eval.texts); `choices`: a file
-    for kogpt.eval.tasks, at each number of `shots`. `limit` takes the first articles, and the first items of each task.
+    `corpus` and `texts` (kogpt.eval.texts) give bits per character, of the validation split and of the texts. `choices`
+    is a file for kogpt.eval.tasks, evaluated at each number of `shots`. `limit` takes the first articles, and the first
+    items of each task.
     """
     _check(corpus, texts, choices, shots, limit)
-    # Files are read and checked first: a mistake must not cost what was scored before it.
+    # Read and check the files first, so that a mistake does not waste the scoring.
     raw = read_texts(texts)[:limit] if texts is not None else []
     items: list[Item] = []
     if choices is not None:
@@ -46,7 +47,7 @@ def evaluate_run(
     if corpus is not None:
         opened = TokenCorpus.open(corpus)
         if opened.manifest["tokenizer"]["sha256"] != codec.tokenizer.sha256:
-            raise UserError(f"{corpus} has another tokenizer than {run_folder}; give the corpus's articles as --texts.")
+            raise UserError(f"{corpus} has another tokenizer than {run_folder}; use the articles with --texts instead.")
         measured[str(corpus)] = list(corpus_articles(opened))
     if texts is not None:
         measured[str(texts)] = list(encoded_articles(codec, raw))
@@ -74,7 +75,7 @@ def _check(
 ) -> None:
     problems = []
     if corpus is None and texts is None and choices is None:
-        problems.append("nothing to evaluate on; give --corpus, --texts or --choices.")
+        problems.append("nothing to evaluate on; give --corpus, --texts, or --choices.")
     if limit is not None and limit < 1:
         problems.append(f"--limit is {limit}, give at least 1.")
     if not shots or min(shots) < 0:

@@ -1,13 +1,13 @@
-"""Multiple-choice tasks: what stands in their files, and the words of their prompts. In: JSON lines. Out: items.
+"""Multiple-choice tasks: the format of their files and the wording of their prompts. In: JSON lines. Out: items.
 
-A line is {task, context, question, choices, label}, or a record of KoBEST under its own column names:
+A line is {task, context, question, choices, label}, or a record of KoBEST with its own column names:
 
     boolq      paragraph, question, label               the choices are 아니오 and 예
     copa       premise, question, alternative_1, alternative_2, label
     hellaswag  context, ending_1 .. ending_4, label
 
-The prompts are those of lm-eval's KoBEST tasks. A new task is a case in `_prompt` and, where its file has columns of
-its own, one in `_from_kobest`.
+The prompts are those of lm-eval's KoBEST tasks. A new task needs a case in `_prompt` and, if its file has other
+columns, one in `_from_kobest`.
 """
 
 from pathlib import Path
@@ -22,23 +22,23 @@ _CONNECTORS = {"원인": "왜냐하면", "결과": "그래서"}
 
 
 def read_items(path: str | Path) -> list[Item]:
-    """The items of a `.jsonl` or `.jsonl.gz` file. Raises `UserError` that names the line and what is wrong."""
+    """The items of a `.jsonl` or `.jsonl.gz` file. Raises `UserError` with the line and the problem."""
     items = []
     for number, record in json_lines(Path(path)):
         try:
             items.append(_item(_from_kobest(record)))
         except ValueError as problem:
             raise UserError(
-                f"{path} line {number} is no item: {problem}; it needs task, context, choices and a label that names "
-                "one of them, or the columns of a KoBEST task."
+                f"{path} line {number} is not an item: {problem}; it needs task, context, choices, and a label that is "
+                "the number of a choice, or the columns of a KoBEST task."
             ) from None
     if not items:
-        raise UserError(f"{path} holds no items; give JSON lines of multiple-choice questions.")
+        raise UserError(f"{path} has no items; give JSON lines of multiple-choice questions.")
     return items
 
 
 def _from_kobest(record: dict[str, Any]) -> dict[str, Any]:
-    """The record under our names, if it has KoBEST's."""
+    """The record with our names, if it has KoBEST's."""
     if "task" in record:
         return record
     shared = {"question": record.get("question"), "label": record.get("label")}
@@ -70,7 +70,7 @@ def _item(record: dict[str, Any]) -> Item:
 
 
 def _prompt(task: str, context: str, question: str) -> str:
-    """What stands before the choice."""
+    """The text before the choice."""
     if task == "copa":
         if question not in _CONNECTORS:
             raise ValueError(f"its question is {question!r}, where copa has {' or '.join(_CONNECTORS)}")

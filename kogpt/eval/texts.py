@@ -1,8 +1,8 @@
-"""Raw texts to evaluate on. In: a file or folder. Out: strings, and token rows for kogpt.eval.likelihood.
+"""Read raw texts for an evaluation. In: a file or folder. Out: strings, and tokens for kogpt.eval.likelihood.
 
-Read are *.txt (one text each), *.json (an object, or a list of them) and *.jsonl, each maybe with .gz behind it; an
-object's text stands under `text` or `passage`. The encoding is UTF-8 or cp949, as for preprocessing. Hidden files are
-passed over; other files are counted in a warning.
+It reads *.txt (one text each), *.json (an object, or a list of them), and *.jsonl, also with .gz. An object has its
+text under `text` or `passage`. The encoding is UTF-8 or cp949, as in preprocessing. Hidden files are skipped, and
+other files are counted in a warning.
 """
 
 import gzip
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 
 def encoded_articles(codec: TextCodec, texts: Iterable[str]) -> list[tuple[list[int], int]]:
-    """(tokens [CLS] .. [SEP], characters) of every text that is not empty once it is normalised."""
+    """(tokens [CLS] ... [SEP], characters) of every text that is not empty after normalization."""
     sep, cls = codec.tokenizer.sep_id, codec.tokenizer.cls_id
     normal = (normalize(text)[0] for text in texts)
     return [([cls, *codec.encode(text), sep], len(text)) for text in normal if text]
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """The texts below a folder or in a file, in the order of the files' names."""
+    """The texts of a file, or of all files below a folder in the order of their names."""
     path = Path(path)
     files = [path]
     if path.is_dir():
@@ -47,10 +47,10 @@ def read_texts(path: str | Path) -> list[str]:
         else:
             left_out.append(file.name)
     if not texts:
-        raise UserError(f"{path} holds no texts; give *.txt, *.json or *.jsonl files, or a folder with some.")
+        raise UserError(f"{path} has no texts; give *.txt, *.json, or *.jsonl files, or a folder of them.")
     if left_out:
         log.warning(
-            "%d of %d files below %s are left out, since they are not .txt, .json or .jsonl (%s).",
+            "%d of %d files below %s are ignored, because they are not .txt, .json, or .jsonl (%s).",
             len(left_out),
             len(files),
             path,
@@ -71,21 +71,23 @@ def _read(path: Path) -> str:
         content = path.read_bytes()
         return decode(gzip.decompress(content) if path.suffix == ".gz" else content)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a text in UTF-8 or cp949, whole.") from None
+        raise UserError(f"{path} cannot be read ({error}); give a complete text in UTF-8 or cp949.") from None
 
 
 def _json_records(path: Path) -> list[Any]:
     try:
         content = json.loads(_read(path))
     except (json.JSONDecodeError, RecursionError):
-        raise UserError(f"{path} is not JSON; mend or remove it.") from None
+        raise UserError(f"{path} is not JSON; fix or remove it.") from None
     return content if isinstance(content, list) else [content]
 
 
 def json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) of a JSON lines file, gzipped or not."""
     records = []
-    for number, line in enumerate(_read(path).split("\n"), 1):  # str.splitlines ends lines inside of texts, too
+    for number, line in enumerate(
+        _read(path).split("\n"), 1
+    ):  # str.splitlines would also split at separators within texts
         if not line.strip():
             continue
         try:
@@ -93,6 +95,6 @@ def json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
         except (json.JSONDecodeError, RecursionError):
             record = None
         if not isinstance(record, dict):
-            raise UserError(f"{path} line {number} is not a JSON object; mend or remove it.")
+            raise UserError(f"{path} line {number} is not a JSON object; fix or remove it.")
         records.append((number, record))
     return records

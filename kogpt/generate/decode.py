@@ -1,14 +1,14 @@
-"""From tokens to more tokens.
+"""Generate tokens from tokens.
 
-In: a model and prompts (lists of tokens). Out: an iterator of one token per row and step. All rows go through the
-model together: shorter prompts are padded on the left, where the others do not see them, so a row's tokens do not
-depend on which other rows are in the batch (but for rounding). Each row has its own random numbers, one per token,
-drawn on the CPU: the same seed gives the same text alone, in a batch and on a GPU.
+In: a model and prompts (lists of tokens). Out: an iterator of one token per row and step. All rows go through the model
+together. Shorter prompts are padded on the left, and the padding is masked, so a row does not depend on the other rows
+of the batch, except for rounding. Each row has its own random numbers, one per token, drawn on the CPU: the same seed
+gives the same text alone, in a batch, and on a GPU.
 
-Cost: the prompt goes through the model once, then one token per step against cached keys and values, O(context) per
-token instead of O(context^2). When a row reaches max_seq_len, the last half of its context goes through the model
-again as a new prompt, since positions may be learned and absolute and then its keys cannot stay: each token then sees
-between max_seq_len / 2 and max_seq_len tokens before it, at two passes per token amortised.
+Cost: the prompt goes through the model once, then one token per step with cached keys and values, O(context) per token
+instead of O(context^2). When a row reaches max_seq_len, the last half of its context goes through the model again as a
+new prompt, because with learned absolute positions its keys would change. Each token then sees between max_seq_len / 2
+and max_seq_len earlier tokens, at an amortized two passes per token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ def generate(
     limit = model.config.max_seq_len
     rows = [list(prompt) for prompt in prompts]
     if not rows or not all(rows):
-        raise ValueError("a prompt without tokens: begin it with [CLS]")
+        raise ValueError("a prompt without tokens; start it with [CLS]")
     if seeds is None:
         seeds = range(sampling.seed, sampling.seed + len(rows))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -1,4 +1,4 @@
-"""Logits processing, and drawing a token from what is left. Tensors in, tensors out."""
+"""Logits processing and sampling. Tensors in, tensors out."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from kogpt.generate.sampling import Sampling
 
 
 def process_logits(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:
-    """Logits [B, V] after penalty, temperature, top-k and top-p; tokens ruled out get -inf.
+    """Apply repetition penalty, temperature, top-k, and top-p to logits [B, V]; excluded tokens get -inf.
 
-    `seen` [B, V] bool marks the tokens that occurred in the row, prompt included.
+    `seen` [B, V] bool marks the tokens that occur in the row, including its prompt.
     """
     if sampling.repetition_penalty != 1.0:
         penalty = sampling.repetition_penalty
@@ -29,7 +29,7 @@ def process_logits(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw(logits: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """A token for each row [B], from that row's generator, by inverting the cumulative distribution."""
+    """Draw a token per row [B] from the row's generator, by inverting the cumulative distribution."""
     cumulative = logits.double().softmax(-1).cumsum(-1)
     uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
     # The last sum is not exactly 1: scaled by it, the number falls on a token of probability above 0.

@@ -1,4 +1,4 @@
-"""From a run and prompts to text, piece by piece as it becomes certain."""
+"""Generate text from a run and prompts, as a stream."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.wordpiece import StreamDecoder
 
 _CACHE_BYTES = 2 * 2**30
-"""Keys and values of the rows that go through the model together."""
+"""Limit for the KV cache of the rows that go through the model together."""
 
 
 class Piece(NamedTuple):
-    """Text that has become certain: of which prompt, which sample of it, and whether it is the last of it."""
+    """Newly generated text, with its prompt and sample number, and whether it is the last of the sample."""
 
     prompt: int
     sample: int
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 def stream_text(
     model: Decoder, codec: TextCodec, prompts: Sequence[str], sampling: Sampling, *, samples: int = 1
 ) -> Iterator[Piece]:
-    """Continue each prompt `samples` times, as many rows at once as _CACHE_BYTES hold; yield what comes as it comes."""
+    """Continue each prompt `samples` times, as many rows at once as fit into _CACHE_BYTES; yield text as it comes."""
     encoded = [[codec.tokenizer.cls_id, *codec.encode(prompt)] for prompt in prompts]
     rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
     row_bytes = 2 * math.prod(model.config.kv_cache_shape(1)) * model.dtype.itemsize
@@ -43,11 +43,11 @@ def stream_text(
 def _stream_rows(
     model: Decoder, codec: TextCodec, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
 ) -> Iterator[tuple[int, str, bool]]:
-    """(row, text, last) as `Piece`s have it, for one batch."""
+    """(row, text, last) for one batch, as in `Piece`."""
     tokenizer = codec.tokenizer
     decoders = [StreamDecoder(tokenizer) for _ in rows]
     for decoder, ids in zip(decoders, rows, strict=True):
-        for known in ids:  # what follows depends on what stood before: whether a space comes between
+        for known in ids:  # whether a space follows depends on the tokens before
             decoder.push(known)
     ended = [False] * len(rows)
     for step in generate(model, rows, sampling, stop_id=tokenizer.sep_id, seeds=seeds):
@@ -66,7 +66,7 @@ def _stream_rows(
 def continue_texts(
     model: Decoder, codec: TextCodec, prompts: Sequence[str], sampling: Sampling, *, samples: int = 1
 ) -> list[list[str]]:
-    """The whole continuations: `samples` of them for each prompt."""
+    """The complete continuations, `samples` for each prompt."""
     texts = [[""] * samples for _ in prompts]
     for piece in stream_text(model, codec, prompts, sampling, samples=samples):
         texts[piece.prompt][piece.sample] += piece.text
@@ -81,6 +81,6 @@ def generate_text(
     samples: int = 1,
     device: str | None = None,
 ) -> Iterator[Piece]:
-    """Continue prompts with the newest good checkpoint of a run (or a step folder of it), on the GPU if any."""
+    """Continue prompts with the newest intact checkpoint of a run, or one of its step folders."""
     run = load_for_inference(Path(run_folder), choose_device(device))
     yield from stream_text(run.model, TextCodec(run.tokenizer_folder), prompts, sampling, samples=samples)

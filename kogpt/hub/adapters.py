@@ -1,4 +1,4 @@
-"""Who translates an architecture to and from `transformers`: one adapter each, `kogpt/hub/NAME.py`."""
+"""The adapters between our architectures and `transformers`, one per architecture in `kogpt/hub/NAME.py`."""
 
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from kogpt.model.config import ModelConfig
 
 
 class Adapter(Protocol):
-    """What export and import ask about an architecture."""
+    """What export and import need to know about an architecture."""
 
     title: str
     """Its name in a model card."""
@@ -18,28 +18,28 @@ class Adapter(Protocol):
     """What `transformers` calls it in config.json."""
 
     def export_config(self, config: ModelConfig, special_tokens: dict[str, int]) -> dict[str, Any]:
-        """The config.json that `transformers` reads; `special_tokens` are bos_token_id and the like."""
+        """The config.json for `transformers`. `special_tokens` are bos_token_id and the like."""
         ...
 
     def export_weights(self, state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-        """Our state_dict under the names and in the layout of `transformers`."""
+        """Our state_dict with the names and layout of `transformers`."""
         ...
 
     def import_config(self, config: dict[str, Any], state: dict[str, Tensor], place: str) -> ModelConfig:
-        """Our configuration for a config.json; `UserError` naming `place` where it computes anything else."""
+        """Our configuration for a config.json. A `UserError` naming `place` if the model computes something else."""
         ...
 
     def import_weights(self, state: dict[str, Tensor], config: ModelConfig, place: str) -> dict[str, Tensor]:
-        """Our state_dict, float32, of tensors that `transformers` saved; `UserError` where one is missing."""
+        """Our state_dict in float32 from tensors of `transformers`. Raises `UserError` if one is missing."""
         ...
 
 
 ADAPTERS: dict[str, Adapter] = {"gpt2": GPT2Adapter()}
-"""By the architecture's name in kogpt.model.registry."""
+"""By the name of the architecture in kogpt.model.registry."""
 
 
 def adapter_for(config: ModelConfig) -> Adapter:
-    """The adapter of a model of ours."""
+    """The adapter of one of our models."""
     if config.arch not in ADAPTERS:
         raise UserError(f"models of architecture {config.arch} cannot be exported; kogpt.hub has no adapter for them.")
     return ADAPTERS[config.arch]
@@ -51,4 +51,4 @@ def adapter_for_type(model_type: object, place: str) -> Adapter:
         if adapter.model_type == model_type:
             return adapter
     known = ", ".join(adapter.model_type for adapter in ADAPTERS.values())
-    raise UserError(f"{place} is of type {model_type}, which cannot be imported; known: {known}.")
+    raise UserError(f"{place} is of type {model_type}, which cannot be imported; supported: {known}.")

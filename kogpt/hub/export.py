@@ -1,7 +1,7 @@
-"""A run becomes a folder that `transformers` loads without any code of ours. In: a run. Out: the folder.
+"""Export a run as a folder that `transformers` loads without kogpt. In: a run. Out: the folder.
 
-It holds model.safetensors, config.json, generation_config.json, the tokenizer's files and README.md (the model card).
-What depends on the architecture is its adapter's (kogpt.hub.adapters).
+It contains model.safetensors, config.json, generation_config.json, the tokenizer's files, and README.md (the model
+card). Everything specific to an architecture is in its adapter (kogpt.hub.adapters).
 """
 
 import json
@@ -27,10 +27,10 @@ def export_model(
     license: str = "unknown",
     texts: Sequence[str] = SAMPLE_TEXTS,
 ) -> None:
-    """Write a run's newest good checkpoint (or a step folder of it) as a folder for `transformers`.
+    """Write the newest intact checkpoint of a run (or one of its step folders) as a folder for `transformers`.
 
-    `license` is that of the weights, for the card (an identifier such as cc-by-sa-4.0); on `texts` the card
-    measures what the plain tokenizer does differently without the analyzer.
+    `license` is the license of the weights, for the model card (for example cc-by-sa-4.0). The card compares the
+    plain tokenizer with ours on `texts`.
     """
     from transformers import GenerationConfig
 
@@ -38,7 +38,7 @@ def export_model(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder to export to.")
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds files already; remove it, or name a new folder to export to.")
+        raise UserError(f"{folder} is not empty; remove it, or name a new folder to export to.")
     run = load_for_inference(Path(run_folder))
     codec = TextCodec(run.tokenizer_folder)
     shape, tokenizer = run.model.config, codec.tokenizer
@@ -50,7 +50,7 @@ def export_model(
     }
     generation = GenerationConfig(do_sample=True, temperature=0.8, top_k=0, **special)
     contents = {path.name: path.read_bytes() for path in sorted(run.tokenizer_folder.iterdir()) if path.is_file()}
-    # Other engines look up the tokens that begin and end a text under these names.
+    # Other engines look up the first and last token of a text under these names.
     about = json.loads(contents["tokenizer_config.json"])
     about |= {"bos_token": "[CLS]", "eos_token": "[SEP]", "model_max_length": shape.max_seq_len}
     contents |= {
@@ -59,7 +59,7 @@ def export_model(
         "generation_config.json": generation.to_json_string().encode(),
         "config.json": (json.dumps(adapter.export_config(shape, special), indent=2) + "\n").encode(),
     }
-    # Under another name until it is whole: a part of it might load, and write nonsense.
+    # Under a temporary name until it is complete: an incomplete model might load and write nonsense.
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

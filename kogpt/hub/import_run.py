@@ -1,14 +1,14 @@
-"""`kogpt import`: a checkpoint that `transformers` saved becomes a run at step 0, from which launch/train.py goes on.
+"""`kogpt import`: turn a checkpoint of `transformers` into a run at step 0, which launch/train.py continues.
 
-In: its folder (kogpt.hub.weights) with its vocabulary, and the corpus to train on. Out: a
-run folder with one checkpoint, whose tokenizer is the corpus's; it can be trained, evaluated, exported like any other.
+In: its folder (kogpt.hub.weights) with its vocabulary, and the corpus to train on. Out: a run folder with one
+checkpoint and the corpus's tokenizer. It can be trained, evaluated, and exported like any other run.
 
-The body is taken over as it is. Rows of the embedding and of the head go by piece: what the corpus's
-vocabulary shares with the model's keeps its row, [CLS] and [SEP] take the model's own marks of begin and end where it
-has none of that name, and every new piece starts at the mean of the rows taken, so that it is neither likelier nor
-rarer than others at first (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
-Vocabularies of other kinds are read as WordPiece: with a mark of the preceding space (▁, or Ġ of byte-level BPE) a
-piece is a plain one, without it a continuation.
+The layers are taken over unchanged. The rows of the embedding and the head are matched by token. A token that both
+vocabularies have keeps its row. [CLS] and [SEP] take the rows of the model's own begin and end tokens if it has none of
+that name. Every new token starts at the mean of the rows taken over, so that it is neither likelier nor rarer than
+others at first (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). Other kinds of
+vocabularies are read as WordPiece: a token with a mark for the preceding space (▁, or Ġ in byte-level BPE) is a plain
+token, and one without is a continuation.
 """
 
 import json
@@ -31,24 +31,24 @@ from kogpt.train.run_metadata import copy_tokenizer
 
 
 def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -> tuple[int, int]:
-    """Write `run`; return how many tokens keep the row of the model, and how many there are.
+    """Write `run`; return how many tokens keep their row, and how many there are.
 
-    Raises `UserError`, and leaves no checkpoint, where that cannot be done.
+    Raises `UserError`, and leaves no checkpoint, if this is not possible.
     """
     folder, run = Path(folder), Path(run)
     if step_folders(run):
-        raise UserError(f"{run} holds checkpoints already; name a new folder for the run.")
+        raise UserError(f"{run} already holds checkpoints; name a new folder for the run.")
     corpus = TokenCorpus.open(corpus_folder)
     pieces = open_tokenizer(corpus.tokenizer_folder).vocab
     config, weights = import_model(folder)
     known = read_pieces(folder)
     if max(known.values()) >= config.vocab_size:
-        raise UserError(f"{folder} has {max(known.values()) + 1:,} pieces for a model of {config.vocab_size:,} rows.")
+        raise UserError(f"{folder} has {max(known.values()) + 1:,} tokens for a model of {config.vocab_size:,} rows.")
     for name in model_class(config).VOCABULARY:
         weights[name], taken = matched_rows(weights[name], known, pieces)
     if not taken:
         raise UserError(
-            f"none of the {len(pieces):,} pieces of {corpus_folder} is in the vocabulary of {folder}; "
+            f"none of the {len(pieces):,} tokens of {corpus_folder} is in the vocabulary of {folder}; "
             f"build the corpus with a vocabulary of the model's language, or with its own (--tokenizer {folder})."
         )
     copy_tokenizer(corpus.tokenizer_folder, run)
@@ -58,12 +58,14 @@ def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -
 
 
 def read_pieces(folder: Path) -> dict[str, int]:
-    """WordPiece piece -> row of the model's embedding, from vocab.txt or else tokenizer.json."""
+    """WordPiece token -> row of the model's embedding, from vocab.txt or else tokenizer.json."""
     if (folder / "vocab.txt").is_file():
         lines = (folder / "vocab.txt").read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
         return {piece: row for row, piece in enumerate(lines) if piece}
     if not (folder / "tokenizer.json").is_file():
-        raise UserError(f"{folder} has neither vocab.txt nor tokenizer.json, which say whose the rows are; add one.")
+        raise UserError(
+            f"{folder} has neither vocab.txt nor tokenizer.json, so the tokens of its rows are unknown; add one."
+        )
     content = json.loads((folder / "tokenizer.json").read_bytes())
     vocab = content["model"]["vocab"]
     names: dict[str, int]
@@ -76,9 +78,9 @@ def read_pieces(folder: Path) -> dict[str, int]:
 
 
 def _marks(folder: Path, names: dict[str, int]) -> dict[str, int]:
-    """The model's tokens of begin and end, for [CLS] and [SEP], unless it has those.
+    """The model's begin and end tokens, for [CLS] and [SEP], unless it has tokens of those names.
 
-    A configuration that does not name them has GPT-2's own numbers, which a smaller model has no rows for.
+    A configuration that does not name them has the ids of GPT-2, for which a smaller model has no rows.
     """
     config = json.loads((folder / "config.json").read_bytes())
     marks = {"[CLS]": config.get("bos_token_id"), "[SEP]": config.get("eos_token_id")}
@@ -87,13 +89,13 @@ def _marks(folder: Path, names: dict[str, int]) -> dict[str, int]:
 
 
 def as_wordpiece(piece: str, space: str) -> str:
-    """A piece of another kind of vocabulary, whose mark of a preceding space is ▁ or (byte-level) Ġ."""
+    """A token of another kind of vocabulary, whose mark for a preceding space is ▁ or (byte-level) Ġ."""
     text = decoders.ByteLevel().decode([piece]) if space == "Ġ" else piece.replace("▁", " ")
     return text[1:] if text.startswith(" ") else f"##{text}"
 
 
 def matched_rows(rows: Tensor, known: dict[str, int], pieces: list[str]) -> tuple[Tensor, int]:
-    """The embedding [len(pieces), C] for `pieces` from one whose rows are `known`, and how many were found."""
+    """The embedding [len(pieces), C] for the tokens `pieces` from one with rows `known`; and how many were found."""
     found = [(ours, known[piece]) for ours, piece in enumerate(pieces) if piece in known]
     ours, theirs = torch.tensor(found, dtype=torch.int64).reshape(-1, 2).unbind(1)
     out = rows[theirs].mean(0).repeat(len(pieces), 1)
@@ -102,9 +104,9 @@ def matched_rows(rows: Tensor, known: dict[str, int], pieces: list[str]) -> tupl
 
 
 def _write_start(run: Path, weights: dict[str, Tensor], config: ModelConfig, fingerprint: str) -> None:
-    """The checkpoint of step 0: these weights, and an Adam that has not begun."""
+    """Write the checkpoint of step 0: these weights, and an optimizer without steps."""
     model = config.to_dict()
-    del model["dropout"]  # a setting of the training to come
+    del model["dropout"]  # a setting of the next training
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     moments = {f"{moment}.{name}": shape for moment in MOMENTS for name, shape in shapes.items()}
     writer = CheckpointWriter(run, 0, writing=True)

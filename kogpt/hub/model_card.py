@@ -1,4 +1,4 @@
-"""The model card, README.md of an exported folder: what the model is, its numbers, what a plain tokenizer cannot do."""
+"""The model card: README.md of an exported folder. In: a run. Out: Markdown."""
 
 import difflib
 import json
@@ -10,7 +10,7 @@ from kogpt.tokenizer.codec import TextCodec
 from kogpt.tracking.tracker import read_metrics
 
 _TRAINING = ("seed", "global_batch", "precision", "world_size", "device", "git_commit", "torch")
-"""What the card takes over from run.json (kogpt.train.run_metadata.about)."""
+"""The fields of run.json that the card shows."""
 
 SAMPLE_TEXTS = (
     "대한민국은 민주공화국이다.",
@@ -26,7 +26,7 @@ SAMPLE_TEXTS = (
 
 
 def model_card(run: LoadedRun, architecture: str, license: str, differs: str) -> str:
-    """README.md of the exported folder: what it is, its numbers, and what a plain tokenizer cannot do."""
+    """The card: what the model is, how it was trained, and how AutoTokenizer differs from the training."""
     analyzer = json.loads((run.tokenizer_folder / "kogpt.json").read_bytes())["analyzer"]["name"]
     shape = run.model.config
     numbers = {
@@ -47,25 +47,26 @@ tags: [kogpt, {shape.arch}]
 ---
 # A Korean GPT trained from scratch with kogpt
 
-{architecture} architecture. Loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
+This model continues Korean text. It has the {architecture} architecture and loads with
+`AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
 
 | | |
 |---|---|
 {rows}
 
 ## License
-Of the weights: {license}. The articles that they were trained on have their own; kogpt itself is GPL-3.0-or-later.
+The weights: {license}. The articles used for training have their own licenses. kogpt itself is GPL-3.0-or-later.
 
 ## Tokenizer
-In training the analyzer `{analyzer}` split the text into morphemes or words before WordPiece. `AutoTokenizer` has no
-analyzer: text that is split already gets the same tokens, raw text gets others. {differs}
-Use `kogpt generate` for prompts that are tokenized as in training. Each article began with [CLS] and ended with [SEP]:
-begin a prompt with [CLS], too.
+For training, the analyzer `{analyzer}` split the text before WordPiece. `AutoTokenizer` does not include the analyzer,
+so it tokenizes raw text differently. {differs}
+`kogpt generate` tokenizes prompts as in training. Every article starts with [CLS] and ends with [SEP], so start a
+prompt with [CLS].
 """
 
 
 def _training_numbers(run: Path, step: int) -> dict[str, str]:
-    """What the run's files say of the training up to this step; the run itself may be further."""
+    """What the run's files say about the training up to this step. The run may have continued since then."""
     numbers: dict[str, str] = {}
     if (run / "run.json").exists():
         content = json.loads((run / "run.json").read_bytes())
@@ -73,17 +74,17 @@ def _training_numbers(run: Path, step: int) -> dict[str, str]:
     if (run / "metrics.jsonl").exists():
         for record in read_metrics(run / "metrics.jsonl"):
             if record["step"] == step and record["loss"] is not None:
-                numbers |= {"tokens": f"{record['tokens']:,}", "training loss": f"{record['loss']:.4f} nats a token"}
+                numbers |= {"tokens": f"{record['tokens']:,}", "training loss": f"{record['loss']:.4f} nats per token"}
             if record["step"] <= step and record["val_loss"] is not None:
                 bits, loss = record["val_bits_per_char"], record["val_loss"]
                 numbers["validation"] = (
-                    f"{bits:.4f} bits per character, {loss:.4f} nats a token, at step {record['step']}"
+                    f"{bits:.4f} bits per character, {loss:.4f} nats per token, at step {record['step']}"
                 )
     return numbers
 
 
 def plain_tokenizer_differs(folder: Path, codec: TextCodec, texts: Sequence[str]) -> str:
-    """Two sentences: how far AutoTokenizer's tokens of raw text are from those that the model was trained on."""
+    """One sentence on how AutoTokenizer's tokens of raw text differ from those of the training."""
     from transformers import AutoTokenizer
 
     plain = AutoTokenizer.from_pretrained(folder)
@@ -95,6 +96,6 @@ def plain_tokenizer_differs(folder: Path, codec: TextCodec, texts: Sequence[str]
     )
     equal = sum(a == b for a, b in pairs)
     return (
-        f"On {len(pairs)} sentences of raw text it gives {theirs} tokens where training had {ours}; "
-        f"{equal} sentences come out alike, and {matched / max(ours, 1):.0%} of the training tokens are among them."
+        f"For {len(pairs)} sentences of raw text it gives {theirs} tokens instead of {ours}; {equal} sentences are "
+        f"identical, and it finds {matched / max(ours, 1):.0%} of the training's tokens."
     )

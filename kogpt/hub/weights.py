@@ -1,4 +1,4 @@
-"""Shape and weights out of a folder that `transformers` saved: config.json, and *.safetensors or pytorch_model*.bin."""
+"""Read configuration and weights from a folder of `transformers`: config.json, *.safetensors or pytorch_model*.bin."""
 
 import json
 import pickle
@@ -15,9 +15,9 @@ from kogpt.model.config import ModelConfig
 
 
 def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Shape and weights of a checkpoint on disk, ready for the model's load_state_dict.
+    """Configuration and weights of a checkpoint on disk, ready for load_state_dict.
 
-    What computes otherwise than ours is refused. Dropout is left at 0: it is a setting of the training to come.
+    Models that compute something else than ours are refused. Dropout is 0: it is a setting of the next training.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -30,7 +30,7 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, whole or in shards."""
+    """All tensors of a checkpoint, in one file or in shards."""
     state: dict[str, Tensor] = {}
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:

@@ -211,9 +211,9 @@ def test_texts_are_read_as_preprocessing_reads_them(tmp_path):
 
 
 def test_errors_name_file_and_mend(run, tmp_path):
-    with pytest.raises(UserError, match="--corpus, --texts or --choices"):
+    with pytest.raises(UserError, match="--corpus, --texts, or --choices"):
         evaluate_run(run)
-    with pytest.raises(UserError, match="holds no texts"):
+    with pytest.raises(UserError, match="has no texts"):
         read_texts(tmp_path)
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"text": "가"}) + "\nnot json\n")
@@ -229,7 +229,7 @@ def test_errors_name_file_and_mend(run, tmp_path):
     with pytest.raises(UserError, match="--shots 3"):  # before anything is loaded or scored
         evaluate_run(tmp_path / "no run", choices=items, shots=[0, 3])
     bad.write_text(json.dumps({**RECORDS[0], "label": 2}))
-    with pytest.raises(UserError, match=r"bad\.jsonl line 1 is no item"):
+    with pytest.raises(UserError, match=r"bad\.jsonl line 1 is not an item"):
         read_items(bad)
 
 

@@ -126,8 +126,8 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     assert card.startswith("---\nlanguage: ko\nlicense: cc-by-sa-4.0\n")
     for part in ("c0ffee" * 10, "| step | 5 |", "| tokens | 500 |", "| seed | 31 |", "`none`"):
         assert part in card
-    assert "| training loss | 2.5000 nats a token |" in card
-    assert "| validation | 3.2500 bits per character, 2.5000 nats a token, at step 4 |" in card
+    assert "| training loss | 2.5000 nats per token |" in card
+    assert "| validation | 3.2500 bits per character, 2.5000 nats per token, at step 4 |" in card
     assert "/home/me" not in card
     plain = AutoTokenizer.from_pretrained(exported)
     codec = TextCodec(run / "tokenizer")
@@ -135,8 +135,8 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     theirs = [plain.encode(text, add_special_tokens=False) for text in TEXTS]
     equal = sum(a == b for a, b in zip(ours, theirs, strict=True))
     assert equal == 1  # the second text has two spaces, the first a line feed: lost on a plain tokenizer
-    assert f"gives {sum(map(len, theirs))} tokens where training had {sum(map(len, ours))}" in card
-    assert f"{equal} sentences come out alike" in card
+    assert f"gives {sum(map(len, theirs))} tokens instead of {sum(map(len, ours))}" in card
+    assert f"{equal} sentences are identical" in card
 
 
 def test_an_export_is_whole_or_absent_and_overwrites_nothing(run, tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def test_an_export_is_whole_or_absent_and_overwrites_nothing(run, tmp_path, monk
     (tmp_path / "out").mkdir()
     export_model(run, tmp_path / "out", texts=TEXTS)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    with pytest.raises(UserError, match="out holds files already"):
+    with pytest.raises(UserError, match="out is not empty"):
         export_model(run, tmp_path / "out", texts=TEXTS)
 
 

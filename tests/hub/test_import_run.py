@@ -101,14 +101,14 @@ def test_what_cannot_be_imported(corpus, exported, tmp_path):
     with pytest.raises(UserError, match=r"neither vocab\.txt nor tokenizer\.json"):
         import_run(other, run, corpus)
     (other / "vocab.txt").write_text("the\na\n")
-    with pytest.raises(UserError, match=r"none of the .* pieces"):
+    with pytest.raises(UserError, match=r"none of the .* tokens"):
         import_run(other, run, corpus)
     (other / "vocab.txt").write_text("\n".join(map(str, range(5000))))
-    with pytest.raises(UserError, match="5,000 pieces for a model of"):
+    with pytest.raises(UserError, match="5,000 tokens for a model of"):
         import_run(other, run, corpus)
     assert not step_folders(run)
     import_run(exported, run, corpus)
-    with pytest.raises(UserError, match="holds checkpoints already"):
+    with pytest.raises(UserError, match="already holds checkpoints"):
         import_run(exported, run, corpus)
 
 
