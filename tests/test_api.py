@@ -34,7 +34,7 @@ def test_load_generates_encodes_and_decodes(run: Path) -> None:
 def test_mistakes_are_user_errors(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no usable checkpoint"):
         kogpt.load(tmp_path)
-    with pytest.raises(UserError, match="--device foo is no device"):
+    with pytest.raises(UserError, match="--device foo is not a device"):
         kogpt.load(run, device="foo")
     with pytest.raises(UserError, match="--temperature"):
         kogpt.load(run, device="cpu").generate("가", temperature=0)
