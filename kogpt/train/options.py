@@ -104,6 +104,8 @@ class RunOptions:
     """Prompts that each evaluation continues greedily, to show progress."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: on a GPU with a C compiler."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: a third more time, far less memory."""
     deterministic: bool = False
     """The same bits from the same command, also on a GPU. Slower there; a CPU is deterministic anyway."""
     wandb: Literal["auto", "online", "offline", "off"] = "auto"

@@ -25,6 +25,7 @@ from kogpt.optim.schedule import learning_rate, warmup_length
 from kogpt.tracking.tracker import Tracker
 from kogpt.tracking.wandb_run import start as start_wandb
 from kogpt.train import sample_prompts
+from kogpt.train.activation_checkpointing import checkpoint_blocks
 from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
@@ -104,6 +105,8 @@ class Trainer:
         self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.reader)
         if start.state is not None:
             self.engine.restore(start.reader, start.state)
+        if self.options.run.checkpoint_activations:
+            checkpoint_blocks(self.engine.module)
         self._compile()
         self._start_tracking(start)
         return True

@@ -10,6 +10,7 @@ import torch
 from engines import SHAPE, plan_for, train_step
 
 from kogpt.train import compile as compiling
+from kogpt.train.activation_checkpointing import checkpoint_blocks
 from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.engine import TrainingEngine
 
@@ -38,15 +39,17 @@ def test_deepspeed_never_waits_for_the_device(ranks: Any, synchronised: list[boo
     assert not synchronised
 
 
-@pytest.mark.parametrize("layers", [1, 5])
+@pytest.mark.parametrize(("layers", "forgetful"), [(1, False), (5, False), (5, True)])
 def test_one_graph_for_all_blocks_and_the_losses_of_eager(
-    layers: int, ranks: Any, synchronised: list[bool], monkeypatch: pytest.MonkeyPatch
+    layers: int, forgetful: bool, ranks: Any, synchronised: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps 3 and later, too, where DeepSpeed's timer would be traced into the graph and break it."""
     shape = replace(SHAPE, n_layer=layers)
     losses = {}
     for compiled in (False, True):
         engine = TrainingEngine(shape, plan_for(), ranks, 1, None)
+        if forgetful:
+            checkpoint_blocks(engine.module)
         if compiled:
             torch._dynamo.reset()
             torch._dynamo.utils.counters.clear()

@@ -1,0 +1,41 @@
+"""Blocks that forget: the same losses bit for bit, dropout included, for less memory."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from allocations import Allocations
+from engines import SHAPE, batch, plan_for, train_step
+
+from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.train.activation_checkpointing import checkpoint_blocks
+from kogpt.train.engine import TrainingEngine
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (0, "bf16"), (2, "bf16"), (3, "fp32")])
+def test_the_same_losses(stage: int, precision: str, ranks: Any) -> None:
+    losses = {}
+    for forgetful in (False, True):
+        engine = TrainingEngine(replace(SHAPE, dropout=0.1), plan_for(precision, stage), ranks, 1, None)
+        if forgetful:
+            checkpoint_blocks(engine.module)
+        torch.manual_seed(3)
+        losses[forgetful] = [train_step(engine, step) for step in range(3)]
+    assert losses[True] == losses[False]
+
+
+def test_one_blocks_activations_at_a_time() -> None:
+    config = GPTConfig(vocab_size=50, max_seq_len=128, n_layer=8, n_head=2, n_embd=64)
+    peaks = {}
+    for forgetful in (False, True):
+        model = GPT(config)
+        if forgetful:
+            checkpoint_blocks(model)
+        example = batch(rows=4, config=config)
+        with Allocations() as found:
+            model(*example).backward()
+        peaks[forgetful] = found.peak
+        with torch.no_grad():
+            model(*example)
+    assert peaks[True] < peaks[False] / 2
