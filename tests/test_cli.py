@@ -104,7 +104,7 @@ def test_a_reader_that_has_gone_is_no_error(run: Path) -> None:
         (["evaluate", "nowhere"], "nothing to evaluate on"),
         (["evaluate", "nowhere", "--texts", "x", "--limit", "0"], "--limit is 0"),
         (["evaluate", "nowhere", "--texts", "x", "--limit", "-2", "--shots", "-1"], "--shots is -1"),
-        (["generate", "nowhere", "나는", "--device", "foo"], "--device foo is no device"),
+        (["generate", "nowhere", "나는", "--device", "foo"], "--device foo is not a device"),
         (["generate", "nowhere", "나는", "--device", "cuda:99"], "--device cuda:99"),
         (["generate", "nowhere", "나는", "--seed", "99999999999999999999"], "--seed is 9"),
         (["export-windows", "nowhere", "out"], "nowhere is not a finished token corpus"),
