@@ -8,7 +8,6 @@ workers, deaths or restarts; a kill at any instant costs the units in flight.
     articles_in = written + dropped by reason      (checked by the writer, recorded in the manifest)
 """
 
-import errno
 import logging
 import shutil
 from collections import Counter
@@ -27,15 +26,16 @@ from kogpt.common.errors import UserError
 from kogpt.data.corpus import CorpusWriter, TokenCorpus, splits
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
-from preprocess import cluster, pool, stages
+from preprocess import cluster, stages
 from preprocess.auto_layout import guess_layout
+from preprocess.checks import DISK_FULL, check, not_ours
 from preprocess.documents import Document, read_documents
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.losses import Losses
 from preprocess.options import Options
-from preprocess.plan import WORK, Scan, check_folder, dropped_row, open_output, scan
+from preprocess.plan import WORK, Scan, dropped_row, open_output, scan
 from preprocess.publish import publish
-from preprocess.report import Progress, log_to_wandb, show_summary
+from preprocess.report import log_to_wandb, show_summary
 from preprocess.sources import find_sources
 from preprocess.units import (
     Analysed,
@@ -48,11 +48,10 @@ from preprocess.units import (
     unpack_analyses,
     unpack_encoded,
 )
+from preprocess.work import Work
+from preprocess.worker import Failed
 
 log = logging.getLogger(__name__)
-
-_HANG_SECONDS = 60.0
-_SLOWEST_CHARS_PER_SECOND = 500.0
 
 
 def preprocess(options: Options) -> None:
@@ -60,8 +59,8 @@ def preprocess(options: Options) -> None:
     folder = options.output_folder
     joined_before = ray.is_initialized()
     try:
-        check_folder(folder, options.input)
-        (folder / WORK).mkdir(parents=True, exist_ok=True)
+        check(options)
+        (folder / WORK).mkdir(exist_ok=True)
         with _locked(folder / WORK, f"--output {folder}"):
             try:
                 _Run(options).go()
@@ -71,12 +70,17 @@ def preprocess(options: Options) -> None:
             if "://" in options.output:
                 log.info(f"{publish(folder, options.output)} files copied to {options.output}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise UserError(
-            f"no space is left for {error.filename or folder} ({error.strerror}); "
-            "free some and run the same command again, which goes on where it stopped"
-        ) from None
+        if error.errno in DISK_FULL:
+            raise UserError(
+                f"no space is left for {error.filename or folder} ({error.strerror}); "
+                "free some and run the same command again, which goes on where it stopped"
+            ) from None
+        if any(Path(str(error.filename)).is_relative_to(ours) for ours in (folder, options.cache_folder)):
+            raise UserError(
+                f"{error.filename} cannot be used ({error.strerror}); mend that and run the same command again, "
+                "which goes on where it stopped"
+            ) from None
+        raise
     except RayTaskError:
         raise
     except RayError as error:
@@ -107,7 +111,6 @@ class _Run:
         self.options = options
         self.folder = options.output_folder
         self.identity = analyzer_identity(options.analyzer)
-        self.happened: list[tuple[str, str]] = []
 
     def go(self) -> None:
         options = self.options
@@ -115,7 +118,7 @@ class _Run:
         if options.vocab_size is None:
             # Before the hours of the first stage, not after them.
             tokenizer = load_tokenizer(options.tokenizer, spacing=options.spacing, analyzer=self.identity)
-        self.sources = find_sources(options.input)
+        self.sources = not_ours(find_sources(options.input), options)
         self.layout = self._choose_layout()
         self.scan = self._scan()
         self.settings = self._settings(tokenizer)
@@ -125,8 +128,8 @@ class _Run:
             return
         if options.limit is None or not self.scan.units:
             self.losses.refuse_empty_inputs()
-        with log_to_wandb(options.wandb, self.folder, self.settings) as self.log:
-            options.cache_folder.mkdir(parents=True, exist_ok=True)
+        with log_to_wandb(options.wandb, self.folder, self.settings) as wandb:
+            self.work = Work(options, self.scan, wandb)
             with _locked(options.cache_folder, f"--cache {options.cache_folder}"):
                 cache = Store(options.cache_folder)
                 self._analyse(cache)
@@ -135,8 +138,8 @@ class _Run:
                 encoded = self._encode(cache, tokenizer)
             fingerprint = self._assemble(tokenizer, encoded)
             counts = TokenCorpus.open(self.folder).manifest["counts"]
-            self.log.finish({"fingerprint": fingerprint, **counts})
-        show_summary(self.folder, counts, fingerprint, self.happened)
+            wandb.finish({"fingerprint": fingerprint, **counts})
+        show_summary(self.folder, counts, fingerprint, self.work.happened)
 
     # ---- before the work
 
@@ -160,6 +163,11 @@ class _Run:
         )
         for line in self.losses.lines():
             log.warning(line)
+        if found.documents == 1 and self.options.val_fraction:
+            log.warning(
+                "the input is one article, which goes to training: the corpus has nothing to validate on, and a "
+                "training on it no validation loss. Give several files, or JSON lines with an article each."
+            )
         return found
 
     def _settings(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -194,26 +202,39 @@ class _Run:
             if left:
                 raise UserError("the articles were changed while they were read; run the same command again")
 
+        too_slow: list[str] = []
+
         def commit(key: str, results: list[Any]) -> None:
+            own = texts.pop(key)
+            if slow := [i for i, result in enumerate(results) if isinstance(result, Failed) and result.too_slow]:
+                ids = missing[key].articles["id"].to_pylist()
+                too_slow.extend(f"{ids[i]} ({len(own[i]):,} characters)" for i in slow)
+                return  # not into the cache: a clock must not decide what an article becomes
             analyses = [
                 stages.without_analysis(text, self.options.analyzer, result.cause)
-                if isinstance(result, pool.Failed)
+                if isinstance(result, Failed)
                 else Analysed(text, *result)
-                for text, result in zip(texts.pop(key), results, strict=True)
+                for text, result in zip(own, results, strict=True)
             ]
             cache.put(key, pack_analyses(analyses))
 
-        self._work(
+        self.work.through_pool(
             "morphemes",
             stages.Analyse(self.options.analyzer),
             chunks(),
-            set(missing),
+            missing,
             commit,
             threads=stages.THREADS[self.options.analyzer],
             memory_mib=stages.MEMORY_MIB[self.options.analyzer],
             spare=self.options.analyzer != "none",
-            item_seconds=lambda text: len(text) / _SLOWEST_CHARS_PER_SECOND,
+            item_seconds=lambda text: len(text) / stages.SLOWEST_CHARS_PER_SECOND,
         )
+        if too_slow:
+            raise UserError(
+                f"{len(too_slow):,} articles took the analyzer {self.options.analyzer} too long, the first is "
+                f"{too_slow[0]}; all others are in the cache: run the same command again when this machine has less "
+                "to do, or take the article out of the input"
+            )
 
     def _documents(self) -> Iterator[Document]:
         for article in read_documents(self.sources, self.layout, self.options.limit):
@@ -248,9 +269,9 @@ class _Run:
         store = Store(self.folder / WORK / "ids")
 
         def id_key(key: str) -> str:
-            return key_of([key, tokenizer.sha256, tokenizer.spacing])
+            return key_of([key, tokenizer.sha256, tokenizer.spacing, "complete"])
 
-        missing = {unit.key for unit in self.scan.units if store.get(id_key(unit.key)) is None}
+        missing = {unit.key: unit for unit in self.scan.units if store.get(id_key(unit.key)) is None}
         held: dict[str, list[Analysed]] = {}
 
         def chunks() -> Iterator[tuple[str, Sequence[Analysed]]]:
@@ -259,54 +280,27 @@ class _Run:
                     held[unit.key] = unpack_analyses(_still(cache, unit.key))
                     yield unit.key, held[unit.key]
 
-        def commit(key: str, results: list[Any]) -> None:
-            encoded = [
-                Encoded(b"", 0, document.degraded, result.cause)
-                if isinstance(result, pool.Failed)
-                else Encoded(*result)
-                for document, result in zip(held.pop(key), results, strict=True)
-            ]
-            store.put(id_key(key), pack_encoded(encoded))
-
         work = stages.encoding_with(tokenizer)
-        self._work("ids", work, chunks(), missing, commit, memory_mib=stages.ENCODE_MEMORY_MIB)
-        return lambda key: _still(store, id_key(key))
 
-    def _work(
-        self,
-        stage: str,
-        setup: Callable[[], Callable[[Any], Any]],
-        chunks: Iterator[tuple[str, Sequence[Any]]],
-        missing: set[str],
-        commit: Callable[[str, list[Any]], None],
-        **needs: Any,
-    ) -> None:
-        """Send the missing units through a pool and commit each as it comes."""
-        units = {unit.key: unit for unit in self.scan.units}
-        to_do = sum(units[key].articles.num_rows for key in missing)
-        if not missing:
-            log.info(f"{stage}: all {self.scan.documents:,} articles were done before")
-            return
-        if not ray.is_initialized():
-            log.info(cluster.connect(self.options.ray_address, self.options.workers))
-        progress = Progress(stage, self.scan.documents, self.scan.documents - to_do, self.log)
-        with pool.Pool(setup, workers=self.options.workers, hang_seconds=_HANG_SECONDS, **needs) as workers:
-            for key, results in workers.map(chunks):
-                commit(str(key), results)
-                stats = workers.stats
-                progress.add(
-                    len(results),
-                    units[str(key)].chars,
-                    workers=stats.workers,
-                    deaths=stats.deaths,
-                    quarantined=stats.failed,
-                )
-        seconds = progress.close()
-        self.happened += [
-            (f"{stage}: articles, seconds", f"{to_do:,}, {seconds:.1f}"),
-            (f"{stage}: characters/s", f"{progress.chars / seconds:,.0f}"),
-            (f"{stage}: workers lost, articles quarantined", f"{stats.deaths}, {stats.failed}"),
-        ]
+        def commit(key: str, results: list[Any]) -> None:
+            documents = held.pop(key)
+            for i, result in enumerate(results):
+                if isinstance(result, Failed):  # no article is lost here: once more, in this process, without a limit
+                    id = missing[key].articles["id"][i].as_py()
+                    log.warning(f"article {id}: {result.cause} while it was encoded; the driver encodes it")
+                    results[i] = work()(documents[i])
+            store.put(id_key(key), pack_encoded([Encoded(*result) for result in results]))
+
+        self.work.through_pool(
+            "ids",
+            work,
+            chunks(),
+            missing,
+            commit,
+            memory_mib=stages.ENCODE_MEMORY_MIB,
+            item_seconds=lambda document: len(document.text) / stages.SLOWEST_ENCODED_CHARS_PER_SECOND,
+        )
+        return lambda key: _still(store, id_key(key))
 
     # ---- the corpus
 
@@ -319,9 +313,6 @@ class _Run:
             rows = unit.articles.to_pylist()
             for row, result in zip(rows, unpack_encoded(encoded(unit.key)), strict=True):
                 place = (row["id"], row["source"])
-                if result.failed is not None:
-                    notes.append(dropped_row(*place, "not encoded", result.failed))
-                    continue
                 if result.degraded is not None:
                     reason, _, detail = result.degraded.partition(": ")
                     notes.append(dropped_row(*place, reason, detail, status="degraded"))

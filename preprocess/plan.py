@@ -93,26 +93,6 @@ def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "d
     return {"id": id, "source": source, "status": status, "reason": reason, "detail": detail}
 
 
-def check_folder(folder: Path, inputs: tuple[str, ...]) -> None:
-    """Refuse an output folder that holds something else, or lies where the articles are read from."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file; name a folder")
-    if (
-        folder.is_dir()
-        and not (folder / WORK).is_dir()
-        and not (folder / "manifest.json").is_file()
-        and any(folder.iterdir())
-    ):
-        raise UserError(f"--output {folder} holds something that is not a corpus; name a new or an empty folder")
-    for item in inputs:
-        if "://" in item or not (path := Path(item).expanduser()).is_dir():
-            continue
-        if folder.resolve().is_relative_to(path.resolve()):
-            raise UserError(
-                f"--output {folder} lies in --input {item}, whose files are all read; name a folder outside"
-            )
-
-
 def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
     """The finished corpus of exactly these settings, or None when there is work to do; the plan is on disk then."""
     plan = folder / WORK / "plan.json"

@@ -16,7 +16,8 @@ How it works:
 - Chunks that a dead actor had not started are sent out again. The rest of the chunk it was in is suspect: the last
   message may be lost, so nobody knows which item caused the death. Each suspect runs alone, on an actor that does
   nothing else, and only a death there counts as a strike. An exception makes an item suspect as well. An item with
-  two strikes becomes `Failed`.
+  two strikes becomes `Failed`. One that is silent there for eight times its limit becomes a `Failed` that says
+  `too_slow`: a clock decided that, not the item, so the caller must not take it for a result.
 
 Memory is only declared: Ray places no more actors on a node than it has memory for, and waits forever if no node has
 enough. The driver therefore looks at the nodes itself, and raises an error if no node can ever hold an actor.
@@ -24,12 +25,10 @@ enough. The driver therefore looks at the nodes itself, and raises an error if n
 Cost: about 0.03 ms of the driver's CPU per item at 64 items per chunk (bench/pool.py).
 """
 
-import atexit
-import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -37,25 +36,18 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from kogpt.common.errors import UserError
 from preprocess.cluster import MIB, NodeWatch, even_threads, one_line
+from preprocess.worker import BEAT_SECONDS, Actor, Chunk, Failed, Flight, Slot
 
-BEAT_SECONDS = 1.0
 WARM_UP_SECONDS = 120.0
 UNPLACED_SECONDS = 20.0
 _LOOK_AT_NODES_SECONDS = 5.0
 _STRIKES = 2
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The result of an item that killed its worker, or raised, twice while it ran alone.
-
-    The cause is the same in every run: it contains no process id, address, or time.
-    """
-
-    cause: str
+_PATIENCE = 8.0
+"""A suspect that runs alone may be silent that many times longer: a busy machine must not decide what fails."""
 
 
 _LOST = "it ended or hung its worker"
+_TOO_SLOW = "it took too long"
 
 
 @dataclass
@@ -66,78 +58,6 @@ class Stats:
     """cores at work now"""
     deaths: int = 0
     failed: int = 0
-
-
-@ray.remote(max_restarts=0, max_task_retries=0)
-class _Actor:
-    """One worker process. It reports only by return values."""
-
-    def place(self) -> str:
-        """The first call. It returns as soon as Ray has placed the actor."""
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        return ray.get_runtime_context().get_node_id()
-
-    def warm_up(self, setup: Callable[[], Callable[[Any], Any]]) -> None:
-        self._function = setup()
-        # End the process without teardown: JPype's exit once hung forever and left an orphan of 650 MB.
-        atexit.register(os._exit, 0)
-
-    def run(self, items: Sequence[Any]) -> Iterator[list[Any]]:
-        """The results in order, at most one message per second. The first message is empty: the call has begun."""
-        done: list[Any] = []
-        yield done
-        last = time.monotonic()
-        for item in items:
-            if time.monotonic() - last >= BEAT_SECONDS:
-                yield done
-                done, last = [], time.monotonic()
-            try:
-                done.append(self._function(item))
-            except Exception as error:
-                done.append(Failed(f"it raised {type(error).__name__}"))
-        yield done
-
-
-@dataclass
-class _Chunk:
-    key: Hashable
-    items: Sequence[Any]
-    results: dict[int, Any] = field(default_factory=dict)
-    strikes: Counter[int] = field(default_factory=Counter)
-
-
-@dataclass
-class _Flight:
-    """A call in flight: the items `todo` of a chunk. The results of the first `received` have arrived."""
-
-    chunk: _Chunk
-    todo: list[int]
-    alone: bool
-    stream: Any
-    limit: float
-    received: int = 0
-    heard: float | None = None
-
-    @property
-    def rest(self) -> list[int]:
-        return self.todo[self.received :]
-
-
-@dataclass
-class _Slot:
-    """An actor and its work."""
-
-    actor: Any
-    spare: bool
-    pending: Any
-    """The awaited call of `place` or `warm_up`; None once the actor is ready."""
-    node: str = ""
-    heard: float = 0.0
-    flights: list[_Flight] = field(default_factory=list)
-
-    @property
-    def ready(self) -> bool:
-        return self.pending is None
 
 
 class Pool:
@@ -164,11 +84,11 @@ class Pool:
         self._wanted, self._most_threads, self._memory_mib = workers, threads, memory_mib
         self._threads = 0  # until a node with cores appears
         self._use_spare, self._hang, self._item_seconds = spare, hang_seconds, item_seconds
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._nodes = NodeWatch()
-        self._again: deque[tuple[_Chunk, list[int]]] = deque()
-        self._suspects: deque[tuple[_Chunk, int]] = deque()
-        self._complete: deque[_Chunk] = deque()
+        self._again: deque[tuple[Chunk, list[int]]] = deque()
+        self._suspects: deque[tuple[Chunk, int]] = deque()
+        self._complete: deque[Chunk] = deque()
         self._target = 0
         self._looked = -_LOOK_AT_NODES_SECONDS
         self._placeable = time.monotonic()
@@ -184,7 +104,7 @@ class Pool:
 
     def map(self, chunks: Iterable[tuple[Hashable, Sequence[Any]]]) -> Iterator[tuple[Hashable, list[Any]]]:
         """The results of each chunk as soon as it is complete. Chunks are read as workers become free."""
-        source = (_Chunk(key, items) for key, items in chunks)
+        source = (Chunk(key, items) for key, items in chunks)
         exhausted = False
         while True:
             self._look_after_workers()
@@ -245,18 +165,18 @@ class Pool:
 
     def _start(self, spare: bool) -> None:
         # A spare gets no core of its own, because it works only while another worker is missing.
-        actor = _Actor.options(  # type: ignore[attr-defined]
+        actor = Actor.options(  # type: ignore[attr-defined]
             num_cpus=0 if spare else self._threads,
             memory=self._memory_mib * MIB,
             max_concurrency=self._threads,
         ).remote()
-        self._slots.append(_Slot(actor, spare, pending=actor.place.remote()))
+        self._slots.append(Slot(actor, spare, pending=actor.place.remote()))
 
-    def _end(self, slot: _Slot) -> None:
+    def _end(self, slot: Slot) -> None:
         ray.kill(slot.actor)
         self._slots.remove(slot)
 
-    def _started(self, slot: _Slot) -> None:
+    def _started(self, slot: Slot) -> None:
         """Handle the result or failure of `place` or `warm_up`."""
         try:
             answer = ray.get(slot.pending)
@@ -274,7 +194,7 @@ class Pool:
             slot.node = answer
             slot.pending = slot.actor.warm_up.remote(self._setup)
 
-    def _start_failed(self, slot: _Slot, cause: str) -> None:
+    def _start_failed(self, slot: Slot, cause: str) -> None:
         self._end(slot)
         self.stats.deaths += 1
         self._failed_starts += 1
@@ -283,7 +203,7 @@ class Pool:
 
     # ---- work out
 
-    def _hand_out(self, source: Iterator[_Chunk], exhausted: bool) -> bool:
+    def _hand_out(self, source: Iterator[Chunk], exhausted: bool) -> bool:
         working = [slot for slot in self._slots if slot.ready and not slot.spare]
         if len(working) < self._target:
             working += [slot for slot in self._slots if slot.ready and slot.spare]
@@ -307,19 +227,19 @@ class Pool:
                         self._send(slot, new, list(range(len(new.items))), alone=False)
         return exhausted
 
-    def _send(self, slot: _Slot, chunk: _Chunk, todo: list[int], alone: bool) -> None:
+    def _send(self, slot: Slot, chunk: Chunk, todo: list[int], alone: bool) -> None:
         items = [chunk.items[i] for i in todo]
-        limit = self._hang + max(map(self._item_seconds, items), default=0.0)
+        limit = (self._hang + max(map(self._item_seconds, items), default=0.0)) * (_PATIENCE if alone else 1.0)
         stream = slot.actor.run.options(num_returns="streaming").remote(items)
         if not slot.flights:
             slot.heard = time.monotonic()
-        slot.flights.append(_Flight(chunk, todo, alone, stream, limit))
+        slot.flights.append(Flight(chunk, todo, alone, stream, limit))
 
     # ---- results in
 
     def _listen(self) -> None:
         """Wait for messages, at most one beat, and handle all that have arrived."""
-        by_stream: dict[Any, tuple[_Slot, _Flight | None]] = {
+        by_stream: dict[Any, tuple[Slot, Flight | None]] = {
             slot.pending: (slot, None) for slot in self._slots if slot.pending is not None
         }
         for slot in self._slots:
@@ -340,7 +260,7 @@ class Pool:
             else:
                 self._hear(slot, flight)
 
-    def _hear(self, slot: _Slot, flight: _Flight) -> None:
+    def _hear(self, slot: Slot, flight: Flight) -> None:
         """Handle one message of a flight, or the end of its stream."""
         try:
             results = ray.get(next(flight.stream), timeout=self._hang)
@@ -351,8 +271,11 @@ class Pool:
             slot.flights.remove(flight)
             self._suspect(flight, f"it raised {type(error.cause).__name__}")
             return
-        except (RayError, GetTimeoutError):
-            self._died(slot)
+        except GetTimeoutError:
+            self._died(slot, _TOO_SLOW)
+            return
+        except RayError:
+            self._died(slot, _LOST)
             return
         slot.heard = flight.heard = time.monotonic()
         for result in results:
@@ -376,9 +299,9 @@ class Pool:
             hung = any(now - (flight.heard or now) > flight.limit for flight in begun)
             never_began = bool(slot.flights) and not begun and now - slot.heard > self._hang
             if hung or never_began:
-                self._died(slot)
+                self._died(slot, _TOO_SLOW)
 
-    def _died(self, slot: _Slot) -> None:
+    def _died(self, slot: Slot, cause: str) -> None:
         """End an actor, mark the items it may have died of as suspect, and send the others out again."""
         self._end(slot)
         self.stats.deaths += 1
@@ -386,26 +309,26 @@ class Pool:
         begun = [flight for flight in open_flights if flight.heard is not None] or open_flights[: self._threads]
         for flight in open_flights:
             if flight in begun:
-                self._suspect(flight, _LOST)
+                self._suspect(flight, cause)
             else:
                 self._again.appendleft((flight.chunk, flight.rest))
 
-    def _suspect(self, flight: _Flight, cause: str) -> None:
+    def _suspect(self, flight: Flight, cause: str) -> None:
         for i in flight.rest:
             if flight.alone:
                 self._strike(flight.chunk, i, cause)
             else:
                 self._suspects.append((flight.chunk, i))
 
-    def _strike(self, chunk: _Chunk, i: int, cause: str) -> None:
+    def _strike(self, chunk: Chunk, i: int, cause: str) -> None:
         chunk.strikes[i] += 1
-        if chunk.strikes[i] < _STRIKES:
+        if chunk.strikes[i] < _STRIKES and cause != _TOO_SLOW:
             self._suspects.append((chunk, i))
         else:
-            self._settle(chunk, i, Failed(cause))
+            self._settle(chunk, i, Failed(cause, too_slow=cause == _TOO_SLOW))
             self.stats.failed += 1
 
-    def _settle(self, chunk: _Chunk, i: int, result: Any) -> None:
+    def _settle(self, chunk: Chunk, i: int, result: Any) -> None:
         chunk.results[i] = result
         if len(chunk.results) == len(chunk.items):
             self._complete.append(chunk)

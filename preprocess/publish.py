@@ -16,7 +16,19 @@ from kogpt.data.corpus import TokenCorpus
 
 def staging_folder(url: str) -> Path:
     """The local folder in which the corpus for a URL is built."""
-    return Path.home() / ".cache" / "kogpt" / hashlib.sha256(url.encode()).hexdigest()[:16] / "corpus"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise UserError(f"--output {url} is built in the home folder first, and there is none; set HOME") from None
+    return home / ".cache" / "kogpt" / hashlib.sha256(url.encode()).hexdigest()[:16] / "corpus"
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that no installed file system knows how to write."""
+    try:
+        fsspec.core.url_to_fs(url)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"--output {url} cannot be written: {' '.join(str(error).split())}") from None
 
 
 def publish(folder: Path, url: str) -> int:

@@ -22,6 +22,9 @@ MEMORY_MIB = {"kkma": 900, "kiwi": 800, "none": 300}
 # Kkma's JVM works without the interpreter's lock; one for several cores saves memory and compiling.
 THREADS = {"kkma": 4, "kiwi": 1, "none": 1}
 ENCODE_MEMORY_MIB = 400
+# The time that an item is given grows with its length. Each is far below what was ever measured.
+SLOWEST_CHARS_PER_SECOND = 500.0
+SLOWEST_ENCODED_CHARS_PER_SECOND = 5_000.0
 
 _WARM_UP = "아버지가 방에 들어가셨다. 첫 분석은 사전을 읽느라 오래 걸린다."
 

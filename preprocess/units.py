@@ -32,7 +32,7 @@ from preprocess.documents import Document
 
 MEAN_DOCUMENTS, MAX_DOCUMENTS, MAX_CHARS = 64, 256, 1 << 18
 MORPHEME_SEPARATOR = "\x1f"
-_RESULT = re.compile(r"[^.]+\.[0-9a-f]{64}")
+RESULT_NAME = re.compile(r"[^.]+\.[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class Store:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         remove_strays(folder)
-        self._paths = {path.name.partition(".")[0]: path for path in folder.iterdir() if _RESULT.fullmatch(path.name)}
+        self._paths = {
+            path.name.partition(".")[0]: path for path in folder.iterdir() if RESULT_NAME.fullmatch(path.name)
+        }
 
     def put(self, key: str, content: bytes) -> None:
         path = self.folder / f"{key}.{hashlib.sha256(content).hexdigest()}"
@@ -142,8 +144,6 @@ class Encoded(NamedTuple):
     unknown_ids: int
     degraded: str | None
     """what stage 1 said"""
-    failed: str | None = None
-    """why there are no ids"""
 
 
 def pack_encoded(documents: Sequence[Encoded]) -> bytes:
@@ -154,7 +154,6 @@ def pack_encoded(documents: Sequence[Encoded]) -> bytes:
         "ids": pa.ListArray.from_arrays(ends, ids),
         "unknown_ids": pa.array([document.unknown_ids for document in documents], pa.int64()),
         "degraded": pa.array([document.degraded for document in documents], pa.string()),
-        "failed": pa.array([document.failed for document in documents], pa.string()),
     }
     return _parquet(pa.table(columns))
 
@@ -162,7 +161,7 @@ def pack_encoded(documents: Sequence[Encoded]) -> bytes:
 def unpack_encoded(content: bytes) -> list[Encoded]:
     """What `pack_encoded` was given."""
     table = pq.read_table(pa.BufferReader(content), use_threads=False)
-    rest = (table[name].to_pylist() for name in ("unknown_ids", "degraded", "failed"))
+    rest = (table[name].to_pylist() for name in ("unknown_ids", "degraded"))
     return [Encoded(*row) for row in zip(_lists(table["ids"], "<u4"), *rest, strict=True)]
 
 

@@ -10,7 +10,7 @@ FILES = sorted(
     path for name in ("kogpt", "preprocess", "launch", "bench", "tests") for path in (ROOT / name).rglob("*.py")
 )
 LINES = 350
-LONGER = {"bench/preprocess.py", "preprocess/pool.py"}
+LONGER = {"bench/preprocess.py"}
 """To be cut; no other file may join them."""
 
 

@@ -20,7 +20,7 @@ from kogpt.tokenizer.hf import SPECIAL_PIECES
 _PRIVATE = 0xF0000  # where symbols of continuations go: character + _PRIVATE
 _MOVABLE = 0x20000  # characters below it can go there
 _UNCOVERED = 0.0005
-_SMALLEST = 300
+SMALLEST_VOCABULARY = 300
 _REPEATS = 1000
 
 
@@ -29,8 +29,8 @@ def train_vocabulary(words: Iterable[tuple[str, bool]], size: int) -> list[str]:
 
     Characters outside the most frequent 99.95 %, or beyond half of the vocabulary, get no token (they become bytes).
     """
-    if size < _SMALLEST:
-        raise UserError(f"--vocab-size {size}: a vocabulary needs at least {_SMALLEST} tokens")
+    if size < SMALLEST_VOCABULARY:
+        raise UserError(f"--vocab-size {size}: a vocabulary needs at least {SMALLEST_VOCABULARY} tokens")
     counts: Counter[str] = Counter()
     for (word, continues), count in Counter(words).items():
         counts[_symbols(word, continues)] += count

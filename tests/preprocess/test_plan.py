@@ -7,7 +7,7 @@ import pytest
 from kogpt.common.errors import UserError
 from preprocess.documents import Document, Dropped, read_documents
 from preprocess.layouts import named_layout
-from preprocess.plan import WORK, Scan, check_folder, dropped_row, open_output, scan
+from preprocess.plan import WORK, Scan, dropped_row, open_output, scan
 from preprocess.sources import find_sources
 
 
@@ -85,17 +85,6 @@ def test_torn_plan_is_written_again(tmp_path: Path) -> None:
     assert open_output(tmp_path, SETTINGS) is None
     with pytest.raises(UserError):
         open_output(tmp_path, SETTINGS | {"limit": 1})
-
-
-def test_folders_that_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="is a file"):
-        check_folder(tmp_path / "file", ())
-    with pytest.raises(UserError, match="holds something that is not a corpus"):
-        check_folder(tmp_path, ())
-    with pytest.raises(UserError, match="lies in --input"):
-        check_folder(tmp_path / "corpus", (str(tmp_path),))
-    check_folder(tmp_path / "corpus", (str(tmp_path / "file"), "memory://x"))
 
 
 def test_a_detail_that_is_not_unicode_can_be_written() -> None:

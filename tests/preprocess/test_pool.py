@@ -11,7 +11,8 @@ import ray
 from kogpt.common.errors import UserError
 from preprocess import pool
 from preprocess.cluster import connect
-from preprocess.pool import Failed, Pool
+from preprocess.pool import Pool
+from preprocess.worker import Failed
 
 KILLERS = {17: "exit", 50: "kill", 90: "hang", 91: "raise", 92: "segfault", 140: "unsendable"}
 ITEMS: list[Any] = [KILLERS.get(i, i) for i in range(160)]
@@ -70,15 +71,19 @@ def run(items: list[Any], **options: Any) -> tuple[list[Any], pool.Stats]:
 
 
 LOST = "it ended or hung its worker"
-CAUSES = {"raise": "it raised ValueError", "unsendable": "it raised TypeError"}
-EXPECTED = [2 * item if isinstance(item, int) else Failed(CAUSES.get(item, LOST)) for item in ITEMS]
+FAILED = {
+    "raise": Failed("it raised ValueError"),
+    "unsendable": Failed("it raised TypeError"),
+    "hang": Failed("it took too long", too_slow=True),
+}
+EXPECTED = [2 * item if isinstance(item, int) else FAILED.get(item, Failed(LOST)) for item in ITEMS]
 
 
 def test_only_the_guilty_fail() -> None:
     results, stats = run(ITEMS, workers=2, spare=True)
     assert results == EXPECTED
     assert stats.failed == len(KILLERS)
-    assert stats.deaths >= 2 * 4  # each killer twice alone
+    assert stats.deaths >= 2 * 3 + 1  # each killer twice alone, what hangs once
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 2)], ids=["one", "threads"])
@@ -146,6 +151,17 @@ def test_slow_items_are_not_silent_ones() -> None:
     with Pool(setup, workers=1, hang_seconds=1.5, item_seconds=lambda seconds: seconds) as workers:
         assert list(workers.map([("many", [0.3] * 8), ("long", [3.0])])) == [("many", [None] * 8), ("long", [None])]
     assert workers.stats.deaths == 0
+
+
+def test_an_item_that_is_slow_on_a_busy_machine_gets_its_time_alone() -> None:
+    def setup() -> Callable[[Any], Any]:
+        import time
+
+        return lambda seconds: time.sleep(seconds)
+
+    with Pool(setup, workers=1, hang_seconds=1.5) as workers:
+        assert list(workers.map([("slow", [4.0])])) == [("slow", [None])]
+    assert (workers.stats.deaths, workers.stats.failed) == (1, 0)
 
 
 def test_chunks_are_taken_as_workers_become_free() -> None:

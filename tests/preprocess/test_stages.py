@@ -95,4 +95,3 @@ def test_encoding_needs_nothing_but_the_bytes_of_the_tokenizer(encode: Encode, t
     assert ids[:3] == [5, 6, 7]
     assert result.unknown_ids == len("漢字🙂".encode())
     assert result.degraded == "reason"
-    assert result.failed is None

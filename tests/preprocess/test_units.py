@@ -98,7 +98,7 @@ def test_analyses_come_back(rows: list) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(ints, st.integers(0, 2**40), notes, notes), min_size=1))
+@given(st.lists(st.tuples(ints, st.integers(0, 2**40), notes), min_size=1))
 def test_ids_come_back(rows: list) -> None:
     encoded = [Encoded(np.array(ids, "<u4").tobytes(), *rest) for ids, *rest in rows]
     assert unpack_encoded(pack_encoded(encoded)) == encoded

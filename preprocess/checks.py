@@ -1,0 +1,80 @@
+"""Mistakes that are found before the work, not after hours of it. In: options. Out: nothing, or a `UserError`.
+
+The output and the cache must be folders that can be written and that no --input reads: what a run writes must not be
+an article of the next one. A glob may reach over them; what lies there by our hand is passed over (`not_ours`).
+"""
+
+import errno
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from kogpt.common.errors import UserError
+from kogpt.tokenizer.train import SMALLEST_VOCABULARY
+from preprocess.options import Options
+from preprocess.plan import WORK
+from preprocess.publish import check_url
+from preprocess.sources import Source
+from preprocess.units import RESULT_NAME
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check(options: Options) -> None:
+    """Everything that can be known from the command line; makes the output folder and the cache."""
+    if options.vocab_size is not None and options.vocab_size < SMALLEST_VOCABULARY:
+        raise UserError(f"--vocab-size {options.vocab_size}: a vocabulary needs at least {SMALLEST_VOCABULARY} tokens")
+    if "://" in options.output:
+        check_url(options.output)
+    output, cache = options.output_folder, options.cache_folder
+    check_output(output)
+    for flag, folder in (("--output", output), ("--cache", cache)):
+        check_apart(flag, folder, options.input)
+        _check_writable(flag, folder)
+
+
+def check_output(folder: Path) -> None:
+    """Refuse an output folder that holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; name a folder")
+    if (
+        folder.is_dir()
+        and not (folder / WORK).is_dir()
+        and not (folder / "manifest.json").is_file()
+        and any(folder.iterdir())
+    ):
+        raise UserError(f"--output {folder} holds something that is not a corpus; name a new or an empty folder")
+
+
+def check_apart(flag: str, folder: Path, inputs: Sequence[str]) -> None:
+    """Refuse a folder of ours that lies in one whose files are all read."""
+    for item in inputs:
+        if "://" in item or not (path := Path(item).expanduser()).is_dir():
+            continue
+        if folder.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"{flag} {folder} lies in --input {item}, whose files are all read; name a folder outside")
+
+
+def _check_writable(flag: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise UserError(f"{flag} {folder} cannot be written ({error.strerror}); name a folder that can") from None
+
+
+def not_ours(sources: list[Source], options: Options) -> list[Source]:
+    """The sources without the output folder and what the cache holds, which a glob may have found."""
+    output, cache = options.output_folder.resolve(), options.cache_folder.resolve()
+
+    def ours(source: Source) -> bool:
+        if "file" not in source.files.protocol:
+            return False
+        path = Path(source.paths[0]).resolve()
+        in_cache = path.is_relative_to(cache) and (path.name.startswith(".") or RESULT_NAME.fullmatch(path.name))
+        return bool(path.is_relative_to(output) or in_cache)
+
+    return [source for source in sources if not ours(source)]
