@@ -109,8 +109,8 @@ def evaluate(
 
     Args:
         corpus: Score the validation articles of this token corpus. It must use the run's tokenizer.
-        texts: Score the articles of this file or folder (.txt, .jsonl, .jsonl.gz) as raw text.
-        choices: Answer the multiple-choice items of this file (.jsonl, .jsonl.gz).
+        texts: Score the articles of this file or folder (.txt, .json, .jsonl, also with .gz) as raw text.
+        choices: Answer the multiple-choice items of this file (.jsonl, .jsonl.gz), such as KoBEST.
         shots: Number of solved examples before each item. Give several numbers to compare them.
         limit: Use only the first N articles, and the first N items of each task.
         json_file: Also write the results to this file.
