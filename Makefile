@@ -2,16 +2,20 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-long lint format java install lock clean
+.PHONY: demo test test-long test-slow lint format java install lock clean
 
 demo: .venv/installed
 	@$(BIN)/python launch/demo.py $(DEMO)
 
+# Two files of tests at a time: a training of two ranks uses two cores, and most other tests wait as long as they work.
 test: .venv/installed
-	@$(BIN)/python -m pytest -m "not crash and not cluster and not ecosystem" $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not crash and not cluster and not ecosystem and not slow" $(TESTS)
 
 test-long: .venv/ecosystem
-	@$(BIN)/python -m pytest -m "crash or cluster or ecosystem" $(TESTS)
+	@$(BIN)/python -m pytest -m "(crash or cluster or ecosystem) and not slow" $(TESTS)
+
+test-slow: .venv/installed
+	@$(BIN)/python -m pytest -m slow $(TESTS)
 
 lint: .venv/installed
 	@$(BIN)/ruff check .

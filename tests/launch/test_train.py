@@ -135,7 +135,7 @@ def _interrupt_all(job: Job) -> None:
     os.killpg(job.processes[0].pid, signal.SIGINT)
 
 
-CRASH = pytest.mark.crash
+CRASH, SLOW = pytest.mark.crash, pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ CRASH = pytest.mark.crash
     [
         _terminate_command,
         pytest.param(_terminate_rank, marks=CRASH),
-        pytest.param(_kill_command, marks=CRASH),
-        pytest.param(_terminate_launcher, marks=CRASH),
+        pytest.param(_kill_command, marks=SLOW),
+        pytest.param(_terminate_launcher, marks=SLOW),
         pytest.param(_kill_launcher, marks=CRASH),
-        pytest.param(_interrupt_all, marks=CRASH),
+        pytest.param(_interrupt_all, marks=SLOW),
     ],
 )
 def test_told_to_stop_it_saves_the_step_and_ends(stop: Callable[[Job], None], corpus: Path, tmp_path: Path) -> None:
@@ -206,8 +206,7 @@ def test_a_rank_that_hangs_ends_the_others(corpus: Path, tmp_path: Path) -> None
         assert job.processes[0].returncode not in (0, None)
 
 
-@pytest.mark.crash
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=SLOW), pytest.param(3, marks=CRASH)])
 def test_killed_over_and_over_also_in_a_save(stage: int, corpus: Path, tmp_path: Path) -> None:
     """kill -9 at five moments, then to the end: the losses of an undisturbed run; never an unusable checkpoint."""
     config = deepspeed_file(tmp_path / "ds.json", stage)

@@ -193,7 +193,7 @@ def test_killed_driver_and_actor_cost_nothing(killing_ground: tuple) -> None:
     kill_and_go_on(killing_ground, killing_ground[0] / "quick", [("driver", 0.5), ("driver", 0.7), ("actor", 0.6)])
 
 
-@pytest.mark.crash
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twenty_random_kills_end_in_the_same_bytes(killing_ground: tuple) -> None:
     rng = random.Random(2)

@@ -56,7 +56,7 @@ def _arguments(corpus: Path, run: Path, stage: int, precision: str, steps: int, 
     return flags(corpus, run, config, steps, *more)
 
 
-@pytest.mark.parametrize("world", [1, 2, pytest.param(4, marks=pytest.mark.crash)])
+@pytest.mark.parametrize("world", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_stage_gives_the_losses_of_a_plain_loop(
     world: int, corpus: Path, reference: list[float], tmp_path: Path
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_run_that_is_lengthened_does_not_warm_up_again(corpus: Path, tmp_path:
     assert rates[3:] == [rates[3]] * 27
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(2, 4, marks=pytest.mark.crash)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(2, 4, marks=pytest.mark.slow)])
 def test_resume_on_more_ranks(before: int, after: int, corpus: Path, tmp_path: Path) -> None:
     """Every stage: the windows of each step are the same, the losses to rounding."""
     every = ("--save-every", "6", "--eval-every", "100")
