@@ -130,12 +130,11 @@ class _Run:
             self.losses.refuse_empty_inputs()
         with log_to_wandb(options.wandb, self.folder, self.settings) as wandb:
             self.work = Work(options, self.scan, wandb)
-            with _locked(options.cache_folder, f"--cache {options.cache_folder}"):
-                cache = Store(options.cache_folder)
-                self._analyse(cache)
-                if tokenizer is None:
-                    tokenizer = self._train(cache)
-                encoded = self._encode(cache, tokenizer)
+            cache = Store(options.cache_folder)
+            self._analyse(cache)
+            if tokenizer is None:
+                tokenizer = self._train(cache)
+            encoded = self._encode(cache, tokenizer)
             fingerprint = self._assemble(tokenizer, encoded)
             counts = TokenCorpus.open(self.folder).manifest["counts"]
             wandb.finish({"fingerprint": fingerprint, **counts})

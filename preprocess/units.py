@@ -82,7 +82,11 @@ class Analysed(NamedTuple):
 
 
 class Store:
-    """A folder of results by key; `get` returns nothing but what `put` was given."""
+    """A folder of results by key; `get` returns nothing but what `put` was given.
+
+    Several runs may use a folder at the same time, also on a shared disk: files appear complete, under names that hold
+    their content, and nobody removes what another is writing. What two runs miss, both compute.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder

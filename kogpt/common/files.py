@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,10 +32,9 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         with open(path, "wb") as file:
             yield file
         return
-    temporary = _temporary(path)
+    temporary, descriptor = _new_temporary(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        with open(temporary, "xb") as file:
-            _lock(file.fileno())
+        with open(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -55,11 +54,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.mkdir()
-    descriptor = os.open(temporary, os.O_RDONLY)
+    temporary, descriptor = _new_temporary(path, os.O_RDONLY)
     try:
-        _lock(descriptor)
         yield temporary
         for folder, _, names in os.walk(temporary):
             for name in names:
@@ -104,6 +100,26 @@ def sha256_of(path: str | Path) -> str:
 def _temporary(path: Path) -> Path:
     # File systems allow 255 bytes. The name is shortened by characters, each of at most 4 bytes.
     return path.with_name(f".{path.name[:50]}.kogpt-{secrets.token_hex(8)}")
+
+
+def _new_temporary(path: Path, flags: int) -> tuple[Path, int]:
+    """A new temporary file, or a folder where `flags` creates no file: its name, and a descriptor that is locked."""
+    while True:
+        temporary = _temporary(path)
+        if not flags & os.O_CREAT:
+            temporary.mkdir()
+        try:
+            descriptor = os.open(temporary, flags, 0o666)
+        except FileNotFoundError:
+            if not temporary.parent.is_dir():
+                raise
+            continue  # removed as below
+        with suppress(OSError):  # a file system without locks, on which nothing is removed
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), temporary.stat()):
+                return temporary, descriptor
+        os.close(descriptor)  # it looked like a stray between its creation and its lock, and was removed
 
 
 def _fsync(path: Path) -> None:

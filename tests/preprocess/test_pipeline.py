@@ -141,6 +141,13 @@ def test_second_run_at_the_same_time_is_refused(options: Options, tmp_path: Path
         preprocess(other)
 
 
+def test_cache_may_be_in_use_by_another_run(options: Options, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    other = elsewhere(options, tmp_path, cache=str(options.cache_folder))
+    with FileLock(options.cache_folder / ".lock"):  # as version 0.1 holds it
+        preprocess(other)
+    assert checksums(other) == undisturbed
+
+
 def test_input_without_articles_is_an_error(options: Options, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"x": 1}')
     with pytest.raises(UserError, match=r"it has no article \(1 no text at the path\)"):

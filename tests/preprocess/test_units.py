@@ -1,6 +1,7 @@
 """Groups of documents and the store of their results."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from preprocess.units import (
     Encoded,
     Store,
     group,
+    key_of,
     pack_analyses,
     pack_encoded,
     unpack_analyses,
@@ -70,6 +72,22 @@ def test_store_gives_back_what_was_put_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "k2.abc.tmp").exists()
     assert (tmp_path / "notes.txt").exists()
     assert not stray.exists()
+
+
+def test_runs_share_a_folder_at_the_same_time(tmp_path: Path) -> None:
+    """Eight writers of the same 40 keys, each of which opens the folder anew all the time."""
+
+    def run(number: int) -> list[bytes | None]:
+        store = Store(tmp_path)
+        for i in range(40):
+            store.put(key_of([str(i)]), b"result %d" % i)
+            assert store.get(key_of([str(i)])) == b"result %d" % i
+            Store(tmp_path)
+        return [store.get(key_of([str(i)])) for i in range(40)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(8))) == [[b"result %d" % i for i in range(40)]] * 8
+    assert len(list(tmp_path.iterdir())) == 40
 
 
 def test_torn_or_altered_results_are_no_results(tmp_path: Path) -> None:
