@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-long test-slow lint format java install lock clean
+.PHONY: demo test test-long test-slow gpu-check lint format java install lock clean
 
 demo: .venv/installed
 	@$(BIN)/python launch/demo.py $(DEMO)
@@ -16,6 +16,9 @@ test-long: .venv/ecosystem
 
 test-slow: .venv/installed
 	@$(BIN)/python -m pytest -m slow $(TESTS)
+
+gpu-check: .venv/installed
+	@$(BIN)/python bench/gpu_check.py $(CHECK)
 
 lint: .venv/installed
 	@$(BIN)/ruff check .
