@@ -78,7 +78,8 @@ class Task:
 
     def deepspeed_file(self, stage: int, precision: str) -> Path:
         """The shipped file of a ZeRO stage with this task's batch."""
-        content = json.loads((ROOT / "launch" / f"ds_zero{stage}.json").read_text())
+        shipped = ROOT / "ds_config.json" if stage == 2 else ROOT / "launch" / f"ds_zero{stage}.json"
+        content = json.loads(shipped.read_text())
         content |= {"train_batch_size": self.windows, "train_micro_batch_size_per_gpu": self.micro}
         content["bf16"] = {"enabled": precision == "bf16"}
         path = self.scratch / f"zero{stage}-{precision}-{self.windows}.json"
