@@ -1,7 +1,7 @@
-"""Mistakes that are found before the work, not after hours of it. In: options. Out: nothing, or a `UserError`.
+"""Find mistakes before the work starts, not hours later. In: options. Out: nothing, or a `UserError`.
 
-The output and the cache must be folders that can be written and that no --input reads: what a run writes must not be
-an article of the next one. A glob may reach over them; what lies there by our hand is passed over (`not_ours`).
+The output and the cache must be writable folders outside every --input folder, because a run must not read what it
+wrote as articles. A glob may match them; `not_ours` skips the files that kogpt wrote.
 """
 
 import errno
@@ -21,7 +21,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check(options: Options) -> None:
-    """Everything that can be known from the command line; makes the output folder and the cache."""
+    """Check everything that the command line tells, and create the output and cache folders."""
     if options.vocab_size is not None and options.vocab_size < SMALLEST_VOCABULARY:
         raise UserError(f"--vocab-size {options.vocab_size}: a vocabulary needs at least {SMALLEST_VOCABULARY} tokens")
     if "://" in options.output:
@@ -34,7 +34,7 @@ def check(options: Options) -> None:
 
 
 def check_output(folder: Path) -> None:
-    """Refuse an output folder that holds something else."""
+    """Refuse an output folder with other content."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; name a folder")
     if (
@@ -43,16 +43,18 @@ def check_output(folder: Path) -> None:
         and not (folder / "manifest.json").is_file()
         and any(folder.iterdir())
     ):
-        raise UserError(f"--output {folder} holds something that is not a corpus; name a new or an empty folder")
+        raise UserError(f"--output {folder} holds something that is not a corpus; name a new or empty folder")
 
 
 def check_apart(flag: str, folder: Path, inputs: Sequence[str]) -> None:
-    """Refuse a folder of ours that lies in one whose files are all read."""
+    """Refuse an output or cache folder inside an input folder, whose files are all read."""
     for item in inputs:
         if "://" in item or not (path := Path(item).expanduser()).is_dir():
             continue
         if folder.resolve().is_relative_to(path.resolve()):
-            raise UserError(f"{flag} {folder} lies in --input {item}, whose files are all read; name a folder outside")
+            raise UserError(
+                f"{flag} {folder} is inside --input {item}, whose files are all read; name a folder outside"
+            )
 
 
 def _check_writable(flag: str, folder: Path) -> None:
@@ -63,11 +65,11 @@ def _check_writable(flag: str, folder: Path) -> None:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise
-        raise UserError(f"{flag} {folder} cannot be written ({error.strerror}); name a folder that can") from None
+        raise UserError(f"{flag} {folder} cannot be written ({error.strerror}); name a writable folder") from None
 
 
 def not_ours(sources: list[Source], options: Options) -> list[Source]:
-    """The sources without the output folder and what the cache holds, which a glob may have found."""
+    """The sources without the files of the output and the cache, which a glob may match."""
     output, cache = options.output_folder.resolve(), options.cache_folder.resolve()
 
     def ours(source: Source) -> bool:

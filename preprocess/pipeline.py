@@ -1,9 +1,9 @@
-"""Articles -> token corpus: scan, analyse (cached), train a vocabulary if asked, encode, assemble.
+"""The driver: articles -> token corpus. Scan, analyze (cached), train a vocabulary if asked, encode, assemble.
 
-Both stages are the same picture: units whose result is not in their `Store` go through a `Pool`; the driver writes
-each result as it comes. Morphemes are in the cache folder, which other runs share; ids in OUTPUT/.work, which goes
-when the corpus is complete. The corpus is then put together in the order of the units, so its bytes do not depend on
-workers, deaths or restarts; a kill at any instant costs the units in flight.
+Both stages work alike: units whose result is not in their `Store` go through a `Pool`, and the driver writes each
+result as it comes. Morphemes are in the cache folder, which other runs share; tokens are in OUTPUT/.work, which is
+removed when the corpus is complete. The corpus is then assembled in the order of the units, so its bytes do not depend
+on workers, deaths, or restarts. A kill at any time costs only the units in flight.
 
     articles_in = written + dropped by reason      (checked by the writer, recorded in the manifest)
 """
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 def preprocess(options: Options) -> None:
-    """Do what the options say, or as much of it as is not done yet."""
+    """Preprocess as the options say, continuing what an earlier run has done."""
     folder = options.output_folder
     joined_before = ray.is_initialized()
     try:
@@ -73,19 +73,18 @@ def preprocess(options: Options) -> None:
         if error.errno in DISK_FULL:
             raise UserError(
                 f"no space is left for {error.filename or folder} ({error.strerror}); "
-                "free some and run the same command again, which goes on where it stopped"
+                "free some, then repeat the same command to continue"
             ) from None
         if any(Path(str(error.filename)).is_relative_to(ours) for ours in (folder, options.cache_folder)):
             raise UserError(
-                f"{error.filename} cannot be used ({error.strerror}); mend that and run the same command again, "
-                "which goes on where it stopped"
+                f"{error.filename} cannot be used ({error.strerror}); fix it, then repeat the same command to continue"
             ) from None
         raise
     except RayTaskError:
         raise
     except RayError as error:
         reason = cluster.one_line(error)
-        raise UserError(f"the Ray cluster was lost ({reason}); the same command goes on where it stopped") from None
+        raise UserError(f"the Ray cluster was lost ({reason}); repeat the same command to continue") from None
     finally:
         if ray.is_initialized() and not joined_before:
             ray.shutdown()
@@ -105,7 +104,7 @@ def _locked(folder: Path, what: str) -> Iterator[None]:
 
 
 class _Run:
-    """One run: what all its steps share."""
+    """The state of one run."""
 
     def __init__(self, options: Options):
         self.options = options
@@ -164,13 +163,13 @@ class _Run:
             log.warning(line)
         if found.documents == 1 and self.options.val_fraction:
             log.warning(
-                "the input is one article, which goes to training: the corpus has nothing to validate on, and a "
-                "training on it no validation loss. Give several files, or JSON lines with an article each."
+                "The input is one article, which is used for training. The corpus has no validation split, so "
+                "training reports no validation loss. Give several files, or JSON lines with one article each."
             )
         return found
 
     def _settings(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
-        """All that decides the corpus's bytes; nothing that does not."""
+        """Everything that the bytes of the corpus depend on, and nothing else."""
         trained = f"trained on the train split, {self.options.vocab_size} pieces"
         return {
             "analyzer": self.identity,
@@ -185,7 +184,7 @@ class _Run:
     # ---- the two stages
 
     def _analyse(self, cache: Store) -> None:
-        """Stage 1: the morphemes of every unit that the cache does not have."""
+        """Stage 1: analyze every unit that is not in the cache."""
         missing = {unit.key: unit for unit in self.scan.units if cache.get(unit.key) is None}
         texts: dict[str, Sequence[str]] = {}
 
@@ -199,7 +198,7 @@ class _Run:
                 if not left:
                     return
             if left:
-                raise UserError("the articles were changed while they were read; run the same command again")
+                raise UserError("the articles changed while they were read; repeat the same command")
 
         too_slow: list[str] = []
 
@@ -208,7 +207,7 @@ class _Run:
             if slow := [i for i, result in enumerate(results) if isinstance(result, Failed) and result.too_slow]:
                 ids = missing[key].articles["id"].to_pylist()
                 too_slow.extend(f"{ids[i]} ({len(own[i]):,} characters)" for i in slow)
-                return  # not into the cache: a clock must not decide what an article becomes
+                return  # not cached: the result must not depend on a clock
             analyses = [
                 stages.without_analysis(text, self.options.analyzer, result.cause)
                 if isinstance(result, Failed)
@@ -231,8 +230,8 @@ class _Run:
         if too_slow:
             raise UserError(
                 f"{len(too_slow):,} articles took the analyzer {self.options.analyzer} too long, the first is "
-                f"{too_slow[0]}; all others are in the cache: run the same command again when this machine has less "
-                "to do, or take the article out of the input"
+                f"{too_slow[0]}; all others are in the cache, so repeat the same command when this machine is less "
+                "busy, or remove the article from the input"
             )
 
     def _documents(self) -> Iterator[Document]:
@@ -241,7 +240,7 @@ class _Run:
                 yield article
 
     def _train(self, cache: Store) -> Tokenizer:
-        """The vocabulary of the train split; kept, so that a killed run does not train again."""
+        """Train the vocabulary on the train split, and store it, so that a killed run does not train it again."""
         kept = self.folder / WORK / "tokenizer"
         try:
             return open_tokenizer(kept)
@@ -264,7 +263,7 @@ class _Run:
         return tokenizer
 
     def _encode(self, cache: Store, tokenizer: Tokenizer) -> Callable[[str], bytes]:
-        """Stage 2: the ids of every unit; returns how to find them by the unit's key."""
+        """Stage 2: encode every unit; return a function from a unit's key to its tokens."""
         store = Store(self.folder / WORK / "ids")
 
         def id_key(key: str) -> str:
@@ -304,7 +303,7 @@ class _Run:
     # ---- the corpus
 
     def _assemble(self, tokenizer: Tokenizer, encoded: Callable[[str], bytes]) -> str:
-        """Write the corpus in the order of the units, and balance the accounts."""
+        """Write the corpus in the order of the units, and check the counts."""
         settings = {name: value for name, value in self.settings.items() if name != "val_fraction"}
         writer = CorpusWriter(self.folder, tokenizer, val_fraction=self.options.val_fraction, settings=settings)
         notes = list(self.scan.dropped)
@@ -326,10 +325,10 @@ class _Run:
 
 
 def _still(store: Store, key: str) -> bytes:
-    """A result that was there when this run began."""
+    """A result that existed when this run began."""
     content = store.get(key)
     if content is None:
-        raise UserError(f"a file in {store.folder} was changed while it was in use; run the same command again")
+        raise UserError(f"a file in {store.folder} changed while it was in use; repeat the same command")
     return content
 
 

@@ -1,8 +1,8 @@
-"""What a run will do, and whether its output folder is one that it may go on with.
+"""The plan of a run, and the check that it belongs to its output folder.
 
-`scan` reads all articles once: units with their keys, the table's columns, what is dropped, and a fingerprint over
-all of it, exact to the character. `open_output` compares settings and fingerprint with what the folder was begun
-with (`.work/plan.json`) or finished with (`manifest.json`), and refuses with the difference.
+`scan` reads all articles once and yields units with their keys, the columns of the table, what is dropped, and a
+fingerprint of all articles. `open_output` compares settings and fingerprint with those in the output folder
+(`.work/plan.json` of an unfinished corpus, `manifest.json` of a finished one), and refuses with the difference.
 
 Memory: about 200 bytes an article.
 """
@@ -38,7 +38,7 @@ class PlannedUnit(NamedTuple):
 
 @dataclass
 class Scan:
-    """All that is known about the input before the work begins."""
+    """Everything known about the input before the work starts."""
 
     units: list[PlannedUnit] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Scan:
 
 
 def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Scan:
-    """Read everything once."""
+    """Read all articles once."""
     result = Scan()
     digest = hashlib.sha256()
 
@@ -88,20 +88,20 @@ def _planned(unit: Unit) -> PlannedUnit:
 
 
 def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "dropped") -> dict[str, Any]:
-    """A row of dropped.parquet; what is not Unicode in the detail (a JSON key may hold it) is written as \\ud800."""
+    """A row of dropped.parquet. Lone surrogates in the detail (from a JSON key) are written as \\ud800."""
     detail = detail.encode("utf-8", "backslashreplace").decode()
     return {"id": id, "source": source, "status": status, "reason": reason, "detail": detail}
 
 
 def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
-    """The finished corpus of exactly these settings, or None when there is work to do; the plan is on disk then."""
+    """The finished corpus of exactly these settings, or None if there is work to do; then the plan is on disk."""
     plan = folder / WORK / "plan.json"
     finished = (folder / "manifest.json").is_file()
     corpus = TokenCorpus.open(folder) if finished else None
     begun = corpus.manifest["settings"] if corpus is not None else _read(plan)
     if begun is not None:
         changed = [name for name, value in settings.items() if begun.get(name) != value]
-        if changed != ["articles"]:  # else a consequence of another flag
+        if changed != ["articles"]:  # otherwise a consequence of another flag
             changed = [name for name in changed if name != "articles"]
         differences = [_difference(name, begun.get(name), settings[name]) for name in changed]
         if differences:

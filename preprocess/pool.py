@@ -43,7 +43,7 @@ UNPLACED_SECONDS = 20.0
 _LOOK_AT_NODES_SECONDS = 5.0
 _STRIKES = 2
 _PATIENCE = 8.0
-"""A suspect that runs alone may be silent that many times longer: a busy machine must not decide what fails."""
+"""Factor for the time limit of a suspect that runs alone, so that a busy machine does not decide what fails."""
 
 
 _LOST = "it ended or hung its worker"

@@ -1,6 +1,6 @@
-"""What the user sees: a line per stage, a progress bar, a table at the end, and the W&B run if there is one.
+"""Output for the user: a progress bar per stage, a summary table, and the W&B run if there is one.
 
-Progress goes to stderr (to a log file a line every 10 s), results to stdout.
+Progress goes to stderr (in a log file one line every 10 s), results to stdout.
 """
 
 import sys
@@ -20,7 +20,7 @@ from kogpt.data.corpus import count_rows
 
 
 class Progress:
-    """The bar of one stage: articles/s, characters/s, ETA, and what happened to the workers."""
+    """The progress bar of one stage: articles/s, characters/s, remaining time, and the state of the workers."""
 
     def __init__(self, stage: str, articles: int | None, done: int, log: "Log"):
         quiet = not sys.stderr.isatty()
@@ -36,7 +36,7 @@ class Progress:
         self._began, self.chars = time.monotonic(), 0
 
     def add(self, articles: int, chars: int, **happened: int) -> None:
-        """That many more articles are done; `happened` are counts to show (workers, deaths, quarantined)."""
+        """Advance by this many articles. `happened` are counts to show (workers, deaths, quarantined)."""
         self.chars += chars
         rate = self.chars / max(1e-9, time.monotonic() - self._began)
         self._bar.set_postfix_str(", ".join([f"{rate:,.0f} chars/s", *(f"{n} {name}" for name, n in happened.items())]),
@@ -46,13 +46,13 @@ class Progress:
                        | {f"{self._stage}/{name}": n for name, n in happened.items()})  # fmt: skip
 
     def close(self) -> float:
-        """End the bar; return the seconds that the stage took."""
+        """End the bar, and return the seconds that the stage took."""
         self._bar.close()
         return time.monotonic() - self._began
 
 
 class Log:
-    """A W&B run, or nothing."""
+    """The W&B run, if there is one."""
 
     def __init__(self, mode: Mode, folder: Path, settings: dict[str, Any]):
         self._run: Any = None
@@ -88,7 +88,7 @@ class Log:
 
 @contextmanager
 def log_to_wandb(mode: Mode, folder: Path, settings: dict[str, Any]) -> Iterator[Log]:
-    """The W&B run of the preprocessing, ended whatever happens."""
+    """The W&B run of the preprocessing, which is always closed at the end."""
     log = Log(mode, folder, settings)
     try:
         yield log
@@ -97,7 +97,7 @@ def log_to_wandb(mode: Mode, folder: Path, settings: dict[str, Any]) -> Iterator
 
 
 def show_summary(folder: Path, counts: dict[str, Any], fingerprint: str, happened: list[tuple[str, str]]) -> None:
-    """The table at the end."""
+    """Print the summary table."""
     table = Table(title=f"token corpus {folder}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")

@@ -1,7 +1,8 @@
-"""The two stages as work for a pool: what an actor sets up once, and what it does to one document.
+"""The two stages as work for a pool: what an actor sets up once, and what it does with one document.
 
-`Analyse` needs an analyzer (kkma: a JVM, 4 to 5 s), `Encode` a tokenizer, which travels as the bytes of its files
-because an actor on another node does not see the driver's folders. Both are pure functions of document and settings.
+`Analyse` needs an analyzer (for kkma a JVM: 4 to 5 s). `Encode` needs a tokenizer, which is sent as the bytes of its
+files, because an actor on another node cannot see the driver's folders. Both are pure functions of document and
+settings.
 """
 
 import os
@@ -17,12 +18,12 @@ from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 from preprocess.units import MORPHEME_SEPARATOR, Analysed, Encoded
 
-# One analysing process (kkma: 0.6 to 0.7 GB with a JVM for up to 4 threads) with Ray's own share; an encoding one.
+# Memory of an analyzing process, including Ray's share (kkma: 0.6 to 0.7 GB with a JVM for up to 4 threads).
 MEMORY_MIB = {"kkma": 900, "kiwi": 800, "none": 300}
-# Kkma's JVM works without the interpreter's lock; one for several cores saves memory and compiling.
+# Kkma's JVM runs without Python's GIL, so one JVM for several cores saves memory and compilation.
 THREADS = {"kkma": 4, "kiwi": 1, "none": 1}
 ENCODE_MEMORY_MIB = 400
-# The time that an item is given grows with its length. Each is far below what was ever measured.
+# The time limit of an item grows with its length. Both speeds are far below any that was measured.
 SLOWEST_CHARS_PER_SECOND = 500.0
 SLOWEST_ENCODED_CHARS_PER_SECOND = 5_000.0
 
@@ -31,7 +32,7 @@ _WARM_UP = "아버지가 방에 들어가셨다. 첫 분석은 사전을 읽느�
 
 @dataclass(frozen=True)
 class Analyse:
-    """Stage 1: text -> the fields of `Analysed` behind the text, which need not travel back."""
+    """Stage 1: text -> the fields of `Analysed` after the text, which need not be sent back."""
 
     analyzer: str
 
@@ -43,9 +44,9 @@ class Analyse:
             try:
                 result = analysed(text, analyzer)
             except AnalyzerBroken:
-                os._exit(1)  # the pool replaces the process, and finds out which text it was
+                os._exit(1)  # the pool replaces the process and finds the text that caused it
             if "OutOfMemoryError" in (result.degraded or ""):
-                # Perhaps another thread's text took the heap: what a text becomes must not depend on its company.
+                # Perhaps a text in another thread used up the heap; a result must not depend on other texts.
                 raise MemoryError
             return result[1:]
 
@@ -53,20 +54,20 @@ class Analyse:
 
 
 def analysed(text: str, analyzer: Analyzer) -> Analysed:
-    """One text through an analyzer, in the form that travels."""
+    """Analyze one text, and return the result in the form that is sent between processes."""
     analysis = analyzer.analyze(text)
     cuts = np.array(analysis.cuts, dtype="<i4").tobytes()
     return Analysed(text, cuts, MORPHEME_SEPARATOR.join(analysis.morphemes), analysis.degraded)
 
 
 def without_analysis(text: str, analyzer: str, cause: str) -> Analysed:
-    """The stated fallback for a text that brings down its worker: the words, uncut, and that said."""
+    """The fallback for a text that kills its worker: its words without boundaries, marked as degraded."""
     uncut = analysed(text, load_analyzer("none"))
     return uncut._replace(degraded=f"quarantined: {analyzer} cannot analyse it ({cause}); its words are not cut")
 
 
 def analysis_of(document: Analysed) -> Analysis:
-    """The analysis back from the form that travels."""
+    """The analysis from the form that is sent between processes."""
     cuts = np.frombuffer(document.cuts, dtype="<i4").tolist()
     morphemes = document.morphemes.split(MORPHEME_SEPARATOR) if document.morphemes else []
     return Analysis(cuts, morphemes, document.degraded)
@@ -87,7 +88,7 @@ class Encode:
 
 
 def encoding_with(tokenizer: Tokenizer) -> Encode:
-    """Stage 2 with that tokenizer."""
+    """Stage 2 with this tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
         return Encode({path.name: path.read_bytes() for path in Path(folder).iterdir()})

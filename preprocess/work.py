@@ -1,6 +1,7 @@
-"""Sends the units whose result is missing through a pool, and commits each result as it comes.
+"""Send the units without a result through a pool, and commit each result as it comes.
 
-In: (key, items) of each unit, and what commits (key, results). Out: the progress bar, and rows for the summary.
+In: (key, items) of each unit, and a function that commits (key, results). Out: a progress bar, and rows for the
+summary.
 """
 
 import logging
@@ -18,11 +19,11 @@ from preprocess.report import Log, Progress
 log = logging.getLogger(__name__)
 
 HANG_SECONDS = 60.0
-"""How long an item may be silent, beside what its length gives it."""
+"""How long an item may take without an answer, in addition to the time for its length."""
 
 
 class Work:
-    """The distributed part of one run; Ray starts with the first stage that has something to do."""
+    """The distributed part of one run. Ray starts with the first stage that has work."""
 
     def __init__(self, options: Options, scan: Scan, wandb: Log):
         self._options, self._documents, self._wandb = options, scan.documents, wandb
@@ -38,9 +39,9 @@ class Work:
         commit: Callable[[str, list[Any]], None],
         **needs: Any,
     ) -> None:
-        """One stage for the missing units; `needs` go to the pool."""
+        """Run one stage for the missing units. `needs` are arguments of the pool."""
         if not missing:
-            log.info(f"{stage}: all {self._documents:,} articles were done before")
+            log.info(f"{stage}: all {self._documents:,} articles are already done")
             return
         if not ray.is_initialized():
             log.info(cluster.connect(self._options.ray_address, self._options.workers))

@@ -27,7 +27,7 @@ class Failed:
 
     cause: str
     too_slow: bool = False
-    """Another run, on a machine with less to do, may well have a result: keep nothing that says otherwise."""
+    """On a less busy machine the item may well succeed, so this failure must not be stored."""
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)

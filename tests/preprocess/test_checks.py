@@ -24,14 +24,14 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds something that is not a corpus"):
         check_output(tmp_path)
     for flag in ("--output", "--cache"):
-        with pytest.raises(UserError, match=rf"{flag} .* lies in --input"):
+        with pytest.raises(UserError, match=rf"{flag} .* is inside --input"):
             check_apart(flag, tmp_path / "corpus", (str(tmp_path),))
         check_apart(flag, tmp_path / "corpus", (str(tmp_path / "file"), "memory://x"))
 
 
 def test_a_cache_in_the_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    with pytest.raises(UserError, match=r"--cache .* lies in --input"):
+    with pytest.raises(UserError, match=r"--cache .* is inside --input"):
         check(options(tmp_path, cache=str(tmp_path / "in" / "cache")))
     assert os.listdir(tmp_path / "in") == []
 

@@ -111,7 +111,7 @@ def test_one_article_has_nothing_to_validate_on_and_that_is_said(
 ) -> None:
     (tmp_path / "one.txt").write_text("글 하나.")
     preprocess(elsewhere(options, tmp_path, input=(str(tmp_path / "one.txt"),)))
-    assert "nothing to validate on" in caplog.text
+    assert "no validation split" in caplog.text
 
 
 def test_output_may_be_a_url(
