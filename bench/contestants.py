@@ -1,10 +1,10 @@
-"""Who takes part in bench/train.py: an optimizer step of ours, and of others, on the same shape and the same batches.
+"""The contestants of bench/train.py: one optimizer step of ours and of others, with the same shape and batches.
 
     ours               this project under DeepSpeed: the real loop of kogpt.train.trainer (reading, agreement of the
                        ranks, metrics, files), without W&B
     plain loop         the same model and a fused AdamW in a bare loop; bf16 by autocast
-    nanoGPT's recipe   what nanoGPT's README says for a CPU, re-implemented in a few lines: fp32, whole logits, AdamW,
-                       clipping (but with biases)
+    nanoGPT's recipe   nanoGPT's README for a CPU, re-implemented in a few lines: fp32, whole logits, AdamW, clipping
+                       (but with biases)
     transformers       GPT2LMHeadModel in the same bare loop
 
 In: a `Task`. Out: a `Step`, which makes one optimizer step when it is called.

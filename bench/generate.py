@@ -1,10 +1,10 @@
-"""What the KV cache is worth: cached generation against the whole context through the model for every id.
+"""Measure the KV cache: cached generation against running the whole context through the model for every token.
 
     python bench/generate.py [--lengths 64 128 256] [--batch 4] [--json OUT.json]
 
-One random model (ids do not depend on what it learned to say), greedy, the same prompt; cached and uncached take
-turns, `--rounds` times. Reported: ids per second of each (median of the rounds, by process CPU time on a CPU, by the
-clock on a GPU), their paired ratio, and whether both wrote the same ids.
+One random model (the numbers do not depend on its weights), greedy, the same prompt. Cached and uncached generation
+alternate `--rounds` times. Reported are tokens per second of each (median of the rounds, by CPU time of the process on
+a CPU, by wall-clock on a GPU), their paired ratio, and whether both gave the same tokens.
 """
 
 import json

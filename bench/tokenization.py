@@ -1,27 +1,27 @@
-"""Is Kkma worth it? Bits per character of the same held-out text after the same training, by how text becomes ids.
+"""Is Kkma worth it? Compare bits per character of the same held-out text between ways to tokenize.
 
-    python bench/tokenization.py --articles ../shared/data/articles.jsonl.gz --tokenizer FOLDER --work WORK
+    python bench/tokenization.py --articles ARTICLES.jsonl.gz --tokenizer FOLDER --work WORK
 
-Arms: {none, kkma, kkma morphemes, kiwi} x {the given vocabulary, one trained on that arm's cuts}. "kkma morphemes" is
-what the original script did: dictionary forms joined by spaces, from which the text cannot be had back; what is [UNK]
-there costs it nothing, so its bits are a lower bound. The measure is bits per character of the raw text, whatever the
-ids (loss per id favours whoever makes more ids).
+Arms: {none, kkma, kkma morphemes, kiwi} x {the given vocabulary, one trained with that arm's boundaries}. "kkma
+morphemes" joins dictionary forms by spaces. The text cannot be restored from them, and what becomes [UNK] costs
+nothing, so its bits are a lower bound. The metric is bits per character of the raw text, because loss per token favors
+arms with more tokens.
 
 Each cell (arm, seed) trains one small GPT on the same articles of the train split, and is evaluated at two budgets:
 
-    characters   one pass over those articles: as many steps as the arm's ids make
-    compute      the FLOPs (the head included) that "none" spends on that pass with the given vocabulary
+    characters   one pass over those articles, in as many steps as the arm's tokens need
+    compute      the FLOPs (including the head) that "none" spends on that pass with the given vocabulary
 
-Both end with the same decay of the learning rate (kogpt.optim.schedule, wsd), the two decays branching off one stable
-phase. The arms of a seed share initialisation and data order as far as their shapes allow. Held out is the beginning of
-every validation article (the split is by text, so all arms have the same), clean and with its spaces changed:
-removed, put between all letters, or each gap between letters flipped with a chance of 20 %. Bits of all of them are
-divided by the characters of the clean text.
+Both end with the same decay of the learning rate (kogpt.optim.schedule, wsd), and branch off one stable phase. The
+arms of a seed share initialization and data order as far as their shapes allow. Held out is the beginning of every
+validation article (the split is by text, so all arms have the same), clean and with changed spaces: removed, put
+between all characters, or each gap between characters flipped with a probability of 20 %. All bits are divided by the
+characters of the clean text.
 
 Interval: paired bootstrap of the difference to "none" with the same vocabulary, over articles and seeds (95 %).
 
-WORK keeps the morphemes, the corpora (made by preprocess/run.py) and each cell as soon as it is done; the same command
-goes on. Cost at the defaults: about two hours on 2 cores.
+WORK keeps the morphemes, the corpora (written by preprocess/run.py), and each finished cell; the same command
+continues. Cost with the defaults: about two hours on 2 cores.
 """
 
 import copy

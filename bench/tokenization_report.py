@@ -1,7 +1,7 @@
-"""What the cells of bench/tokenization.py say: means, spreads, intervals; two tables and a picture.
+"""Report the cells of bench/tokenization.py: means, spreads, and intervals as two tables and a figure.
 
 A cell is {"name", "arm": {"analyzer", "vocabulary"}, "seed", "steps", "nats": {budget: {condition: nats by article}}};
-what is known of an arm's held-out text besides is {"chars" by article, "ids_per_char", "unknown", "come_back"}.
+further data about an arm's held-out text are {"chars" by article, "ids_per_char", "unknown", "come_back"}.
 """
 
 import statistics

@@ -1,17 +1,17 @@
-"""Training throughput and memory on this machine: ours against others, same shape, same batches.
+"""Measure training throughput and memory on this machine: ours against others, with the same shape and batches.
 
-    python bench/train.py speed                  # ours, a plain loop, nanoGPT's recipe, transformers: 1,024 ids a step
-    python bench/train.py speed --windows 64     # ... at the shipped batch: 16,384 ids a step, 8 micro-batches
-    python bench/train.py speed --compiled       # ... each also under torch.compile (minutes to compile)
-    python bench/train.py ranks --windows 64     # 2 ranks against 1
-    python bench/train.py memory                 # memory per rank by ZeRO stage against the formula
-    python bench/train.py gpu                    # bench/train_gpu.py: tokens/s, MFU, memory of real shapes on one GPU
+    python bench/train.py speed                  # ours, a plain loop, nanoGPT's recipe, transformers: 1,024 tokens a
+    step python bench/train.py speed --windows 64     # ... at the shipped batch: 16,384 tokens a step, 8 micro-batches
+    python bench/train.py speed --compiled       # ... each also under torch.compile (minutes to compile) python
+    bench/train.py ranks --windows 64     # 2 ranks against 1 python bench/train.py memory                 # memory per
+    rank by ZeRO stage against the formula python bench/train.py gpu                    # bench/train_gpu.py: tokens/s,
+    MFU, memory of real shapes on one GPU
 
-Who they are: bench/contestants.py. Speed is measured in rounds: in every round each contestant makes `--steps`
-optimizer steps, in another order, and ratios are taken within a round, so that what else the machine does hits all
-alike. Times are CPU seconds of this process (all its threads), which a busy machine distorts less than wall time; run
-it with OMP_NUM_THREADS=1, or on an idle machine. The median ratio and its quartiles are printed. "Default" is, of ours,
-ds_config.json (bf16; its ZeRO 2 is stage 0 on one rank) and, of transformers, fp32 with torch's AdamW as it comes.
+The contestants are in bench/contestants.py. Speed is measured in rounds: in every round each contestant makes `--steps`
+optimizer steps, in another order, and ratios are taken within a round, so that other load on the machine affects all
+alike. Times are CPU seconds of this process (all its threads), which a busy machine distorts less than wall-clock time;
+run it with OMP_NUM_THREADS=1, or on an idle machine. It prints the median ratio and its quartiles. "Default" means
+ds_config.json for ours (bf16; its ZeRO 2 is stage 0 on one rank), and fp32 with torch's AdamW for transformers.
 """
 
 import json

@@ -1,17 +1,17 @@
-"""Real shapes on one GPU: tokens/s, MFU and peak memory of ours in each ZeRO stage, a plain loop, and transformers.
+"""Measure real shapes on one GPU: tokens/s, MFU, and peak memory of ours in each ZeRO stage and of others.
 
     python bench/train.py gpu                                           # three shapes, each contestant compiled
     python bench/train.py gpu --gpu.shapes small:1024 --gpu.ids 16384   # one shape, for a smaller GPU
     python bench/train.py gpu --gpu.shapes tiny:64 --gpu.ids 256 --gpu.steps 1 --gpu.blocks 2    # also on a CPU
 
-Everything in bf16 (the plain loop and transformers by autocast) with a fused AdamW and torch's scaled dot product
-attention; that its flash kernel takes these shapes is checked. Each contestant has a process of its own, so that its
-memory is its own; the plain loop runs first and once more at the end: how far its two numbers are apart is how far the
-rest may be trusted. A number is the median of `blocks` blocks of `steps` steps each, after a warm-up that compiles.
-MFU is by the model's configuration, and unknown where the GPU is not in its table.
+Everything is in bf16 (the plain loop and transformers by autocast) with a fused AdamW and torch's scaled dot product
+attention; the script checks that its flash kernel accepts these shapes. Each contestant has its own process, so memory
+is measured separately. The plain loop runs first and again at the end: the difference of its two results shows how
+reliable the others are. A result is the median of `blocks` blocks of `steps` steps each, after a warm-up that compiles.
+MFU uses the FLOPs of the model's configuration, and is unknown if the GPU is not in the table.
 
-Stages 1 and 2 are DeepSpeed's own on one rank; the program itself takes stage 0 for them there. The vocabulary is
-GPT-2's, rounded up to a multiple of 64, so that nobody loses by its size.
+Stages 1 and 2 are DeepSpeed's own on one rank, where training would use stage 0. The vocabulary is GPT-2's, rounded up
+to a multiple of 64, so that its size puts nobody at a disadvantage.
 """
 
 import statistics
