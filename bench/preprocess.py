@@ -45,7 +45,7 @@ from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer
 from preprocess import pipeline, pool
 from preprocess.cluster import connect
 from preprocess.options import Options as PipelineOptions
-from preprocess.units import Analysed
+from preprocess.units import CutText
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP, LOOP, RUNS, ARTICLES, CORES = 200, 200, (1, 2, 4, 16), 140_000, (2, 16, 64, 256)
@@ -114,7 +114,7 @@ class CountingPool(pool.Pool):
         super().__init__(Timed(setup), **needs)
 
     def map(self, chunks: Any) -> Iterator[tuple[Any, list[Any]]]:
-        items = self.warm_up if not self.counts else [Analysed("가", b"", "가", None)] * WARM_UP
+        items = self.warm_up if not self.counts else [CutText("가", b"", "가", None)] * WARM_UP
         self.wait()
         list(super().map((i, items[i : i + 5]) for i in range(0, len(items), 5)))
         start_up, before, began, inside = time.monotonic() - self._began, Usage.now(), time.monotonic(), 0.0

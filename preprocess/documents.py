@@ -1,12 +1,11 @@
 """Documents: sources -> `Document(id, source, text)` or `Dropped(id, source, reason, detail)`.
 
 Files are parsed by preprocess.parsers; a `Layout` says which text of a JSON value or table row is meant. Texts are
-normalized (kogpt.tokenizer.normalize). Empty texts and exact duplicates are dropped. Everything that is left out is
-yielded with the reason, and a broken file or line costs only itself. The id of a document is its source and its number
-within the source: `source#number`.
+normalized (kogpt.tokenizer.normalize). What cannot be read is yielded with the reason, and a broken file or line costs
+only itself. The id of a document is its source and its number within the source: `source#number`.
 
-Order and ids depend only on names and contents. Memory: that of the parser, plus 32 bytes and an id per document (to
-find duplicates). Cost: parsing, NFC, and sha256, about 20 million characters/s.
+Order and ids depend only on names and contents. Memory: that of the parser. Cost: parsing, NFC, and sha256, about 20
+million characters/s.
 """
 
 import hashlib
@@ -26,13 +25,18 @@ from preprocess.streams import Broken
 
 @dataclass(frozen=True)
 class Document:
-    """A text for the corpus: normalized, not empty, and not a duplicate."""
+    """A normalized text, with its place in the input."""
 
     id: str
     source: str
     text: str
     sha256: str
+    """of the text in UTF-8, in hexadecimal"""
     removed: Removed
+
+    def dropped(self, reason: str, detail: str) -> "Dropped":
+        """This document, left out for a reason."""
+        return Dropped(self.id, self.source, reason, detail)
 
 
 @dataclass(frozen=True)
@@ -46,26 +50,15 @@ class Dropped:
     mend: str = field(default="", repr=False)  # advice for the screen, not recorded
 
 
-def read_documents(sources: Iterable[Source], layout: Layout, limit: int | None = None) -> Iterator[Document | Dropped]:
-    """All documents of the sources in order, until `limit` of them are kept."""
-    first_with: dict[bytes, str] = {}
-    kept = 0
+def read_documents(sources: Iterable[Source], layout: Layout) -> Iterator[Document | Dropped]:
+    """All documents of the sources in order; `preprocess.filters` decides which of them are kept."""
     for source, number, text in chain.from_iterable(_texts(source, layout) for source in sources):
         id = f"{source}#{number}"
         if isinstance(text, Broken):
             yield Dropped(id, source, text.reason, text.detail, text.mend)
             continue
         text, removed = normalize(text)
-        digest = hashlib.sha256(text.encode())
-        if not text.strip():
-            yield Dropped(id, source, "empty", "no character but white space")
-        elif (twin := first_with.setdefault(digest.digest(), id)) != id:
-            yield Dropped(id, source, "duplicate", f"same text as {twin}")
-        else:
-            yield Document(id, source, text, digest.hexdigest(), removed)
-            kept += 1
-            if kept == limit:
-                return
+        yield Document(id, source, text, hashlib.sha256(text.encode()).hexdigest(), removed)
 
 
 def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Broken]]:

@@ -11,12 +11,11 @@ on workers, deaths, or restarts. A kill at any time costs only the units in flig
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from filelock import FileLock, Timeout
 from ray.exceptions import RayError, RayTaskError
@@ -29,23 +28,24 @@ from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer,
 from preprocess import cluster, stages
 from preprocess.auto_layout import guess_layout
 from preprocess.checks import DISK_FULL, check, not_ours
-from preprocess.documents import Document, read_documents
+from preprocess.documents import Document, Dropped, read_documents
+from preprocess.filters import filters_of, kept
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.losses import Losses
 from preprocess.options import Options
 from preprocess.plan import WORK, Scan, dropped_row, open_output, scan
 from preprocess.publish import publish
 from preprocess.report import log_to_wandb, show_summary
-from preprocess.sources import find_sources
+from preprocess.sources import Source, find_sources
 from preprocess.units import (
-    Analysed,
+    CutText,
     Encoded,
     Store,
     group,
     key_of,
-    pack_analyses,
+    pack_cut_texts,
     pack_encoded,
-    unpack_analyses,
+    unpack_cut_texts,
     unpack_encoded,
 )
 from preprocess.work import Work
@@ -153,7 +153,7 @@ class _Run:
     def _scan(self) -> Scan:
         bar: Any = tqdm(self.sources, desc="read", unit=" files", leave=False)
         self.losses = Losses(self.sources)
-        found = scan(self.losses.watched(read_documents(bar, self.layout, self.options.limit)), self.identity)
+        found = scan(self.losses.watched(self._articles(bar)), self.identity)
         bar.close()
         log.info(
             f"{found.documents:,} articles ({found.chars:,} characters) in {len(self.sources):,} files; "
@@ -211,14 +211,14 @@ class _Run:
             analyses = [
                 stages.without_analysis(text, self.options.analyzer, result.cause)
                 if isinstance(result, Failed)
-                else Analysed(text, *result)
+                else CutText(text, *result)
                 for text, result in zip(own, results, strict=True)
             ]
-            cache.put(key, pack_analyses(analyses))
+            cache.put(key, pack_cut_texts(analyses))
 
         self.work.through_pool(
             "morphemes",
-            stages.Analyse(self.options.analyzer),
+            stages.MorphemeStage(self.options.analyzer),
             chunks(),
             missing,
             commit,
@@ -235,9 +235,11 @@ class _Run:
             )
 
     def _documents(self) -> Iterator[Document]:
-        for article in read_documents(self.sources, self.layout, self.options.limit):
-            if isinstance(article, Document):
-                yield article
+        return (article for article in self._articles(self.sources) if isinstance(article, Document))
+
+    def _articles(self, sources: Iterable[Source]) -> Iterator[Document | Dropped]:
+        """All that the sources hold, filtered."""
+        return kept(read_documents(sources, self.layout), filters_of(self.options), self.options.limit)
 
     def _train(self, cache: Store) -> Tokenizer:
         """Train the vocabulary on the train split, and store it, so that a killed run does not train it again."""
@@ -250,9 +252,9 @@ class _Run:
         hashes = [sha256 for unit in self.scan.units for sha256 in unit.articles["text_sha256"].to_pylist()]
         split = splits(hashes, self.options.val_fraction)
         log.info(f"training a vocabulary of {self.options.vocab_size:,} tokens on {split.count('train'):,} articles")
-        analysed = (document for unit in self.scan.units for document in unpack_analyses(_still(cache, unit.key)))
+        analysed = (document for unit in self.scan.units for document in unpack_cut_texts(_still(cache, unit.key)))
         documents = (
-            (document.text, stages.analysis_of(document))
+            (document.text, document.analysis())
             for document, part in zip(analysed, split, strict=True)
             if part == "train"
         )
@@ -270,12 +272,12 @@ class _Run:
             return key_of([key, tokenizer.sha256, tokenizer.spacing, "complete"])
 
         missing = {unit.key: unit for unit in self.scan.units if store.get(id_key(unit.key)) is None}
-        held: dict[str, list[Analysed]] = {}
+        held: dict[str, list[CutText]] = {}
 
-        def chunks() -> Iterator[tuple[str, Sequence[Analysed]]]:
+        def chunks() -> Iterator[tuple[str, Sequence[CutText]]]:
             for unit in self.scan.units:
                 if unit.key in missing:
-                    held[unit.key] = unpack_analyses(_still(cache, unit.key))
+                    held[unit.key] = unpack_cut_texts(_still(cache, unit.key))
                     yield unit.key, held[unit.key]
 
         work = stages.encoding_with(tokenizer)
@@ -314,8 +316,7 @@ class _Run:
                 if result.degraded is not None:
                     reason, _, detail = result.degraded.partition(": ")
                     notes.append(dropped_row(*place, reason, detail, status="degraded"))
-                ids = np.frombuffer(result.ids, dtype="<u4")
-                writer.add(**row, ids=ids, unknown_ids=result.unknown_ids)
+                writer.add(**row, ids=result.ids, unknown_ids=result.unknown_ids)
         return writer.finish(
             articles_in=self.scan.articles_in,
             dropped=notes,

@@ -1,6 +1,6 @@
 """The two stages as work for a pool: what an actor sets up once, and what it does with one document.
 
-`Analyse` needs an analyzer (for kkma a JVM: 4 to 5 s). `Encode` needs a tokenizer, which is sent as the bytes of its
+`MorphemeStage` needs an analyzer (for kkma a JVM: 4 to 5 s). `EncodingStage` needs a tokenizer, which is sent as the bytes of its
 files, because an actor on another node cannot see the driver's folders. Both are pure functions of document and
 settings.
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
+from kogpt.tokenizer.analyzers.analysis import AnalyzerBroken
 from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
-from preprocess.units import MORPHEME_SEPARATOR, Analysed, Encoded
+from preprocess.units import MORPHEME_SEPARATOR, CutText, Encoded
 
 # Memory of an analyzing process, including Ray's share (kkma: 0.6 to 0.7 GB with a JVM for up to 4 threads).
 MEMORY_MIB = {"kkma": 900, "kiwi": 800, "none": 300}
@@ -31,8 +31,8 @@ _WARM_UP = "아버지가 방에 들어가셨다. 첫 분석은 사전을 읽느�
 
 
 @dataclass(frozen=True)
-class Analyse:
-    """Stage 1: text -> the fields of `Analysed` after the text, which need not be sent back."""
+class MorphemeStage:
+    """Stage 1: text -> the fields of `CutText` after the text, which need not be sent back."""
 
     analyzer: str
 
@@ -42,7 +42,7 @@ class Analyse:
 
         def work(text: str) -> tuple[bytes, str, str | None]:
             try:
-                result = analysed(text, analyzer)
+                result = find_morphemes(text, analyzer)
             except AnalyzerBroken:
                 os._exit(1)  # the pool replaces the process and finds the text that caused it
             if "OutOfMemoryError" in (result.degraded or ""):
@@ -53,33 +53,26 @@ class Analyse:
         return work
 
 
-def analysed(text: str, analyzer: Analyzer) -> Analysed:
+def find_morphemes(text: str, analyzer: Analyzer) -> CutText:
     """Analyze one text, and return the result in the form that is sent between processes."""
     analysis = analyzer.analyze(text)
     cuts = np.array(analysis.cuts, dtype="<i4").tobytes()
-    return Analysed(text, cuts, MORPHEME_SEPARATOR.join(analysis.morphemes), analysis.degraded)
+    return CutText(text, cuts, MORPHEME_SEPARATOR.join(analysis.morphemes), analysis.degraded)
 
 
-def without_analysis(text: str, analyzer: str, cause: str) -> Analysed:
+def without_analysis(text: str, analyzer: str, cause: str) -> CutText:
     """The fallback for a text that kills its worker: its words without boundaries, marked as degraded."""
-    uncut = analysed(text, load_analyzer("none"))
+    uncut = find_morphemes(text, load_analyzer("none"))
     return uncut._replace(degraded=f"quarantined: {analyzer} cannot analyse it ({cause}); its words are not cut")
 
 
-def analysis_of(document: Analysed) -> Analysis:
-    """The analysis from the form that is sent between processes."""
-    cuts = np.frombuffer(document.cuts, dtype="<i4").tolist()
-    morphemes = document.morphemes.split(MORPHEME_SEPARATOR) if document.morphemes else []
-    return Analysis(cuts, morphemes, document.degraded)
-
-
 @dataclass(frozen=True)
-class Encode:
-    """Stage 2: `Analysed` -> `Encoded`."""
+class EncodingStage:
+    """Stage 2: `CutText` -> `Encoded`."""
 
     files: dict[str, bytes]
 
-    def __call__(self) -> Callable[[Analysed], Encoded]:
+    def __call__(self) -> Callable[[CutText], Encoded]:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in self.files.items():
                 Path(folder, name).write_bytes(content)
@@ -87,14 +80,14 @@ class Encode:
         return lambda document: _encoded(document, tokenizer)
 
 
-def encoding_with(tokenizer: Tokenizer) -> Encode:
+def encoding_with(tokenizer: Tokenizer) -> EncodingStage:
     """Stage 2 with this tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
-        return Encode({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+        return EncodingStage({path.name: path.read_bytes() for path in Path(folder).iterdir()})
 
 
-def _encoded(document: Analysed, tokenizer: Tokenizer) -> Encoded:
-    ids = tokenizer.encode(document.text, analysis_of(document))
+def _encoded(document: CutText, tokenizer: Tokenizer) -> Encoded:
+    ids = tokenizer.encode(document.text, document.analysis())
     unknown = tokenizer.count_unknown(ids)
-    return Encoded(np.array(ids, dtype="<u4").tobytes(), unknown, document.degraded)
+    return Encoded(np.array(ids, dtype="<u4"), unknown, document.degraded)

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kogpt.common.files import atomic_write, remove_strays
+from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.normalize import NORMALIZER
 from preprocess.documents import Document
 
@@ -70,7 +71,7 @@ def key_of(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class Analysed(NamedTuple):
+class CutText(NamedTuple):
     """One document after stage 1, in the form in which it travels between processes."""
 
     text: str
@@ -79,6 +80,11 @@ class Analysed(NamedTuple):
     morphemes: str
     """joined by MORPHEME_SEPARATOR"""
     degraded: str | None
+
+    def analysis(self) -> Analysis:
+        """The analysis back from the form that travels."""
+        cuts = np.frombuffer(self.cuts, dtype="<i4").tolist()
+        return Analysis(cuts, self.morphemes.split(MORPHEME_SEPARATOR) if self.morphemes else [], self.degraded)
 
 
 class Store:
@@ -118,7 +124,7 @@ class Store:
         return content
 
 
-def pack_analyses(documents: Sequence[Analysed]) -> bytes:
+def pack_cut_texts(documents: Sequence[CutText]) -> bytes:
     """The parquet file of a unit."""
     ends = np.cumsum([0, *(len(document.cuts) // 4 for document in documents)], dtype=np.int32)
     cuts = np.frombuffer(b"".join(document.cuts for document in documents), dtype="<i4")
@@ -133,17 +139,18 @@ def pack_analyses(documents: Sequence[Analysed]) -> bytes:
     return _parquet(table)
 
 
-def unpack_analyses(content: bytes) -> list[Analysed]:
-    """What `pack_analyses` was given."""
+def unpack_cut_texts(content: bytes) -> list[CutText]:
+    """What `pack_cut_texts` was given."""
     table = pq.read_table(pa.BufferReader(content), use_threads=False)
     texts, morphemes, degraded = (table[name].to_pylist() for name in ("text", "morphemes", "degraded"))
-    return [Analysed(*row) for row in zip(texts, _lists(table["cuts"], "<i4"), morphemes, degraded, strict=True)]
+    cuts = [own.tobytes() for own in _lists(table["cuts"], "<i4")]
+    return [CutText(*row) for row in zip(texts, cuts, morphemes, degraded, strict=True)]
 
 
 class Encoded(NamedTuple):
     """One document after stage 2."""
 
-    ids: bytes
+    ids: np.ndarray
     """uint32, without [CLS] and [SEP]"""
     unknown_ids: int
     degraded: str | None
@@ -152,8 +159,8 @@ class Encoded(NamedTuple):
 
 def pack_encoded(documents: Sequence[Encoded]) -> bytes:
     """The parquet file of a unit's ids."""
-    ends = np.cumsum([0, *(len(document.ids) // 4 for document in documents)], dtype=np.int32)
-    ids = np.frombuffer(b"".join(document.ids for document in documents), dtype="<u4")
+    ends = np.cumsum([0, *(len(document.ids) for document in documents)], dtype=np.int32)
+    ids = np.concatenate([document.ids for document in documents], dtype=np.uint32)
     columns = {
         "ids": pa.ListArray.from_arrays(ends, ids),
         "unknown_ids": pa.array([document.unknown_ids for document in documents], pa.int64()),
@@ -175,8 +182,8 @@ def _parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def _lists(column: pa.ChunkedArray, dtype: str) -> list[bytes]:
-    """The lists of a column as bytes."""
+def _lists(column: pa.ChunkedArray, dtype: str) -> list[np.ndarray]:
+    """The lists of a column, as views of one array."""
     lists = column.combine_chunks()
-    ends, values = lists.offsets.to_numpy(), lists.values.to_numpy().astype(dtype)
-    return [values[start:end].tobytes() for start, end in pairwise(ends)]
+    ends, values = lists.offsets.to_numpy(), lists.values.to_numpy().astype(dtype, copy=False)
+    return [values[start:end] for start, end in pairwise(ends)]

@@ -1,11 +1,16 @@
 """What tests of the preprocessing pipeline share: other outputs for the same options, and the bytes of a corpus."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from preprocess.documents import Document, Dropped, read_documents
+from preprocess.filters import filters_of, kept
+from preprocess.layouts import Layout
 from preprocess.options import Options
+from preprocess.sources import Source
 
 COUNT = 300
 """Articles of the input that `tests/preprocess/conftest.py` makes."""
@@ -23,3 +28,8 @@ def checksums(options: Options) -> dict[str, str]:
 
 def elsewhere(options: Options, folder: Path, **changes: Any) -> Options:
     return replace(options, output=str(folder / "corpus"), **changes)
+
+
+def articles_in(sources: Iterable[Source], layout: Layout, limit: int | None = None) -> Iterator[Document | Dropped]:
+    """What a run keeps and drops of the sources by default."""
+    return kept(read_documents(sources, layout), filters_of(Options(input=("x",), output="y")), limit)

@@ -92,15 +92,16 @@ class CorpusWriter:
         unknown_ids: int,
     ) -> None:
         """Append an article. `ids` are its token ids without [CLS] and [SEP], which are added here."""
-        inner = np.asarray(ids, dtype=np.int64)
+        inner = ids if isinstance(ids, np.ndarray) else np.array(ids, dtype=np.int64)
         if inner.size and not 0 <= inner.min() <= inner.max() < self.tokenizer.vocab_size:
             raise ValueError(f"article {id}: ids outside the vocabulary of {self.tokenizer.vocab_size}")
-        article = np.concatenate(([self.tokenizer.cls_id], inner, [self.tokenizer.sep_id])).astype(self._dtype)
+        article = np.empty(len(inner) + 2, self._dtype)
+        article[0], article[1:-1], article[-1] = self.tokenizer.cls_id, inner, self.tokenizer.sep_id
         if self._shard is not None and self._in_shard + len(article) > self._shard_ids:
             self._close_shard()
         if self._shard is None:
             self._open_shard()
-        self._shard.write(article.tobytes())
+        self._shard.write(article.data)
         self._in_shard += len(article)
         row = (id, source, text_sha256, chars, len(article), unknown_ids, "", self._total)
         for name, value in zip(_ARTICLES.names, row, strict=True):

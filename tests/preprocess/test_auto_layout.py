@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipelines import articles_in
 
 from kogpt.common.errors import UserError
 from preprocess.auto_layout import guess_layout, is_read_me
-from preprocess.documents import Document, read_documents
+from preprocess.documents import Document
 from preprocess.layouts import Layout, path_layout
 from preprocess.sources import find_sources
 
@@ -21,7 +22,7 @@ def guess(path: Path) -> Layout:
 
 
 def texts(path: Path, layout: Layout) -> list[str]:
-    return [a.text for a in read_documents(find_sources((str(path),)), layout) if isinstance(a, Document)]
+    return [a.text for a in articles_in(find_sources((str(path),)), layout) if isinstance(a, Document)]
 
 
 def zip_of(path: Path, files: dict[str, str]) -> Path:

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from pipelines import articles_in
 
 from kogpt.common.errors import UserError
 from preprocess.auto_layout import guess_layout
-from preprocess.documents import Document, Dropped, read_documents
+from preprocess.documents import Document, Dropped
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.sources import find_sources
 
@@ -25,7 +26,7 @@ def read(folder: Path, layout: Layout = PLAIN, limit: int | None = None) -> tupl
     """({id: text}, {id: reason}) of everything in a folder."""
     texts: dict[str, str] = {}
     reasons: dict[str, str] = {}
-    for article in read_documents(find_sources((str(folder),)), layout, limit):
+    for article in articles_in(find_sources((str(folder),)), layout, limit):
         if isinstance(article, Document):
             texts[article.id] = article.text
         else:
@@ -108,7 +109,7 @@ def test_damaged_member_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
 
 def test_details_say_what_was_looked_for_and_found(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"Meta(Refine)": {"passage": "x"}, "Annotation": {}}')
-    (article,) = read_documents(find_sources((str(tmp_path),)), named_layout("aihub-book"))
+    (article,) = articles_in(find_sources((str(tmp_path),)), named_layout("aihub-book"))
     assert isinstance(article, Dropped)
     assert article.detail == "looked for passage; found Meta(Refine), Annotation"
 
@@ -117,7 +118,7 @@ def test_text_is_normalised_and_what_orjson_refuses_is_read(tmp_path: Path) -> N
     (tmp_path / "a.jsonl").write_bytes(
         b'{"text": "\\ud83d\\u0007 \xe1\x84\x80\xe1\x85\xa1", "score": NaN}\n{"text": "raw\x01control"}\n'
     )
-    first, second = read_documents(find_sources((str(tmp_path),)), PLAIN)
+    first, second = articles_in(find_sources((str(tmp_path),)), PLAIN)
     assert isinstance(first, Document)
     assert isinstance(second, Document)
     assert (first.text, first.removed) == (" 가", (1, 1))
@@ -141,7 +142,7 @@ def test_order_of_the_file_system_does_not_matter(tmp_path: Path) -> None:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"text": f"{int(Path(name).stem) // 2} 번째"}))
-        results.append(list(read_documents(find_sources((str(folder),)), PLAIN)))
+        results.append(list(articles_in(find_sources((str(folder),)), PLAIN)))
         shutil.rmtree(folder)
     assert results[0] == results[1] == results[2]
     assert sum(isinstance(article, Document) for article in results[0]) == 10

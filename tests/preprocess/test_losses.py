@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from pipelines import articles_in
 
 from kogpt.common.errors import UserError
-from preprocess.documents import read_documents
 from preprocess.layouts import named_layout
 from preprocess.losses import Losses
 from preprocess.sources import find_sources
@@ -14,7 +14,7 @@ from preprocess.sources import find_sources
 def watch(*inputs: Path) -> Losses:
     sources = find_sources(tuple(map(str, inputs)))
     losses = Losses(sources)
-    assert list(losses.watched(read_documents(sources, named_layout("plain"))))
+    assert list(losses.watched(articles_in(sources, named_layout("plain"))))
     return losses
 
 

@@ -3,16 +3,17 @@
 from pathlib import Path
 
 import pytest
+from pipelines import articles_in
 
 from kogpt.common.errors import UserError
-from preprocess.documents import Document, Dropped, read_documents
+from preprocess.documents import Document, Dropped
 from preprocess.layouts import named_layout
 from preprocess.plan import WORK, Scan, dropped_row, open_output, scan
 from preprocess.sources import find_sources
 
 
 def scan_of(folder: Path) -> Scan:
-    return scan(read_documents(find_sources((str(folder),)), named_layout("plain")), {"name": "none"})
+    return scan(articles_in(find_sources((str(folder),)), named_layout("plain")), {"name": "none"})
 
 
 @pytest.fixture

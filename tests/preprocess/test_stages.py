@@ -11,25 +11,25 @@ from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.wordpiece import load_tokenizer
 from preprocess import stages
-from preprocess.stages import Analyse, Encode, analysed, analysis_of, encoding_with, without_analysis
-from preprocess.units import Analysed
+from preprocess.stages import EncodingStage, MorphemeStage, encoding_with, find_morphemes, without_analysis
+from preprocess.units import CutText
 
 TEXT = "가 나다\n 漢字 🙂"
 
 
 @pytest.fixture
-def encode(tmp_path: Path) -> Encode:
+def encode(tmp_path: Path) -> EncodingStage:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "가", "나", "##다"]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
     return encoding_with(load_tokenizer(str(tmp_path), spacing="original", analyzer={"name": "none"}))
 
 
 def test_analysis_survives_the_journey() -> None:
-    document = Analysed(TEXT, *Analyse("none")()(TEXT))
-    assert analysis_of(document) == load_analyzer("none").analyze(TEXT)
-    assert analysis_of(analysed("", load_analyzer("none"))).morphemes == []
-    cut = Analysed("갔다", np.array([1], "<i4").tobytes(), "가\x1f았\x1f다", "reason")
-    assert (analysis_of(cut).cuts, analysis_of(cut).morphemes) == ([1], ["가", "았", "다"])
+    document = CutText(TEXT, *MorphemeStage("none")()(TEXT))
+    assert document.analysis() == load_analyzer("none").analyze(TEXT)
+    assert find_morphemes("", load_analyzer("none")).analysis().morphemes == []
+    cut = CutText("갔다", np.array([1], "<i4").tobytes(), "가\x1f았\x1f다", "reason")
+    assert (cut.analysis().cuts, cut.analysis().morphemes) == ([1], ["가", "았", "다"])
 
 
 def test_text_that_runs_out_of_heap_is_a_suspect_and_broken_analyzer_ends_the_process(
@@ -45,7 +45,7 @@ def test_text_that_runs_out_of_heap_is_a_suspect_and_broken_analyzer_ends_the_pr
 
     monkeypatch.setattr(stages, "load_analyzer", lambda name: Full())
     monkeypatch.setattr(stages.os, "_exit", lambda code: pytest.fail(f"exit {code}"))
-    work = Analyse("full")()
+    work = MorphemeStage("full")()
     assert work("small") == (b"", "", None)
     with pytest.raises(MemoryError):
         work("big")
@@ -56,9 +56,9 @@ def test_text_that_runs_out_of_heap_is_a_suspect_and_broken_analyzer_ends_the_pr
 HEAP = """
 import jpype
 from kogpt.tokenizer.analyzers.kkma import analyzer as kkma
-from preprocess.stages import Analyse
+from preprocess.stages import MorphemeStage
 
-work = Analyse("kkma")()
+work = MorphemeStage("kkma")()
 sentence = "나는 학교에 갔다."
 expected = work(sentence)
 kkma.MAX_DOCUMENT = 10**9
@@ -87,10 +87,10 @@ def test_fallback_says_what_happened() -> None:
     )
 
 
-def test_encoding_needs_nothing_but_the_bytes_of_the_tokenizer(encode: Encode, tmp_path: Path) -> None:
+def test_encoding_needs_nothing_but_the_bytes_of_the_tokenizer(encode: EncodingStage, tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").unlink()
     tokenizer = load_analyzer("none")
-    result = encode()(analysed(TEXT, tokenizer)._replace(degraded="reason"))
+    result = encode()(find_morphemes(TEXT, tokenizer)._replace(degraded="reason"))
     ids = np.frombuffer(result.ids, "<u4").tolist()
     assert ids[:3] == [5, 6, 7]
     assert result.unknown_ids == len("漢字🙂".encode())

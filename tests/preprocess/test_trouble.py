@@ -37,7 +37,7 @@ def test_text_that_kills_its_worker_is_kept_and_listed(
             import os
 
             from kogpt.tokenizer.analyzers.load import load_analyzer
-            from preprocess.stages import analysed
+            from preprocess.stages import find_morphemes
 
             analyzer = load_analyzer(name)
 
@@ -46,13 +46,13 @@ def test_text_that_kills_its_worker_is_kept_and_listed(
                     if killers[text]:
                         os._exit(1)
                     raise RecursionError
-                return analysed(text, analyzer)[1:]
+                return find_morphemes(text, analyzer)[1:]
 
             return work
 
         return setup
 
-    monkeypatch.setattr(stages, "Analyse", planted)
+    monkeypatch.setattr(stages, "MorphemeStage", planted)
     other = elsewhere(options, tmp_path)
     preprocess(other)
     corpus = TokenCorpus.open(other.output_folder)
@@ -81,14 +81,14 @@ def _sleeps_over(long: str) -> Callable[[str], Callable[[], Callable[[str], Any]
             import time
 
             from kogpt.tokenizer.analyzers.load import load_analyzer
-            from preprocess.stages import analysed
+            from preprocess.stages import find_morphemes
 
             analyzer = load_analyzer(name)
 
             def work(text: str) -> Any:
                 if text == long:
                     time.sleep(1000)
-                return analysed(text, analyzer)[1:]
+                return find_morphemes(text, analyzer)[1:]
 
             return work
 
@@ -102,7 +102,7 @@ def test_no_clock_decides_what_an_article_becomes(
 ) -> None:
     other = elsewhere(options, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "Analyse", _sleeps_over(texts[40]))
+        patch.setattr(stages, "MorphemeStage", _sleeps_over(texts[40]))
         patch.setattr(work, "HANG_SECONDS", 1.5)
         with pytest.raises(UserError, match=r"1 articles took the analyzer none too long, the first is a\.jsonl#40 \("):
             preprocess(other)

@@ -13,14 +13,14 @@ from preprocess.documents import Document
 from preprocess.units import (
     MAX_CHARS,
     MAX_DOCUMENTS,
-    Analysed,
+    CutText,
     Encoded,
     Store,
     group,
     key_of,
-    pack_analyses,
+    pack_cut_texts,
     pack_encoded,
-    unpack_analyses,
+    unpack_cut_texts,
     unpack_encoded,
 )
 
@@ -91,7 +91,7 @@ def test_runs_share_a_folder_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_torn_or_altered_results_are_no_results(tmp_path: Path) -> None:
-    content = pack_analyses([Analysed("글" * 50, b"", "글", None)])
+    content = pack_cut_texts([CutText("글" * 50, b"", "글", None)])
     for damage in (content[:-1], content[: len(content) // 2], b"", bytes([content[0] ^ 1]) + content[1:]):
         Store(tmp_path).put("k", content)
         (path,) = tmp_path.iterdir()
@@ -111,12 +111,12 @@ notes = st.none() | st.text(st.characters(codec="utf-8"), max_size=5)
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(texts, ints, texts, notes), min_size=1))
 def test_analyses_come_back(rows: list) -> None:
-    analyses = [Analysed(text, np.array(cuts, "<i4").tobytes(), joined, note) for text, cuts, joined, note in rows]
-    assert unpack_analyses(pack_analyses(analyses)) == analyses
+    analyses = [CutText(text, np.array(cuts, "<i4").tobytes(), joined, note) for text, cuts, joined, note in rows]
+    assert unpack_cut_texts(pack_cut_texts(analyses)) == analyses
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(ints, st.integers(0, 2**40), notes), min_size=1))
 def test_ids_come_back(rows: list) -> None:
-    encoded = [Encoded(np.array(ids, "<u4").tobytes(), *rest) for ids, *rest in rows]
-    assert unpack_encoded(pack_encoded(encoded)) == encoded
+    found = unpack_encoded(pack_encoded([Encoded(np.array(ids, "<u4"), *rest) for ids, *rest in rows]))
+    assert [(document.ids.tolist(), *document[1:]) for document in found] == rows

@@ -7,8 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from pipelines import articles_in
 
-from preprocess.documents import Document, Dropped, read_documents
+from preprocess.documents import Document, Dropped
 from preprocess.layouts import named_layout
 from preprocess.sources import find_sources
 
@@ -55,7 +56,7 @@ def server() -> Iterator[str]:
 def test_what_a_server_does_not_give_costs_itself(server: str) -> None:
     paths = ("a.jsonl", "b/cut.jsonl", "b/c.zip", "forbidden.jsonl", "nowhere.jsonl", "d.jsonl?token=x")
     sources = find_sources(tuple(f"{server}/{path}" for path in paths))
-    articles = list(read_documents(sources, named_layout("plain")))
+    articles = list(articles_in(sources, named_layout("plain")))
     assert {article.id: article.text for article in articles if isinstance(article, Document)} == {
         "a.jsonl#0": "one",
         "a.jsonl#1": "two",
