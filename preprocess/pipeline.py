@@ -252,10 +252,10 @@ class _Run:
         hashes = [sha256 for unit in self.scan.units for sha256 in unit.articles["text_sha256"].to_pylist()]
         split = splits(hashes, self.options.val_fraction)
         log.info(f"training a vocabulary of {self.options.vocab_size:,} tokens on {split.count('train'):,} articles")
-        analysed = (document for unit in self.scan.units for document in unpack_cut_texts(_still(cache, unit.key)))
+        cut_texts = (document for unit in self.scan.units for document in unpack_cut_texts(_still(cache, unit.key)))
         documents = (
             (document.text, document.analysis())
-            for document, part in zip(analysed, split, strict=True)
+            for document, part in zip(cut_texts, split, strict=True)
             if part == "train"
         )
         tokenizer = train_tokenizer(
