@@ -1,11 +1,11 @@
 """Measure training throughput and memory on this machine: ours against others, with the same shape and batches.
 
-    python bench/train.py speed                  # ours, a plain loop, nanoGPT's recipe, transformers: 1,024 tokens a
-    step python bench/train.py speed --windows 64     # ... at the shipped batch: 16,384 tokens a step, 8 micro-batches
-    python bench/train.py speed --compiled       # ... each also under torch.compile (minutes to compile) python
-    bench/train.py ranks --windows 64     # 2 ranks against 1 python bench/train.py memory                 # memory per
-    rank by ZeRO stage against the formula python bench/train.py gpu                    # bench/train_gpu.py: tokens/s,
-    MFU, memory of real shapes on one GPU
+    python bench/train.py speed                  # ours, a plain loop, nanoGPT's recipe, transformers
+    python bench/train.py speed --windows 64     # ... at the shipped batch: 16,384 tokens a step, 8 micro-batches
+    python bench/train.py speed --compiled       # ... each also under torch.compile (minutes to compile)
+    python bench/train.py ranks --windows 64     # 2 ranks against 1
+    python bench/train.py memory                 # memory per rank by ZeRO stage against the formula
+    python bench/train.py gpu                    # bench/train_gpu.py: tokens/s, MFU, memory of real shapes on one GPU
 
 The contestants are in bench/contestants.py. Speed is measured in rounds: in every round each contestant makes `--steps`
 optimizer steps, in another order, and ratios are taken within a round, so that other load on the machine affects all
