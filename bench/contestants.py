@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from kogpt.model.config import ModelConfig  # noqa: E402
 from kogpt.optim.parameter_groups import parameter_groups  # noqa: E402
 from kogpt.tokenizer.wordpiece import Tokenizer  # noqa: E402
 from kogpt.train import deepspeed_config, deepspeed_file  # noqa: E402
+from kogpt.train.compile import compile_blocks  # noqa: E402
 from kogpt.train.distributed import Ranks  # noqa: E402
 from kogpt.train.options import model_config, parse  # noqa: E402
 from kogpt.train.stop_signal import Stop  # noqa: E402
@@ -103,7 +104,14 @@ def make_corpus(folder: Path, vocab: int = 8000, ids: int = 400_000) -> Path:
 
 
 def ours(
-    task: Task, ranks: Ranks, stop: Stop, *, stage: int, precision: str, compiled: bool, bare: bool = False
+    task: Task,
+    ranks: Ranks,
+    stop: Stop,
+    *,
+    stage: Literal[0, 1, 2, 3],
+    precision: str,
+    compiled: bool,
+    bare: bool = False,
 ) -> Step:
     """A step of the real training loop, its line in metrics.jsonl included.
 
@@ -118,7 +126,7 @@ def ours(
     trainer = Trainer(options, plan, TokenCorpus.open(task.corpus), ranks, stop)
     trainer.prepare()
     if compiled:
-        trainer.engine.compile()
+        compile_blocks(trainer.engine.module)
 
     def step() -> None:
         record, _ = trainer.train_step()

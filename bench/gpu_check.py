@@ -112,7 +112,7 @@ def _in_a_process(name: str, seconds: int, toy: bool, scratch: Path) -> dict[str
             code = subprocess.run(command, stdout=file, stderr=file, timeout=seconds).returncode
         except subprocess.TimeoutExpired:
             code = None
-    result = json.loads(answer.read_text()) if answer.exists() else {"part": name, "checks": []}
+    result: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {"part": name, "checks": []}
     if code != 0:
         reason = f"no end within {seconds} s" if code is None else f"exit status {code}"
         tail = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:])

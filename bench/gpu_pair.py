@@ -156,7 +156,7 @@ def _rank(plan: dict[str, Any]) -> None:
                     time.sleep(plan["fsync_seconds"] / 4)
                 fsync(descriptor)
 
-            os.fsync = slow
+            os.fsync = slow  # type: ignore[assignment]
     program = str(ROOT / "launch" / "train.py")
     sys.argv = [program, *plan["arguments"]]
     runpy.run_path(program, run_name="__main__")

@@ -120,7 +120,8 @@ def zero(stage: int, precision: str, **more: Any) -> dict[str, Any]:
 def paths(part: Part) -> None:
     """A: every ZeRO stage and precision, eager and compiled, has the losses of fp32, step 3 and later included."""
     task = part.task("depth 4", 256, 16, 8)
-    kinds = [(stage, "bf16", {}) for stage in range(4)] + [(0, "autocast", {}), (0, "fp32", {}), (1, "fp16", {})]
+    precisions = [*((stage, "bf16") for stage in range(4)), (0, "autocast"), (0, "fp32"), (1, "fp16")]
+    kinds: list[tuple[int, str, dict[str, Any]]] = [(*kind, {}) for kind in precisions]
     if part.cuda:
         kinds.append((2, "bf16", {"offload_optimizer": {"device": "cpu"}}))
     reference: list[float] = []

@@ -159,7 +159,8 @@ class Usage:
     @classmethod
     def now(cls) -> "Usage":
         me = psutil.Process()
-        roles, jvm = Counter[str](), {}
+        roles: Any = Counter()  # of seconds
+        jvm = {}
         for process in [me, *me.children(recursive=True)]:
             role = "driver" if process == me else role_of(process)
             roles[role] += sum(process.cpu_times()[:4])
@@ -173,7 +174,8 @@ class Usage:
 
     def since(self, before: "Usage") -> dict[str, float]:
         """The difference."""
-        used = {role: self.roles[role] - before.roles[role] for role in ("driver", "ray", "actors", "others")}
+        roles = ("driver", "ray", "actors", "others")
+        used: dict[str, float] = {role: self.roles[role] - before.roles[role] for role in roles}
         used["jvm"] = sum(seconds - before.jvm.get(thread, 0.0) for thread, seconds in self.jvm.items())
         return used
 

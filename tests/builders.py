@@ -130,8 +130,8 @@ def make_run(folder: Path, tokenizer: Tokenizer | None = None, **shape: Any) -> 
     write_checkpoint(folder, random_model(tokenizer, **shape), 5, corpus="c0ffee" * 10)
     # As trainings leave them: the run is further than this checkpoint.
     (folder / "run.json").write_text(json.dumps({"step": 7, "tokens": 700, "seed": 31, "corpus_folder": "/home/me"}))
-    evaluated = {"val_loss": 2.5, "val_bits_per_char": 3.25}
-    records = [{"step": step, "tokens": 100 * step, "loss": step / 2} for step in range(1, 8)]
+    evaluated: dict[str, Any] = {"val_loss": 2.5, "val_bits_per_char": 3.25}
+    records: list[dict[str, Any]] = [{"step": step, "tokens": 100 * step, "loss": step / 2} for step in range(1, 8)]
     records = [record | (evaluated if record["step"] == 4 else dict.fromkeys(evaluated)) for record in records]
     records[-1] |= {"val_loss": 1.5, "val_bits_per_char": 2.0}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_load_generates_encodes_and_decodes(run: Path) -> None:
     model = kogpt.load(run, device="cpu")
     text = "모든 국민은 법 앞에 평등하다."
     assert model.decode(model.encode(text)) == text
-    settings = {"max_new_tokens": 12, "top_k": 5, "seed": 3}
+    settings: dict[str, Any] = {"max_new_tokens": 12, "top_k": 5, "seed": 3}
     prompts = ["대한민국은", "이 법은"]
     both = model.generate(prompts, **settings)
     expected = list(prompts)

@@ -69,8 +69,8 @@ def test_generate_takes_prompts_from_standard_input_and_files(run: Path, tmp_pat
 
 
 def test_evaluate_writes_json_and_a_wandb_run_in_the_training_s_group(run: Path, corpus: Path, tmp_path: Path) -> None:
-    words = ["evaluate", run, "--corpus", corpus, "--json-file", tmp_path / "numbers.json", "--wandb", "offline"]
-    ended = kogpt(*words)
+    words: list[str | Path] = ["--corpus", corpus, "--json-file", tmp_path / "numbers.json", "--wandb", "offline"]
+    ended = kogpt("evaluate", run, *words)
     assert ended.returncode == 0, ended.stderr
     result = json.loads((tmp_path / "numbers.json").read_text())
     expected = result["bits_per_char"][str(corpus)]["bits_per_char"]
@@ -83,7 +83,8 @@ def test_evaluate_writes_json_and_a_wandb_run_in_the_training_s_group(run: Path,
 
 
 def test_a_reader_that_has_gone_is_no_error(run: Path) -> None:
-    command = [Path(sys.executable).with_name("kogpt"), "generate", run, "나는", "--max-new-tokens", "20", "--greedy"]
+    program = str(Path(sys.executable).with_name("kogpt"))
+    command = [program, "generate", str(run), "나는", "--max-new-tokens", "20", "--greedy"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.close()

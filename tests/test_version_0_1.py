@@ -76,8 +76,9 @@ def test_the_cache_saves_the_analysis_and_the_corpus_is_the_same(tmp_path: Path)
     cache = shutil.copytree(OLD / "cache", tmp_path / "cache")
     before = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     articles = str(OLD / "articles.jsonl")
-    output, settings = str(tmp_path / "corpus"), {"vocab_size": 300, "val_fraction": 0.2, "workers": 1}
-    preprocess(Options(input=(articles,), output=output, cache=str(cache), **settings))
+    output = str(tmp_path / "corpus")
+    options = Options(input=(articles,), output=output, cache=str(cache), workers=1, vocab_size=300, val_fraction=0.2)
+    preprocess(options)
     assert TokenCorpus.open(output).fingerprint == FINGERPRINT
     after = {path.name: path.stat().st_mtime_ns for path in cache.iterdir() if not path.name.startswith(".")}
     assert after == before, "articles were analysed again"

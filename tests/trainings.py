@@ -231,7 +231,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
             if full:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    engine.TrainingEngine.save = save  # type: ignore[method-assign]
+    engine.TrainingEngine.save = save  # type: ignore[method-assign, assignment]
     if mine and "die_in_save" in orders:
         whole_append, count = _SafetensorsStream.append, 0
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_every_validation_target_is_scored_once(world: int, tmp_path_factory: py
 
     rounds = []
     for rank in range(world):
-        share = {"device": torch.device("cpu"), "batch_rows": 3, "rank": rank, "world_size": world}
+        share: dict[str, Any] = {"device": torch.device("cpu"), "batch_rows": 3, "rank": rank, "world_size": world}
         batches = list(score_batches(token_nll, text.rows, **share))
         rounds.append(len(batches))
         for chosen, nll in batches:

@@ -6,6 +6,7 @@ import math
 import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from kogpt.eval.run import evaluate_run
 from kogpt.eval.tasks import read_items
 from kogpt.eval.texts import encoded_articles, read_texts
 from kogpt.hub.export import export_model
+from kogpt.model.decoder import Decoder
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.model.loss import IGNORED
 from kogpt.optim.parameter_groups import parameter_groups
@@ -34,7 +36,7 @@ TEXTS = [
     "학교에 친구가 있다.",
     "가",
 ]
-RECORDS = [
+RECORDS: list[dict[str, Any]] = [
     {"task": "copa", "context": "비가 왔다.", "question": "결과", "choices": ["젖었다.", "떴다."], "label": 0},
     {"task": "copa", "context": "나는 웃었다.", "question": "원인", "choices": ["슬펐다.", "기뻤다."], "label": 1},
     {"task": "copa", "context": "문이 열렸다.", "question": "결과", "choices": ["나갔다.", "잤다."], "label": 0},
@@ -58,7 +60,7 @@ def run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(run) -> GPT:
+def model(run) -> Decoder:
     return load_for_inference(run).model
 
 

@@ -16,7 +16,7 @@ from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
 from kogpt.hub.export import export_model
 from kogpt.hub.weights import import_model
-from kogpt.model.gpt2 import GPT
+from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.normalize import normalize
@@ -183,6 +183,7 @@ def test_imports_any_gpt2_on_disk(tmp_path, how):
         theirs.save_pretrained(tmp_path, max_shard_size="40KB" if how == "shards" else "1GB")
     assert how != "shards" or len(list(tmp_path.glob("model-*.safetensors"))) > 1
     config, state = import_model(tmp_path)
+    assert isinstance(config, GPTConfig)
     assert (config.vocab_size, config.max_seq_len, config.n_head) == (400, 48, 4)
     ours = GPT(config).eval()
     ours.load_state_dict(state)

@@ -1,6 +1,7 @@
 """The model against transformers' GPT-2 and torch's own encoder layer, and what must hold of any decoder."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def is_conv(parameter: Tensor, model: GPT) -> bool:
 
 def pairs(model: GPT, reference) -> list[tuple[Tensor, Tensor]]:
     ours, theirs = model, reference.transformer
-    found = [
+    found: list[tuple[Any, Any]] = [
         (ours.wte.weight, theirs.wte.weight),
         (ours.wpe.weight, theirs.wpe.weight),
         (ours.ln_f.weight, theirs.ln_f.weight),

@@ -1,6 +1,7 @@
 """Properties that any learning-rate schedule here must have, over all its settings."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -58,14 +59,14 @@ def test_wsd_before_its_decay_does_not_depend_on_the_length(s, longer):
 
 
 def test_cosine_is_half_way_down_in_the_middle():
-    s = {"schedule": "cosine", "peak": 1.0, "total_steps": 110, "warmup_steps": 10, "final_ratio": 0.1}
+    s: dict[str, Any] = {"schedule": "cosine", "peak": 1.0, "total_steps": 110, "warmup_steps": 10, "final_ratio": 0.1}
     assert learning_rate(59, **s) == pytest.approx(0.55)
     assert learning_rate(34, **s) > 0.775 + 0.05  # above the straight line before the middle
     assert learning_rate(84, **s) < 0.325 - 0.05  # and below it after
 
 
 def test_wsd_decays_in_a_straight_line():
-    s = {"schedule": "wsd", "peak": 1.0, "total_steps": 100, "decay_steps": 4, "final_ratio": 0.0}
+    s: dict[str, Any] = {"schedule": "wsd", "peak": 1.0, "total_steps": 100, "decay_steps": 4, "final_ratio": 0.0}
     assert [learning_rate(step, **s) for step in range(94, 100)] == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
 
 

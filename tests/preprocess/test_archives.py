@@ -7,6 +7,7 @@ import lzma
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -81,7 +82,7 @@ def test_what_macs_and_windows_leave_beside_files_is_no_article(tmp_path: Path) 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "tar.zst", "zip.gz"])
 def test_every_kind_of_archive_is_read(tmp_path: Path, kind: str) -> None:
     plain = zipped(FILES) if kind == "zip.gz" else tarred(FILES)
-    pack = {"tar": bytes, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstandard.compress}
+    pack: dict[str, Any] = {"tar": bytes, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstandard.compress}
     (tmp_path / f"a.{kind}").write_bytes(pack.get(kind.rpartition(".")[2], gzip.compress)(plain))
     assert contents(tmp_path) == named(f"a.{kind}")
 
@@ -128,7 +129,7 @@ def test_a_missing_part_is_said(tmp_path: Path) -> None:
 def test_joined_parts_seek_like_the_whole(tmp_path: Path) -> None:
     whole = bytes(range(250))
     parts = [(lambda a=a: io.BytesIO(whole[a : a + 40]), len(whole[a : a + 40])) for a in range(0, 250, 40)]
-    stream = io.BufferedReader(Joined(parts))  # type: ignore[arg-type]
+    stream = io.BufferedReader(Joined(parts))
     assert stream.read() == whole
     for at in (0, 39, 40, 41, 249, 100):
         stream.seek(at)

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from preprocess.options import Options
 from preprocess.sources import find_sources
 
 
-def options(folder: Path, **changes: str | int) -> Options:
+def options(folder: Path, **changes: Any) -> Options:
     return replace(Options(input=(str(folder / "in"),), output=str(folder / "corpus"), analyzer="none"), **changes)
 
 
@@ -52,7 +53,7 @@ def test_a_vocabulary_that_is_too_small_and_a_url_nobody_can_write(tmp_path: Pat
 
 
 def test_a_glob_passes_over_what_a_run_wrote(tmp_path: Path) -> None:
-    wanted = options(tmp_path, input=(str(tmp_path / "**" / "*"),), cache=str(tmp_path / "cache"))  # type: ignore[arg-type]
+    wanted = options(tmp_path, input=(str(tmp_path / "**" / "*"),), cache=str(tmp_path / "cache"))
     check(wanted)
     (tmp_path / "a.json").write_text(json.dumps({"text": "글"}))
     (tmp_path / "cache" / "mine.json").write_text(json.dumps({"text": "내 글"}))

@@ -16,7 +16,7 @@ def names(*inputs: Path | str) -> dict[str, str]:
     found = {}
     for source in find_sources(tuple(map(str, inputs))):
         for name, stream in source.members():
-            found[name] = f"{stream.reason}: {stream.detail}" if isinstance(stream, Broken) else stream.read().decode()  # type: ignore[union-attr]
+            found[name] = f"{stream.reason}: {stream.detail}" if isinstance(stream, Broken) else stream.read().decode()
     return found
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow.parquet as pq
@@ -67,7 +68,7 @@ def test_finished_corpus_is_left_alone(
         preprocess(options)
     assert f"{COUNT} articles; there is nothing to do" in caplog.text
     assert checksums(options) == undisturbed
-    for changes, difference in [
+    different: list[tuple[dict[str, Any], str]] = [
         ({"spacing": "morphemes"}, "--spacing original, not morphemes"),
         ({"val_fraction": 0.5}, "--val-fraction 0.02, not 0.5"),
         ({"limit": 5}, "--limit None, not 5"),
@@ -75,7 +76,8 @@ def test_finished_corpus_is_left_alone(
         ({"tokenizer": Options.tokenizer, "vocab_size": 400}, r"--tokenizer .*, not trained on the train split"),
         ({"analyzer": "kkma"}, "--analyzer none, not kkma"),
         ({"input": (f"{options.input[0]}/a.jsonl",)}, "other articles"),
-    ]:
+    ]
+    for changes, difference in different:
         with pytest.raises(UserError, match=f"was made with {difference}"):
             preprocess(replace(options, **changes))
     assert checksums(options) == undisturbed

@@ -104,7 +104,12 @@ def test_wait_returns_when_everybody_works_and_the_spare_is_warm() -> None:
         import time
 
         time.sleep(1)
-        return lambda item: (time.sleep(0.1), os.getpid())[1]
+
+        def work(item: Any) -> int:
+            time.sleep(0.1)
+            return os.getpid()
+
+        return work
 
     with Pool(setup, workers=2, spare=True) as workers:
         workers.wait()
@@ -126,7 +131,7 @@ def test_worker_killed_from_outside_costs_nothing() -> None:
 
         return work
 
-    killed = set()
+    killed: set[int] = set()
     results = {}
     with Pool(setup, workers=2) as workers:
         for _, found in workers.map(chunked(list(range(120)), 4)):

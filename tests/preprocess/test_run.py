@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -115,7 +116,8 @@ def started(folder: Path, *flags: str) -> Iterator[subprocess.Popen]:
         process.family = family  # type: ignore[attr-defined]
         yield process
     finally:
-        for member in [*family.values(), process]:
+        members: list[Any] = [*family.values(), process]
+        for member in members:
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
                 member.kill()
         process.wait()
@@ -157,7 +159,7 @@ def killing_ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tupl
     with open(folder / "articles.jsonl", "w", encoding="utf-8") as file:
         for _ in range(5000):
             file.write(json.dumps({"text": " ".join(rng.choices(words, k=150))}, ensure_ascii=False) + "\n")
-    flags = ("--input", str(folder / "articles.jsonl"), "--analyzer", "none", "--workers", "2")
+    flags: tuple[str, ...] = ("--input", str(folder / "articles.jsonl"), "--analyzer", "none", "--workers", "2")
     flags += ("--tokenizer", vocabulary(folder, "".join(syllables)))
     (folder / "calm").mkdir()
     began = time.monotonic()

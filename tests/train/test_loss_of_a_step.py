@@ -36,7 +36,8 @@ def test_parts_add_up_to_the_whole_batch(ranks: int, micro: int) -> None:
     whole = F.cross_entropy((hidden @ weight.T).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
     [expected] = torch.autograd.grad(whole, weight)
 
-    losses, gradients = [], []
+    losses: list[float] = []
+    gradients: list[torch.Tensor] = []
     for rank in range(ranks):
         for start in range(rank * rows // ranks, (rank + 1) * rows // ranks, micro):
             part = slice(start, min(start + micro, (rank + 1) * rows // ranks))
