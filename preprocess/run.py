@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Articles -> token corpus, on this machine or on a Ray cluster: `python preprocess/run.py --help`.
 
-The same file runs under `ray submit` (copied alone to a node, where the packages are installed) and `ray job submit`.
-Exit codes: 0 done, 2 a mistake or trouble that the one sentence on stderr names, 130 interrupted; 1 where Ray's own
-processes were killed, which ends this one without a word. The same command goes on from each of them.
+The same file runs under `ray submit` (which copies it alone to a node where the packages are installed) and `ray job
+submit`. Exit statuses: 0 done; 2 a mistake or problem that one sentence on stderr explains; 130 interrupted; 1 if Ray's
+own processes were killed, which ends this one without a message. After each of them, the same command continues.
 """
 
 import sys
@@ -31,7 +31,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted; repeat the same command to continue", file=sys.stderr)
         return 130
     return 0
 
