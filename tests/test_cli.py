@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,7 @@ from kogpt.tracking import wandb_run
 TEXTS = ["나는 학교에 갔다.\n\n오늘은 비가 온다. 😀", "너는  집에 갔다.", "우리는 비를 좋아한다."]
 
 
-def kogpt(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("kogpt"), *words]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+Kogpt = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(folder, open_tokenizer(corpus / "tokenizer"), n_layer=1, n_embd=16)
 
 
-def test_inspect_shows_counts_and_finds_no_damage(corpus: Path, tmp_path: Path) -> None:
+def test_inspect_shows_counts_and_finds_no_damage(kogpt: Kogpt, corpus: Path, tmp_path: Path) -> None:
     shown = kogpt("inspect", corpus, "--decode", tmp_path / "back.jsonl")
     assert shown.returncode == 0, shown.stderr
     assert "articles in" in shown.stdout
@@ -41,7 +40,7 @@ def test_inspect_shows_counts_and_finds_no_damage(corpus: Path, tmp_path: Path) 
     assert [article["text"] for article in back] == TEXTS
 
 
-def test_generate_prints_every_prompt_in_front_of_its_continuations(run: Path) -> None:
+def test_generate_prints_every_prompt_in_front_of_its_continuations(kogpt: Kogpt, run: Path) -> None:
     shown = kogpt("generate", run, "나는", "오늘은", "--samples", "2", "--max-new-tokens", "5", "--greedy")
     assert shown.returncode == 0, shown.stderr
     first, second = shown.stdout.index("나는"), shown.stdout.index("오늘은")
@@ -51,24 +50,23 @@ def test_generate_prints_every_prompt_in_front_of_its_continuations(run: Path) -
     assert kogpt("generate", run, "나는", "--max-new-tokens", "5", "--greedy").stdout in shown.stdout
 
 
-def test_generate_takes_prompts_from_standard_input_and_files(run: Path, tmp_path: Path) -> None:
+def test_generate_takes_prompts_from_standard_input_and_files(
+    kogpt: Kogpt, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "prompts.txt").write_text("\ufeff나는\n\n오늘은\n", encoding="utf-8")
     by_file = kogpt("generate", run, "--file", tmp_path / "prompts.txt", "--max-new-tokens", "3")
     by_input = kogpt("generate", run, "--max-new-tokens", "3", stdin="나는\n오늘은\n")
     by_word = kogpt("generate", run, "나는", "오늘은", "--max-new-tokens", "3")
-    by_step = subprocess.run(
-        [Path(sys.executable).with_name("kogpt"), "generate", ".", "나는", "오늘은", "--max-new-tokens", "3"],
-        cwd=run / "checkpoints/step-00000005",
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    monkeypatch.chdir(run / "checkpoints/step-00000005")
+    by_step = kogpt("generate", ".", "나는", "오늘은", "--max-new-tokens", "3")
     assert by_step.stdout == by_word.stdout, by_step.stderr
     assert by_word.stdout
     assert by_file.stdout == by_input.stdout == by_word.stdout
 
 
-def test_evaluate_writes_json_and_a_wandb_run_in_the_training_s_group(run: Path, corpus: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_json_and_a_wandb_run_in_the_training_s_group(
+    kogpt: Kogpt, run: Path, corpus: Path, tmp_path: Path
+) -> None:
     words: list[str | Path] = ["--corpus", corpus, "--json-file", tmp_path / "numbers.json", "--wandb", "offline"]
     ended = kogpt("evaluate", run, *words)
     assert ended.returncode == 0, ended.stderr
@@ -111,7 +109,7 @@ def test_a_reader_that_has_gone_is_no_error(run: Path) -> None:
         (["export-windows", "nowhere", "out"], "nowhere is not a finished token corpus"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_status_2(words: list[str], sentence: str) -> None:
+def test_a_mistake_is_one_sentence_and_status_2(kogpt: Kogpt, words: list[str], sentence: str) -> None:
     ended = kogpt(*words)
     assert ended.returncode == 2
     assert sentence in ended.stderr
