@@ -190,10 +190,22 @@ def matching(value: Any) -> list[str]:
 
 
 def advice(value: Any) -> str:
-    """Suggest a --text-path for an unknown value: the path with the most Hangul, or else the most words."""
+    """Suggest a --text-path for an unknown value: the path with the most Hangul, or else the most words.
+
+    A path that is often empty counts for less. The turns of one conversation are joined.
+    """
     sizes: dict[str, list[tuple[int, int]]] = defaultdict(list)
     _measure(value, "", 0, sizes)
-    places = sorted(sizes, key=lambda path: tuple(map(sum, zip(*sizes[path], strict=True))), reverse=True)
+
+    def weight(path: str) -> tuple[float, float]:
+        share = sum(map(any, sizes[path])) / len(sizes[path])
+        hangul, spaces = map(sum, zip(*sizes[path], strict=True))
+        return hangul * share, spaces * share
+
+    places = [
+        path.replace("[]", "[+]", 1) if path.partition("[]")[0] in _SPOKEN else path
+        for path in sorted(sizes, key=weight, reverse=True)
+    ]
     if not places:
         return "give the path to the text with --text-path"
     others = f" (or {', '.join(places[1:4])})" if places[1:] else ""

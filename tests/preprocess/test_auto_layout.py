@@ -65,6 +65,7 @@ def test_files_beyond_the_sample_are_looked_at_until_something_is_found(tmp_path
 PLACES: list[tuple[str, Any, str]] = [
     ("Text", {"ID": "1", "Text": "구한말에 형제가 살았다.", "Question": "죽였는가?"}, "구한말에 형제가 살았다."),
     ("review", [{"review": "재밌다 정말로", "date": "15.07.27"}], "재밌다 정말로"),
+    ("output", [{"input": "아주 긴 입력이 한 번", "output": "짧은 답"}, {"input": "", "output": "짧은 말"}], "짧은 답"),
     ("body[].paragraphs[]", {"body": [{"paragraphs": ["하나", "둘"]}]}, "하나\n둘"),
     ("story.en", {"story.ko": "점이 있는 열쇠", "story": {"en": "words here"}}, "words here"),
 ]
@@ -80,15 +81,15 @@ def test_the_flag_that_the_error_names_reads_the_file(tmp_path: Path, place: str
         guess(path)
     named = str(caught.value).partition("; give the path with --text-path ")[2].split(" ")[0]
     assert named == place
-    assert texts(path, path_layout(named)) == [text]
+    assert texts(path, path_layout(named))[0] == text
 
 
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        ("conversations[].value", [{"conversations": [{"from": "human", "value": "안녕하세요"}]}]),
+        ("conversations[+].value", [{"conversations": [{"from": "a", "value": "안녕"}, {"from": "b", "value": "응"}]}]),
         ("document[].utterance[].form", {"document": [{"utterance": [{"form": "안녕", "speaker_id": "1"}]}]}),
-        ("dialogue[][]", [{"persona": ["나"], "dialogue": [["안녕하세요", "반가워요"]]}]),
+        ("dialogue[+][]", [{"persona": ["나"], "dialogue": [["안녕하세요", "반가워요"]]}]),
         ("chosen", {"question": "물음", "chosen": "고른 답이다", "rejected": "아니"}),
     ],
 )
@@ -98,7 +99,7 @@ def test_conversations_are_called_so(tmp_path: Path, place: str, value: Any) -> 
     with pytest.raises(UserError, match="it contains conversations, which are not supported yet") as caught:
         guess(path)
     assert f"--text-path {place}" in str(caught.value)
-    assert texts(path, path_layout(place))
+    assert len(texts(path, path_layout(place))) == 1
 
 
 def test_tables_and_parquet_of_other_columns(tmp_path: Path) -> None:
