@@ -8,8 +8,10 @@ invalid bytes may be decoded differently. Spacing "morphemes": BertTokenizerFast
 
 import json
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as LibraryTokenizer
+
+from kogpt.tokenizer.bert import bert_normalizer
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _SPACE, _JOIN = "\ufdd0", "\ufdd1"  # before a plain token; after a separator
@@ -25,7 +27,7 @@ def library_tokenizer(vocab: list[str], spacing: str) -> LibraryTokenizer:
         tokenizer.decoder = _decoder()
     else:
         tokenizer = LibraryTokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-        tokenizer.normalizer = _bert_normalizer()
+        tokenizer.normalizer = bert_normalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     tokenizer.add_special_tokens(
@@ -46,17 +48,6 @@ def library_files(vocab: list[str], spacing: str) -> dict[str, bytes]:
         "tokenizer.json": library_tokenizer(vocab, spacing).to_str().encode(),
         "tokenizer_config.json": (json.dumps(config, indent=1) + "\n").encode(),
     }
-
-
-def bert_words(text: str) -> list[str]:
-    """The words of a text as BERT splits them: at white space, around punctuation and CJK ideographs; cased."""
-    normal = _bert_normalizer().normalize_str(text)
-    return [word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normal)]
-
-
-def _bert_normalizer() -> normalizers.Normalizer:
-    # Stripping accents would decompose every Hangul syllable (NFD) and lose it.
-    return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
 
 
 def _decoder() -> decoders.Decoder:

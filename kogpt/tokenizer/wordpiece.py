@@ -12,10 +12,10 @@ every single-character token c that lacks it. Words may have any length, and the
     decode(encode(normalize(t))) == normalize(t) for every t
 Special tokens (`[..]`, `<0x..>`) and tokens with white space never match text.
 
-morphemes (lossy): The ids that BertTokenizerFast, cased, gives for ' '.join(morphemes) with the base vocabulary,
-including its limit of 100 characters per word and its [UNK].
+morphemes (lossy): The ids that BERT's cased tokenizer gives for ' '.join(morphemes) with the base vocabulary
+(kogpt.tokenizer.bert). A literal "[SEP]" is three words here, never the special token.
 
-Cost: one dictionary look-up per morpheme (the greedy results of the last 65,536 distinct ones are cached).
+Cost: linear; one dictionary look-up per morpheme (the results of the last 65,536 distinct ones are cached).
 """
 
 import codecs
@@ -30,7 +30,8 @@ from typing import Any
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.tokenizer.analyzers.analysis import Analysis
-from kogpt.tokenizer.hf import bert_words, library_files, library_tokenizer
+from kogpt.tokenizer.bert import BertWords, bert_words
+from kogpt.tokenizer.hf import library_files, library_tokenizer
 from kogpt.tokenizer.normalize import NORMALIZER
 from kogpt.tokenizer.train import train_vocabulary
 from kogpt.tokenizer.vocab import base_vocabulary
@@ -104,6 +105,8 @@ class Tokenizer:
             self._breaks = {" ": ids["[SP]"], "\n": ids["[LF]"]}
             first, rest = _matchable(ids)
             self._starts, self._continuations = _Greedy(first, rest, byte_ids), _Greedy(rest, rest, byte_ids)
+        else:
+            self._words = BertWords(ids, self.unk_id)
         self._unknown = {i for i, kind in enumerate(self._kinds) if kind == _BYTE} | {self.unk_id}
 
     @cached_property
@@ -113,7 +116,8 @@ class Tokenizer:
     def encode(self, text: str, analysis: Analysis) -> list[int]:
         """The token ids of a normalized text, without [CLS] and [SEP]."""
         if self.spacing == "morphemes":
-            return self._library.encode(" ".join(analysis.morphemes), add_special_tokens=False).ids
+            words = self._words
+            return [token for morpheme in analysis.morphemes for word in bert_words(morpheme) for token in words[word]]
         ids: list[int] = []
         extend, starts, continuations = ids.extend, self._starts, self._continuations
         for gap, pieces in _eojeols(text, analysis.cuts):

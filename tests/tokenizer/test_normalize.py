@@ -3,10 +3,10 @@
 import sys
 import unicodedata
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt.tokenizer.normalize import Removed, normalize
+from kogpt.tokenizer.normalize import _PERHAPS_MARKS, Removed, normalize
 
 ANY_TEXT = st.text(st.characters(), max_size=60)  # surrogates and controls included
 
@@ -39,3 +39,25 @@ def test_idempotent_and_counted(text):
     assert normalize(once) == (once, Removed(0, 0))
     assert unicodedata.is_normalized("NFC", once)
     assert sum(removed) == sum(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in text)
+
+
+def is_mark(character):
+    return unicodedata.combining(unicodedata.normalize("NFD", character)[0]) > 0
+
+
+def test_every_combining_mark_is_in_a_block_that_is_looked_at():
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if is_mark(chr(code))]
+    assert len(marks) > 900
+    assert all(_PERHAPS_MARKS.fullmatch(mark * 64) for mark in marks)
+
+
+MARKS = "".join(chr(code) for code in range(0x300, 0x20000) if is_mark(chr(code))) + "\u0f73\u0344" * 20
+
+
+@given(st.lists(st.sampled_from([*MARKS, *"aé가\u1100\u1161\u09c7\u09be각 "]), min_size=64, max_size=200), st.randoms())
+@settings(max_examples=200, deadline=None)
+def test_long_runs_of_marks_are_in_the_nfc_of_the_standard(characters, random):
+    text = "".join(characters)
+    assert normalize(text)[0] == unicodedata.normalize("NFC", text)
+    run = "".join(random.choices(MARKS, k=300))
+    assert normalize(f"가{run}é{run}")[0] == unicodedata.normalize("NFC", f"가{run}é{run}")

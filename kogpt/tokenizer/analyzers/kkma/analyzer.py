@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jpype
 
@@ -52,6 +53,14 @@ class _Parts:
         self.error = self.error or part.error
 
 
+@dataclass
+class _Budget:
+    """What a document may cost in all its pieces; Java's part is made at the first call, where it may find no heap."""
+
+    text: str
+    java: Any = None
+
+
 class Kkma:
     """Kkma; starts the JVM of the process, or shares one that this class has started."""
 
@@ -67,12 +76,13 @@ class Kkma:
                 "load the analyzer kkma before konlpy starts its own."
             ) from None
         self._java.load()
+        self._new_budget = jpype.JClass("org.snu.ids.ha.ma.Budget")
 
     def analyze(self, text: str) -> Analysis:
         """Morphemes as Kkma().morphs(text) has them, and their cuts; never raises for a text."""
         if not text.strip():
             return Analysis([], [], None)
-        parts = None if _is_long(text) else self._call(text)
+        parts = None if _is_long(text) else self._call(text, _Budget(text))
         reason = ""
         if parts is None or parts.error:
             reason = "too long" if parts is None else f"failed with {parts.error}"
@@ -85,34 +95,39 @@ class Kkma:
 
     def _in_pieces(self, text: str) -> _Parts:
         """Line by line; a line that will not do, eojeol by eojeol; such an eojeol uncut."""
-        whole = _Parts()
-        for start, line in _pieces(r"[^\n]*\S[^\n]*", text):
-            parts = None if _is_long(line) else self._call(line)
+        whole, budget = _Parts(), _Budget(text)
+        for start, line in _pieces(r"[^\n]+", text):
+            if line.isspace():
+                continue
+            parts = None if _is_long(line) else self._call(line, budget)
             if parts is not None and not parts.error:
                 whole.add(start, parts)
                 continue
             for offset, eojeol in _pieces(r"\S+", line):
-                parts = self._call(eojeol) if len(eojeol) <= MAX_EOJEOL else None
+                parts = self._call(eojeol, budget) if len(eojeol) <= MAX_EOJEOL else None
                 if parts is None or parts.error:
                     parts = _Parts([], [eojeol], 1, len(eojeol))
                 whole.add(start + offset, parts)
         return whole
 
-    def _call(self, text: str) -> _Parts:
-        parts = self._ask(text)
+    def _call(self, text: str, budget: _Budget) -> _Parts:
+        parts = self._ask(text, budget)
         if parts.error == _OUT_OF_MEMORY:
             # A JVM that still analyses a sentence rightly may go on.
             jpype.java.lang.System.gc()
             sentence, morphemes = _PROBE
-            probe = self._ask(sentence)
+            probe = self._ask(sentence, _Budget(sentence))
             if probe.error or probe.morphemes != morphemes:
                 raise AnalyzerBroken("The JVM ran out of memory and does not recover: this process must be replaced.")
         return parts
 
-    def _ask(self, text: str) -> _Parts:
+    def _ask(self, text: str, budget: _Budget) -> _Parts:
         """One call to Java; `error` is the class of what it threw."""
         try:
-            answer = memoryview(bytes(self._java.analyze(text.encode("utf-16-le", "surrogatepass"))))
+            if budget.java is None:
+                budget.java = self._new_budget(len(budget.text.encode("utf-16-le", "surrogatepass")) // 2)
+            answer = self._java.analyze(text.encode("utf-16-le", "surrogatepass"), budget.java)
+            answer = memoryview(bytes(answer))
         except jpype.java.lang.Throwable as error:  # no heap even for the bytes of the text, or of the answer
             return _Parts(error=str(type(error).__name__))
         if int.from_bytes(answer[:4], "little"):

@@ -10,14 +10,14 @@ import java.util.Set;
 /**
  * Stops the analysis of a token that explodes, by counting, never by the clock.
  *
- * <p>The unit is a pair of candidates to be joined (about 0.1 us). A token may spend TOKEN +
- * TOKEN_CHARACTER x its length, and a join may score SCORED and keep KEPT candidates. A token that exceeds is left as one uncut
- * morpheme of unknown kind, like a word that Kkma does not know, and so is the same token later in the
- * document. What tokens spend beyond FREE + FREE_CHARACTER x length each comes from a pool of POOL +
- * POOL_CHARACTER x length for the document; when that is empty, the free part is a token's limit. The
- * limits are part of the analyzer's identity (kkma_patch.BUDGET).
+ * <p>The unit is a pair of candidates to be joined (about 0.1 us). A token may spend TOKEN + TOKEN_CHARACTER x its
+ * length, and a join may score SCORED and keep KEPT candidates. A token that exceeds is left as one uncut morpheme of
+ * unknown kind, like a word that Kkma does not know, and so is the same token later in the document. What tokens spend
+ * beyond FREE + FREE_CHARACTER x length each comes from a pool of POOL + POOL_CHARACTER x length for the document;
+ * when that is empty, the free part is a token's limit. One budget serves a whole document, even if it is analysed in
+ * pieces.
  */
-final class Budget {
+public final class Budget {
     static final int SCORED = 8000;
     static final int KEPT = 2000;
     static final int LONGEST = 20000;
@@ -49,15 +49,16 @@ final class Budget {
         }
     }
 
-    private Budget(int length) {
+    /** For a document of that many UTF-16 units. */
+    public Budget(int length) {
         pool = POOL + POOL_CHARACTER * length;
     }
 
-    /** The budget of the document that this thread analyses from now on. */
-    static Budget open(int length) {
-        Budget budget = new Budget(length);
-        CURRENT.set(budget);
-        return budget;
+    /** This thread analyses a piece of the document from now on; `tokens` and `characters` count from zero. */
+    void open() {
+        tokens = 0;
+        characters = 0;
+        CURRENT.set(this);
     }
 
     static void close() {

@@ -10,7 +10,7 @@ import java.util.BitSet;
 import java.util.List;
 
 /**
- * One call per document: UTF-16LE bytes in, morphemes and cuts out as bytes.
+ * One call per document (or piece of one): UTF-16LE bytes in, morphemes and cuts out as bytes.
  *
  * <p>The four stages are those of konlpy's KkmaInterface.morphAnalyzer. Bytes cross the border because
  * a string converted by JPype costs more and breaks where Kkma cuts a surrogate pair in two; here the
@@ -36,7 +36,7 @@ public final class DocumentAnalyzer {
             public void write(int b) {}
         }));
         try {
-            byte[] answer = analyze(bytes("시작"));
+            byte[] answer = analyze(bytes("시작"), new Budget(2));
             if (answer[0] != DONE) {
                 throw new IllegalStateException(new String(answer, 4, answer.length - 4, StandardCharsets.UTF_16LE));
             }
@@ -50,11 +50,11 @@ public final class DocumentAnalyzer {
         }
     }
 
-    /** Analyses one document; never throws. */
-    public static byte[] analyze(byte[] document) {
-        String text = ByteBuffer.wrap(document).order(ByteOrder.LITTLE_ENDIAN).asCharBuffer().toString();
-        Budget budget = Budget.open(text.length());
+    /** Analyses one piece of a document at the cost of the document's budget; never throws. */
+    public static byte[] analyze(byte[] piece, Budget budget) {
+        budget.open();
         try {
+            String text = ByteBuffer.wrap(piece).order(ByteOrder.LITTLE_ENDIAN).asCharBuffer().toString();
             MorphemeAnalyzer analyzer = new MorphemeAnalyzer();
             List<MExpression> expressions = analyzer.analyze(text);
             expressions = analyzer.leaveJustBest(analyzer.postProcess(expressions));
