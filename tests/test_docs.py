@@ -1,4 +1,4 @@
-"""The links in the documentation lead somewhere."""
+"""The documentation names every file, its links lead somewhere, and the commands in it exist."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,36 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "bench/LOG.md"])
+LISTED = {".py", ".sh", ".json", ".yaml", ".yml", ".sbatch", ".md", ".toml"}
+
+
+def named_files() -> dict[str, set[str]]:
+    """Folder -> the files and folders that docs/architecture.md names in its table."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^### (\S+)/\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL)
+    return {folder: set(re.findall(r"^\| (`.*?`) \|", body, re.MULTILINE)) for folder, body in sections}
+
+
+FILES = {
+    folder: {name for row in rows for name in re.findall(r"`([^`]+)`", row)} for folder, rows in named_files().items()
+}
+
+
+@pytest.mark.parametrize("folder", sorted(FILES))
+def test_architecture_names_every_file(folder: str) -> None:
+    there = {path.name for path in (ROOT / folder).iterdir() if path.is_file() and path.suffix in LISTED}
+    there -= {"__init__.py"}
+    missing = there - FILES[folder]
+    assert not missing, f"name them in docs/architecture.md: {missing}"
+
+
+def test_every_package_has_a_section() -> None:
+    packages = {
+        path.parent.relative_to(ROOT).as_posix()
+        for top in ("kogpt", "preprocess")
+        for path in ROOT.glob(f"{top}/**/__init__.py")
+    }
+    assert packages <= FILES.keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
