@@ -39,6 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.kkma import PLAIN, PLAIN_17, Variant, java_17, read_articles
+from bench.process_usage import Usage, sample_memory
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer
@@ -49,7 +50,6 @@ from preprocess.units import CutText
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP, LOOP, RUNS, ARTICLES, CORES = 200, 200, (1, 2, 4, 16), 140_000, (2, 16, 64, 256)
-_JVM_THREADS = ("C1 Comp", "C2 Comp", "VM Thread", "GC Thread")
 
 
 @dataclass(frozen=True)
@@ -149,42 +149,6 @@ def run_pipeline(options: Options, workers: int, answer: Path) -> None:
     answer.write_text(json.dumps({"stages": CountingPool.counts, "driver_alone": alone, "chars": chars}))
 
 
-@dataclass(frozen=True)
-class Usage:
-    """CPU seconds so far: of this process and all below it by role, of all others, and of each thread of the JVMs."""
-
-    roles: Counter[str]
-    jvm: dict[tuple[int, int, str], float]
-
-    @classmethod
-    def now(cls) -> "Usage":
-        me = psutil.Process()
-        roles: Any = Counter()  # of seconds
-        jvm = {}
-        for process in [me, *me.children(recursive=True)]:
-            role = "driver" if process == me else role_of(process)
-            roles[role] += sum(process.cpu_times()[:4])
-            for thread in process.threads() if role == "actors" else ():
-                name = Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text()
-                if name.startswith(_JVM_THREADS):
-                    jvm[process.pid, thread.id, name] = thread.user_time + thread.system_time
-        busy = psutil.cpu_times()
-        roles["others"] = busy.user + busy.nice + busy.system - roles.total()
-        return cls(roles, jvm)
-
-    def since(self, before: "Usage") -> dict[str, float]:
-        """The difference."""
-        roles = ("driver", "ray", "actors", "others")
-        used: dict[str, float] = {role: self.roles[role] - before.roles[role] for role in roles}
-        used["jvm"] = sum(seconds - before.jvm.get(thread, 0.0) for thread, seconds in self.jvm.items())
-        return used
-
-
-def role_of(process: psutil.Process) -> str:
-    """Whose process below the driver it is."""
-    return "actors" if "".join(process.cmdline()[:1]).startswith("ray::_Actor") else "ray"
-
-
 # ---- the runs and what follows from them
 
 
@@ -202,23 +166,6 @@ def watched(options: Options, workers: int) -> dict[str, Any]:
         if process.returncode:
             raise SystemExit(f"the run with {workers} workers ended with {process.returncode}")
         return json.loads(answer.read_text()) | {"memory": dict(peak), "workers": workers}
-
-
-def sample_memory(driver: psutil.Process, peak: Counter[str]) -> None:
-    """Raise the peaks to what the driver and all below it hold now."""
-    now: Counter[str] = Counter()
-    for process in [driver, *driver.children(recursive=True)]:
-        try:
-            memory, actor = process.memory_full_info(), role_of(process) == "actors"
-        except psutil.Error:
-            continue
-        now["node_pss"] += memory.pss // 2**20
-        now["actors_pss"] += actor * memory.pss // 2**20
-        if actor:
-            now["worker_pss"] = max(now["worker_pss"], memory.pss // 2**20)
-            now["worker_rss"] = max(now["worker_rss"], memory.rss // 2**20)
-    now["rest_pss"] = now["node_pss"] - now["actors_pss"]
-    peak |= now
 
 
 def measure(options: Options) -> dict[str, Any]:

@@ -10,15 +10,12 @@ FILES = sorted(
     path for name in ("kogpt", "preprocess", "launch", "bench", "tests") for path in (ROOT / name).rglob("*.py")
 )
 LINES = 350
-LONGER = {"bench/preprocess.py"}
-"""To be cut; no other file may join them."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_file_is_short_and_says_what_it_is(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    if path.relative_to(ROOT).as_posix() not in LONGER:
-        assert len(source.splitlines()) <= LINES, f"{LINES} lines hold one idea; cut it at the seam between two"
+    assert len(source.splitlines()) <= LINES, f"{LINES} lines hold one idea; cut it at the seam between two"
     if source.strip():
         assert ast.get_docstring(ast.parse(source)), "its first lines are no docstring"
 
