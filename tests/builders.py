@@ -16,8 +16,7 @@ import konlpy
 import pytest
 import torch
 
-from kogpt.checkpoint.layout import CONFIG, MODEL
-from kogpt.checkpoint.writer import CheckpointWriter
+from kogpt.checkpoint import writer
 from kogpt.data.corpus import CorpusWriter
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.tokenizer.analyzers.analysis import Analysis
@@ -115,12 +114,8 @@ def random_model(tokenizer: Tokenizer, *, seed: int = 0, spread: float = 0.1, **
 
 def write_checkpoint(run: Path, model: GPT, step: int, **more: Any) -> None:
     """The checkpoint of a step, with what inference reads."""
-    state = model.state_dict()
-    writer = CheckpointWriter(run, step, writing=True)
-    writer.tensors(MODEL, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
-    writer.json(CONFIG, {"model": model.config.to_dict(), "step": step} | more)
-    writer.finish()
-    assert writer.error is None
+    config = {"model": model.config.to_dict(), "step": step} | more
+    writer.write_checkpoint(run, step, model.state_dict(), config, {"step": step})
 
 
 def make_run(folder: Path, tokenizer: Tokenizer | None = None, **shape: Any) -> Path:

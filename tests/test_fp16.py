@@ -49,6 +49,6 @@ def test_it_learns_as_fp32_does_finds_its_scale_and_goes_on_with_it(corpus: Path
         assert skipped[-1] == skipped[-2] < STEPS, f"found: {skipped}"
         assert scales[-1] < 2.0**TOO_HIGH
         state = json.loads((step_folder(run, STEPS) / STATE).read_text())
-        assert state["adam_step"] == STEPS - skipped[-1]
+        assert state["optimizer_step"] == STEPS - skipped[-1]
         assert losses(again[stage]) == losses(run), f"stage {stage}"
         assert [record["loss_scale"] for record in records(again[stage])] == scales

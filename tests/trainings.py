@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,24 +172,36 @@ def together(world: int, plans: list[Plan], scratch: Path, seconds: float = 200)
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / "plan.json"
     path.write_text(json.dumps([{"arguments": plan.arguments, "sabotage": plan.sabotage} for plan in plans]))
-    job = _ranks(world, [str(Path(__file__)), str(path)], scratch / "log")
-    try:
-        codes = job.wait(seconds)
-    finally:
-        job.kill()
-    assert codes == [0] * world, job.said
+    codes, said = _run_plan(world, path, seconds)
+    assert codes == [0] * world, said
     return json.loads((scratch / "ends.json").read_text())
 
 
-def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
-    """Break something inside this rank: the weights, the disk, a signal at a bad moment, death at a worse one.
+def killed(world: int, plan: Plan, scratch: Path, seconds: float = 60) -> list[int]:
+    """Run one training that a rank does not survive; the exit codes of all."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / "plan.json"
+    path.write_text(json.dumps([{"arguments": plan.arguments, "sabotage": plan.sabotage}]))
+    return _run_plan(world, path, seconds)[0]
 
-    Or look on: `note_windows` names a folder for the ids of each step.
+
+def _run_plan(world: int, path: Path, seconds: float) -> tuple[list[int], str]:
+    job = _ranks(world, [str(Path(__file__)), str(path)], path.with_name("log"))
+    try:
+        return job.wait(seconds), job.said
+    finally:
+        job.kill()
+
+
+def _sabotage(trainer: Any, orders: dict[str, Any], patch: Any) -> None:
+    """Break something inside this rank: the weights, the disk, its memory, a signal at a bad moment.
+
+    Or look on: `note_windows` names a folder for the ids of each step. `patch` undoes it all.
     """
     import torch
 
-    from kogpt.checkpoint.writer import _SafetensorsStream
-    from kogpt.train import engine
+    from kogpt.train import distributed, engine, restorer, saver
+    from kogpt.train import trainer as trainer_module
 
     mine = trainer.ranks.rank == orders.get("rank", 0)
     if orders.get("masked_targets"):
@@ -209,7 +221,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
                 file.writelines(row.numpy().tobytes() for row in batch.ids)
         return value * float("nan") if mine and trainer.step + 1 in orders.get("nan", []) else value
 
-    engine.TrainingEngine.loss = loss  # type: ignore[method-assign]
+    patch.setattr(engine.TrainingEngine, "loss", loss)
     whole_nll = engine.TrainingEngine.token_nll
 
     def token_nll(self: Any, batch: Any) -> torch.Tensor:
@@ -217,32 +229,61 @@ def _sabotage(trainer: Any, orders: dict[str, Any]) -> None:
             os.kill(os.getpid(), orders["signal_in_evaluation"])
         return whole_nll(self, batch)
 
-    engine.TrainingEngine.token_nll = token_nll  # type: ignore[method-assign]
-    whole_save = engine.TrainingEngine.save
+    patch.setattr(engine.TrainingEngine, "token_nll", token_nll)
+    if mine:
+        _break_disk(orders, patch)
+    if "stall_seconds" in orders:
+        patch.setattr(distributed, "STALL_SECONDS", orders["stall_seconds"])
+        patch.setattr("kogpt.tracking.tracker.draw_curves", lambda *rest: None)  # starting matplotlib takes seconds
+    if "no_room" in orders:
+        patch.setattr(saver, "ROOM", 0.0)
+    if orders.get("unshared"):
+        patch.setattr(trainer_module, "is_shared", lambda *rest: False)
+        patch.setattr(restorer, "sees", lambda folder: trainer.ranks.first)
 
-    def save(self: Any, run: Path, step: int, *rest: Any) -> Any:
-        full = mine and step in orders.get("full_disk", [])
+
+def _break_disk(orders: dict[str, Any], patch: Any) -> None:
+    """A disk that is full at some step's checkpoint, or slow to write or read, or a death while it is written to."""
+    import torch
+
+    from kogpt.checkpoint.reader import CheckpointReader
+    from kogpt.checkpoint.writer import ShardFile
+
+    whole_open, whole_append, whole_close = CheckpointReader.__init__, ShardFile.append, ShardFile.close
+    written = 0
+
+    @contextmanager
+    def full(path: Path) -> Iterator[None]:
+        """At the steps given, the kernel refuses to write more than 50,000 bytes to a file."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if full:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # the kernel refuses to write more to a file
+        if any(f".step-{step:08d}." in str(path) for step in orders.get("full_disk", [])):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
         try:
-            return whole_save(self, run, step, *rest)
+            yield
         finally:
-            if full:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    engine.TrainingEngine.save = save  # type: ignore[method-assign, assignment]
-    if mine and "die_in_save" in orders:
-        whole_append, count = _SafetensorsStream.append, 0
-
-        def append(self: Any, value: torch.Tensor) -> None:
-            nonlocal count
-            count += trainer.step == orders["die_in_save"]
-            if count == 7:
+    def append(self: Any, value: torch.Tensor) -> None:
+        nonlocal written
+        if f".step-{orders.get('die_in_save', -1):08d}." in str(self.path):
+            written += 1
+            if written == 7:
                 os.kill(os.getpid(), signal.SIGKILL)
+        with full(self.path):
             whole_append(self, value)
 
-        _SafetensorsStream.append = append  # type: ignore[method-assign]
+    def close(self: Any) -> Any:
+        time.sleep(orders.get("slow_write", 0.0) / 2)  # of two files
+        with full(self.path):
+            return whole_close(self)
+
+    def open_(self: Any, *rest: Any) -> None:
+        time.sleep(orders.get("slow_read", 0.0))
+        whole_open(self, *rest)
+
+    patch.setattr(ShardFile, "append", append)
+    patch.setattr(ShardFile, "close", close)
+    patch.setattr(CheckpointReader, "__init__", open_)
 
 
 def _main() -> None:
@@ -250,25 +291,22 @@ def _main() -> None:
     from kogpt.train import distributed
 
     distributed.prepare_environment()
+    import pytest
     from deepspeed.accelerator import get_accelerator
 
     from kogpt.common.errors import UserError
     from kogpt.common.log import set_up_logging
     from kogpt.data.corpus import TokenCorpus
-    from kogpt.train import deepspeed_config, deepspeed_file, engine
+    from kogpt.train import deepspeed_config, deepspeed_file
     from kogpt.train.options import parse
     from kogpt.train.stop_signal import Stop
     from kogpt.train.trainer import Trainer, TrainingFailed
 
     plans = json.loads(Path(sys.argv[1]).read_text())
-    names = ("loss", "token_nll", "save")
-    whole = {name: getattr(engine.TrainingEngine, name) for name in names}
     ranks = distributed.start()
     set_up_logging(ranks.rank)
     ends: list[Any] = []
     for plan in plans:
-        for name, method in whole.items():
-            setattr(engine.TrainingEngine, name, method)
         options = parse(plan["arguments"])
         path, old_gpu = options.run.deepspeed_config, plan["sabotage"].get("old_gpu", False)
         if old_gpu:  # torch's CPU kernels compute in fp16; only DeepSpeed does not offer it there
@@ -282,8 +320,9 @@ def _main() -> None:
         )
         try:
             trainer = Trainer(options, fitted, TokenCorpus.open(options.corpus), ranks, Stop())
-            _sabotage(trainer, plan["sabotage"])
-            ends.append(trainer.train())
+            with pytest.MonkeyPatch.context() as patch:
+                _sabotage(trainer, plan["sabotage"], patch)
+                ends.append(trainer.train())
         except (UserError, TrainingFailed) as error:
             ends.append(str(error))
     if ranks.first:

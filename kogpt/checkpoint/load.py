@@ -1,14 +1,13 @@
 """A trained model out of a run, for inference. In: a run or step folder. Out: `LoadedRun`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, step_folders
+from kogpt.checkpoint.reader import CheckpointReader
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.common.errors import UserError
 from kogpt.model import registry
@@ -41,7 +40,11 @@ def load_for_inference(run_or_step_folder: Path, device: str | torch.device = "c
                 "give the --out folder of a training run or one of its step folders."
             )
         step = found
-    info = json.loads((step / CONFIG).read_bytes())
-    model = registry.build(registry.config_from_dict(info["model"]))
-    model.load_state_dict(load_file(step / MODEL))
-    return LoadedRun(model.to(device).eval(), step.resolve().parent.parent / "tokenizer", info)
+    reader = CheckpointReader(step, (MODEL,))
+    model = registry.build(registry.config_from_dict(reader.config["model"]))
+    state = model.state_dict()
+    if differing := state.keys() ^ reader.shapes.keys():
+        raise KeyError(f"{step} and the model differ in {', '.join(sorted(differing))}")
+    for name, value in state.items():
+        value.copy_(reader.weight(name))
+    return LoadedRun(model.to(device).eval(), step.resolve().parent.parent / "tokenizer", reader.config)

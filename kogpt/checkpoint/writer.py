@@ -1,105 +1,62 @@
-"""Writes a checkpoint. In: tensors one by one, JSON. Out: a step folder that is whole, or none."""
+"""Writes a checkpoint. In: each rank's shards, JSON. Out: a step folder that is whole and on disk, or none.
+
+Every rank writes its files into the same temporary folder (`write_shards`); when all have, one of them publishes it
+(`publish`: config, state, manifest, rename, `latest`). Any of it may raise OSError (a full disk); then `discard`.
+`write_checkpoint` is all of it for whole tensors in one process.
+"""
 
 import hashlib
 import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from kogpt.checkpoint.layout import FORMAT, MANIFEST, VERSION, point, step_folder
+from kogpt.checkpoint.layout import (
+    CONFIG,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    VERSION,
+    point,
+    shard_file,
+    step_folder,
+    temporary_folder,
+)
+from kogpt.checkpoint.shards import Shard, whole
 from kogpt.common.files import atomic_write, fsync_folder
 
+Files = dict[str, dict[str, Any]]
+"""What a manifest says of each file: {"bytes", "sha256"}."""
 _SYNC_BYTES = 1 << 28
 
 
-class CheckpointWriter:
-    """Writes one checkpoint; all ranks of a job call the same methods, rank 0 has `writing` set.
+class ShardFile:
+    """A safetensors file of fp32 shards, appended one by one: 8 bytes of header length, JSON header, data."""
 
-    A full disk (any OSError) does not raise in the middle of a collective: the first one is kept in `error`,
-    and `finish` leaves nothing behind.
-    """
-
-    def __init__(self, run: Path, step: int, *, writing: bool) -> None:
-        self.folder = step_folder(run, step)
-        self.temporary = self.folder.with_name(f".{self.folder.name}.tmp")
-        self.writing = writing
-        self.files: dict[str, dict[str, Any]] = {}
-        self.error: OSError | None = None
-        if not writing:
-            return
-        with self._guard():
-            for stray in self.folder.parent.glob(".step-*"):
-                shutil.rmtree(stray)
-            self.temporary.mkdir(parents=True)
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.error, self.writing = self.error or error, False
-
-    def tensors(self, name: str, shapes: dict[str, tuple[int, ...]], get: Callable[[str], Tensor]) -> None:
-        """Write a safetensors file of fp32 tensors; `get` is called for every one, in order, on all ranks."""
-        stream = None
-        with self._guard():
-            stream = _SafetensorsStream(self.temporary / name, shapes) if self.writing else None
-        for key in shapes:
-            value = get(key)
-            with self._guard():
-                if stream is not None and self.writing:
-                    stream.append(value)
-        with self._guard():
-            if stream is not None:
-                self.files[name] = stream.close()
-
-    def json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file."""
-        data = json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
-        with self._guard():
-            if self.writing:
-                with atomic_write(self.temporary / name) as file:
-                    file.write(data)
-        self.files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-    def finish(self) -> None:
-        """Make it appear: manifest, rename, `latest`. After an error: remove what there is of it."""
-        self.json(MANIFEST, {"format": FORMAT, "version": VERSION, "files": dict(self.files)})
-        with self._guard():
-            if self.writing:
-                self._publish()
-        if self.error is not None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-
-    def _publish(self) -> None:
-        fsync_folder(self.temporary)
-        aside = self.folder.with_name(f".{self.folder.name}.old")
-        if self.folder.exists():  # a broken one that a resumed run has come back to
-            self.folder.rename(aside)
-        self.temporary.rename(self.folder)
-        fsync_folder(self.folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-        point(self.folder, "latest")
-
-
-class _SafetensorsStream:
-    """A safetensors file of fp32 tensors, appended one by one: 8 bytes of header length, JSON header, data."""
-
-    def __init__(self, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-        header, offset = {}, 0
-        for name, shape in shapes.items():
-            end = offset + 4 * int(torch.Size(shape).numel())
-            header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+    def __init__(self, path: Path, shards: Iterable[Shard]) -> None:
+        header: dict[str, Any] = {}
+        offset, cut = 0, {}
+        for shard in shards:
+            end = offset + 4 * shard.numel
+            shape = shard.shape if shard.is_whole else (shard.numel,)
+            header[shard.key] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+            if not shard.is_whole:
+                cut[shard.key] = [shard.start, list(shard.shape)]
             offset = end
+        if cut:
+            header["__metadata__"] = {"shards": json.dumps(cut)}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
+        self.path = path
         self.hash = hashlib.sha256()
         self.bytes = 0
         self.unsynced = 0
@@ -107,6 +64,7 @@ class _SafetensorsStream:
         self._write(struct.pack("<Q", len(text)) + text)
 
     def append(self, value: Tensor) -> None:
+        """The next shard's elements, from any device."""
         self._write(value.detach().to("cpu", torch.float32).contiguous().view(-1).numpy().data.cast("B"))
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -114,7 +72,7 @@ class _SafetensorsStream:
         self.hash.update(data)
         self.bytes += len(data)
         self.unsynced += len(data)
-        if self.unsynced >= _SYNC_BYTES:  # so that no single wait for the disk is long
+        if self.unsynced >= _SYNC_BYTES:  # so that the last wait for the disk is not the longest
             self._sync()
 
     def _sync(self) -> None:
@@ -123,8 +81,68 @@ class _SafetensorsStream:
         self.unsynced = 0
 
     def close(self) -> dict[str, Any]:
+        """Have it on disk; its entry in the manifest."""
         try:
             self._sync()
         finally:
             self.file.close()
         return {"bytes": self.bytes, "sha256": self.hash.hexdigest()}
+
+
+def write_shards(folder: Path, rank: int, ranks: int, shards: list[Shard], get: Callable[[Shard], Tensor]) -> Files:
+    """Write one rank's files, those of the weights first; `get` is called for each shard once, in that order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: Files = {}
+    for kind in (MODEL, OPTIMIZER):
+        mine = [shard for shard in shards if shard.kind == kind]
+        name = shard_file(kind, rank, ranks)
+        file = ShardFile(folder / name, mine)
+        try:
+            for shard in mine:
+                file.append(get(shard))
+        finally:
+            files[name] = file.close()
+    fsync_folder(folder)
+    return files
+
+
+def publish(temporary: Path, folder: Path, files: Files, config: dict[str, Any], state: dict[str, Any]) -> None:
+    """Make a checkpoint of what the ranks have written: config, state, manifest, rename, `latest`."""
+    for name, content in ((CONFIG, config), (STATE, state)):
+        files[name] = _write_json(temporary / name, content)
+    _write_json(temporary / MANIFEST, {"format": FORMAT, "version": VERSION, "files": files})
+    fsync_folder(temporary)
+    aside = temporary.with_name(f"{temporary.name}.old")
+    if folder.exists():  # a broken one, or one without its evaluation, that a resumed run has come back to
+        folder.rename(aside)
+    temporary.rename(folder)
+    fsync_folder(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+    point(folder, "latest")
+
+
+def discard(temporary: Path) -> None:
+    """Leave nothing of a checkpoint that could not be written."""
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_checkpoint(
+    run: Path, step: int, weights: Mapping[str, Tensor], config: dict[str, Any], state: dict[str, Any]
+) -> Path:
+    """A checkpoint of whole weights and no optimizer state; its folder. OSError, and nothing left, on a full disk."""
+    temporary, folder = temporary_folder(run, step, uuid.uuid4().hex[:12]), step_folder(run, step)
+    try:
+        shards = [whole(name, None, tuple(value.shape)) for name, value in weights.items()]
+        files = write_shards(temporary, 0, 1, shards, lambda shard: weights[shard.name])
+        publish(temporary, folder, files, config, state)
+    except OSError:
+        discard(temporary)
+        raise
+    return folder
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    data = json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+    with atomic_write(path) as file:
+        file.write(data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

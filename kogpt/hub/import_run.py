@@ -19,8 +19,8 @@ import torch
 from tokenizers import decoders
 from torch import Tensor
 
-from kogpt.checkpoint.layout import CONFIG, FORMAT, MODEL, MOMENTS, OPTIMIZER, STATE, VERSION, step_folders
-from kogpt.checkpoint.writer import CheckpointWriter
+from kogpt.checkpoint.layout import FORMAT, VERSION, step_folders
+from kogpt.checkpoint.writer import write_checkpoint
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.hub.weights import import_model
@@ -107,14 +107,10 @@ def _write_start(run: Path, weights: dict[str, Tensor], config: ModelConfig, fin
     """Write the checkpoint of step 0: these weights, and an optimizer without steps."""
     model = config.to_dict()
     del model["dropout"]  # a setting of the next training
-    shapes = {name: tuple(value.shape) for name, value in weights.items()}
-    moments = {f"{moment}.{name}": shape for moment in MOMENTS for name, shape in shapes.items()}
-    writer = CheckpointWriter(run, 0, writing=True)
-    writer.tensors(MODEL, shapes, weights.__getitem__)
-    writer.tensors(OPTIMIZER, moments, lambda key: torch.zeros(moments[key]))
-    writer.json(CONFIG, {"format": FORMAT, "version": VERSION, "corpus": fingerprint, "model": model, "step": 0})
-    counts = dict.fromkeys(("step", "tokens", "skipped_steps", "adam_step"), 0)
-    writer.json(STATE, {**counts, "best": None, "loss_scaler": {}})
-    writer.finish()
-    if writer.error is not None:
-        raise UserError(f"{run} cannot be written: {writer.error}; make room on the disk and run it again.")
+    about = {"format": FORMAT, "version": VERSION, "corpus": fingerprint, "model": model, "step": 0}
+    try:
+        write_checkpoint(
+            run, 0, weights, about, {"step": 0, "tokens": 0, "skipped_steps": 0, "best": None, "loss_scaler": {}}
+        )
+    except OSError as error:
+        raise UserError(f"{run} cannot be written: {error}; make room on the disk and run it again.") from None

@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,21 +35,24 @@ class MetricsFile:
             file.writelines(line for _, line in kept)
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
         self._waiting = b""
+        self._lock = threading.Lock()
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a line. A kill leaves at most one incomplete last line."""
-        self._waiting += json.dumps(finite(record), ensure_ascii=False).encode() + b"\n"
+        with self._lock:
+            self._waiting += json.dumps(finite(record), ensure_ascii=False).encode() + b"\n"
         with contextlib.suppress(OSError):
             self._write()
 
     def sync(self) -> None:
-        """Flush all lines to disk, before a checkpoint that depends on them."""
+        """Flush all lines to disk, before a checkpoint that depends on them; from any thread."""
         self._write()
         os.fsync(self._file.fileno())
 
     def _write(self) -> None:
-        while self._waiting:
-            self._waiting = self._waiting[self._file.write(self._waiting) :]
+        with self._lock:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
 
 
 def _lines_through(path: Path, last: int) -> Iterator[tuple[int, bytes]]:

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kogpt.checkpoint.layout import point
-from kogpt.checkpoint.prune import prune
 from kogpt.tracking.curves import draw_curves
 from kogpt.tracking.metrics_file import MetricsFile, read_metrics
 from kogpt.tracking.progress import Progress
@@ -76,20 +74,8 @@ class Tracker:
         self._write_state(now=True, last_evaluation={key: record[key] for key in keys})
         self._draw(now=False)
 
-    def sync(self) -> OSError | None:
-        """Before a checkpoint: have the metrics on disk; the error of a full one."""
-        try:
-            self.metrics.sync()
-        except OSError as error:
-            return error
-        return None
-
-    def saved(self, folder: Path, best: bool, keep: int) -> None:
-        """A checkpoint is on disk: point to it, and remove the ones that are no longer wanted."""
-        with self._disk_may_be_full():
-            if best:
-                point(folder, "best")
-            prune(self.run, keep)
+    def saved(self, folder: Path) -> None:
+        """A checkpoint is on disk."""
         self._write_state(now=True, **{LAST: str(folder)})
         self._draw(now=False)
 

@@ -15,7 +15,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -32,8 +33,8 @@ T = TypeVar("T")
 
 STALL_SECONDS = 40.0
 """A collective that waits longer ends the rank: with start and tear-down under a minute."""
-FAREWELL_SECONDS = 3600.0
-"""The same at the end, where rank 0 may be uploading."""
+PATIENT_SECONDS = 3600.0
+"""The same where one rank may need long for what the others wait for: a disk, an upload."""
 
 WAIT_SECONDS, JOIN_SECONDS = 20.0, 300.0
 """At the start: when a rank says that it waits for others, and when it gives up."""
@@ -172,11 +173,35 @@ def _join(backend: str) -> None:
             signal.signal(number, handler)
 
 
-def set_timeouts(seconds: float = STALL_SECONDS) -> None:
-    """No collective, of any group that exists by now, waits longer than this for a dead or stuck rank."""
+_timeout = PATIENT_SECONDS
+
+
+def set_timeouts(seconds: float | None = None) -> None:
+    """No collective, of any group that exists by now, waits longer (`STALL_SECONDS`) for a dead or stuck rank."""
+    global _timeout
+    _timeout = STALL_SECONDS if seconds is None else seconds
     c10d: Any = dist.distributed_c10d
     for group in list(c10d._world.pg_map):
-        c10d._set_pg_timeout(timedelta(seconds=seconds), group)
+        c10d._set_pg_timeout(timedelta(seconds=_timeout), group)
+
+
+@contextmanager
+def patient(ranks: Ranks) -> Iterator[None]:
+    """For what may take one rank long: all ranks go in and come out together, and none gives up on another.
+
+    They come out together because one that was first would wait for the others under the short time-out again.
+    """
+    before = _timeout
+    set_timeouts(PATIENT_SECONDS)
+    yield
+    barrier(ranks)
+    set_timeouts(before)
+
+
+def barrier(ranks: Ranks) -> None:
+    """Wait for all ranks."""
+    if ranks.world_size > 1:
+        dist.barrier(device_ids=[ranks.local_rank] if ranks.device.type == "cuda" else None)
 
 
 def finish(ranks: Ranks) -> None:
@@ -184,8 +209,8 @@ def finish(ranks: Ranks) -> None:
 
     Rank 0 may still have to upload to W&B, for longer than a step of training could take.
     """
-    set_timeouts(FAREWELL_SECONDS)
-    dist.barrier(device_ids=[ranks.local_rank] if ranks.device.type == "cuda" else None)
+    with patient(ranks):
+        pass
     dist.destroy_process_group()
 
 

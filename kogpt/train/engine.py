@@ -3,24 +3,22 @@
 The optimizer is torch's fused AdamW in all stages, with a learning rate of 0 until the first step: DeepSpeed makes
 an empty update while it sets some stages up, which must not decay the weights.
 
-On resume rank 0 reads the checkpoint and sends it, a tensor at a time: the other nodes need no file. The weights go in
-twice: before DeepSpeed takes the model (which gives the half-precision copies) and, exact, into its fp32 masters.
+A group of parameters carries its own peak of the learning rate, `peak_lr`; the schedule scales all of them alike.
+
+On resume the weights go in twice: before DeepSpeed takes the model (which gives the half-precision copies) and, exact,
+into its fp32 masters.
 """
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
-from kogpt.checkpoint.layout import CONFIG, MODEL, MOMENTS, OPTIMIZER, STATE
-from kogpt.checkpoint.reader import CheckpointReader
-from kogpt.checkpoint.writer import CheckpointWriter
 from kogpt.common.errors import UserError
 from kogpt.common.numerics import fused_attention
 from kogpt.data.batch import Batch
@@ -28,11 +26,12 @@ from kogpt.model import registry
 from kogpt.model.config import ModelConfig
 from kogpt.model.decoder import Decoder
 from kogpt.optim.parameter_groups import parameter_groups
-from kogpt.train import distributed
 from kogpt.train.deepspeed_config import EnginePlan
-from kogpt.train.distributed import Ranks, broadcast, broadcast_object, reduce_max
-from kogpt.train.full_state import WholeState
+from kogpt.train.distributed import Ranks, broadcast, reduce_max
+from kogpt.train.full_state import FullState
 from kogpt.train.memory import Memory, memory_per_rank
+from kogpt.train.restorer import Restorer
+from kogpt.train.saver import Part
 from kogpt.train.zero_step import one_optimizer_for_stages_1_and_2, wait_once
 
 _SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -42,7 +41,7 @@ class TrainingEngine:
     """A model in a DeepSpeed engine: `loss` and `backward` for each micro-batch, then one `update`."""
 
     def __init__(
-        self, config: ModelConfig, plan: EnginePlan, ranks: Ranks, seed: int, checkpoint: CheckpointReader | None
+        self, config: ModelConfig, plan: EnginePlan, ranks: Ranks, seed: int, checkpoint: Restorer | None
     ) -> None:
         import deepspeed
 
@@ -50,21 +49,20 @@ class TrainingEngine:
         torch.manual_seed(seed)
         model = registry.build(config)
         _same_weights(model, ranks, checkpoint)
-        self.adam = torch.optim.AdamW(
-            parameter_groups(model, plan.adam["weight_decay"]),
+        self.optimizer = torch.optim.AdamW(
+            [{"peak_lr": plan.adam["lr"], **group} for group in parameter_groups(model, plan.adam["weight_decay"])],
             lr=0.0,
             betas=tuple(plan.adam["betas"]),
             eps=plan.adam["eps"],
             fused=True,
         )
         with one_optimizer_for_stages_1_and_2():
-            self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.adam, config=plan.engine)
+            self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=plan.engine)
         if ranks.world_size == 1 and plan.stage == 0:
             # DeepSpeed would copy all gradients into one buffer and back, to sum them over one rank.
             self.engine.enable_backward_allreduce = False
         wait_once(self.engine.optimizer)
-        self.whole = WholeState(self.engine, self.adam)
-        distributed.set_timeouts()
+        self.state = FullState(self.engine, self.optimizer, ranks.rank, ranks.world_size)
 
     @property
     def module(self) -> Decoder:
@@ -86,13 +84,14 @@ class TrainingEngine:
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()  # only counts
 
-    def update(self, lr: float) -> Tensor | float:
-        """Clip, and let Adam update the weights; the gradient norm before clipping, perhaps still on the device.
+    def update(self, schedule: float) -> Tensor | float:
+        """Clip, and let the optimizer update the weights, each group with `schedule` times its peak learning rate.
 
-        Where the norm is not finite nothing has changed, on any rank.
+        Returns the gradient norm before clipping, perhaps still on the device. Where it is not finite nothing has
+        changed, on any rank.
         """
-        for group in self.adam.param_groups:
-            group["lr"] = lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * schedule
         if self.plan.stage == 0:
             return self._plain_update()
         self.engine.step()
@@ -104,7 +103,7 @@ class TrainingEngine:
         Nobody waits for the norm: the fused Adam looks at `found_inf` on the device and leaves the update out.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.clip or math.inf)
-        self.adam.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.engine.step()
         return norm
 
@@ -128,46 +127,35 @@ class TrainingEngine:
         """The factor on the loss in fp16; 1 in the other precisions."""
         return float(self.engine.optimizer.loss_scaler.cur_scale) if self.plan.precision == "fp16" else 1.0
 
-    def save(self, run: Path, step: int, config: dict[str, Any], state: dict[str, Any]) -> OSError | None:
-        """Write a checkpoint, all ranks together; on all of them the error (a full disk) or None."""
-        writer = CheckpointWriter(run, step, writing=self.ranks.first)
-        shapes = {name: self.whole.shape(name) for name in self.whole.parameters}
-        writer.tensors(MODEL, shapes, self.whole.get)
-        places = {f"{moment}.{name}": (name, moment) for moment in MOMENTS for name in shapes}
-        writer.tensors(
-            OPTIMIZER,
-            {key: shapes[name] for key, (name, _) in places.items()},
-            lambda key: self.whole.get(*places[key]),
-        )
-        scale = {field: getattr(self.engine.optimizer.loss_scaler, field) for field in self._scaler_fields()}
-        writer.json(CONFIG, config)
-        writer.json(STATE, state | {"adam_step": self.whole.adam_step, "loss_scaler": scale})
-        writer.finish()
-        return broadcast_object(writer.error)
+    def parts(self) -> list[Part]:
+        """What this rank has to save of the weights and the optimizer's slots."""
+        return self.state.shards()
 
-    def restore(self, checkpoint: CheckpointReader | None, state: dict[str, Any]) -> None:
-        """Take over rank 0's checkpoint, exactly; `state` is its state.json, on all ranks."""
-        for name in self.whole.parameters:
-            for moment in (None, *MOMENTS):
-                value = torch.empty(self.whole.shape(name), dtype=torch.float32, device=self.ranks.device)
-                if checkpoint is not None:
-                    value.copy_(checkpoint.moment(moment, name) if moment else checkpoint.weight(name))
-                self.whole.set(name, broadcast(value), moment)
-        self.whole.adam_step = state["adam_step"]
+    def counters(self) -> dict[str, Any]:
+        """What is to be saved besides, for state.json."""
+        scaler = {field: getattr(self.engine.optimizer.loss_scaler, field) for field in self._scaler_fields()}
+        return {"optimizer_step": self.state.step, "loss_scaler": scaler}
+
+    def restore(self, checkpoint: Restorer) -> None:
+        """Take over a checkpoint, exactly; all ranks together."""
+        checkpoint.restore(self.state)
+        saved = checkpoint.state
+        if (step := saved.get("optimizer_step", saved.get("adam_step"))) is not None:  # version 1 knew Adam alone
+            self.state.step = step
         for field in self._scaler_fields():
-            if field in state["loss_scaler"]:  # a checkpoint of another precision has none
-                setattr(self.engine.optimizer.loss_scaler, field, state["loss_scaler"][field])
+            if field in saved["loss_scaler"]:  # a checkpoint of another precision has none
+                setattr(self.engine.optimizer.loss_scaler, field, saved["loss_scaler"][field])
 
     def _scaler_fields(self) -> tuple[str, ...]:
         return _SCALER_FIELDS if self.plan.precision == "fp16" else ()
 
 
-def _same_weights(model: Decoder, ranks: Ranks, checkpoint: CheckpointReader | None) -> None:
-    """Rank 0's weights on all ranks, from the checkpoint if it has one."""
+def _same_weights(model: Decoder, ranks: Ranks, checkpoint: Restorer | None) -> None:
+    """The checkpoint's weights, or else rank 0's, on all ranks."""
     for name, parameter in model.named_parameters():
         if checkpoint is not None:
             parameter.data.copy_(checkpoint.weight(name))
-        if ranks.world_size > 1:
+        elif ranks.world_size > 1:
             parameter.data.copy_(broadcast(parameter.data.to(ranks.device)))
 
 

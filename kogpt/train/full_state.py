@@ -1,94 +1,149 @@
-"""Whole tensors in and out of a DeepSpeed engine, whatever its ZeRO stage, precision and number of ranks.
+"""The fp32 weights and the optimizer's slots behind a DeepSpeed engine: this rank's part of each, in and out.
 
-ZeRO cuts the fp32 weights and Adam's two moments into shards. This module puts them together one parameter
-at a time (all ranks call, all get the whole tensor) and takes them apart again, so that a checkpoint knows
-nothing of shards. Memory: one parameter at a time. Source of the shards' layout: deepspeed.utils.tensor_fragment.
+ZeRO cuts them into partitions. Here a part is (first element, flat fp32 tensor) of one parameter or slot, whatever the
+ZeRO stage, precision and number of ranks, so that a checkpoint knows nothing of partitions. Nothing is sent between
+ranks. Source of the partitions' layout: deepspeed.utils.tensor_fragment.
 
-    stage 0   whole already: the model's own parameters in fp32, else a master copy of each
-    1 and 2   flat partitions, linked to each parameter by `_hp_mapping`
-    stage 3   partitions of each parameter, padded to a multiple of the ranks
+    stage 0   all ranks hold everything: the model's own parameters in fp32, else a master copy of each
+    1 and 2   a run of each parameter group, linked to its parameters by `_hp_mapping`
+    stage 3   a run of each parameter, padded to a multiple of the ranks
+
+A slot is any tensor of the optimizer's state that has the parameter's shape (AdamW: exp_avg, exp_avg_sq). The count of
+updates, `step`, is the same for all parameters; optimizers that keep none have None.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
+    safe_get_local_fp32_param,
+    safe_get_local_optimizer_state,
     safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
 )
 from torch import Tensor
 
-from kogpt.checkpoint.layout import MOMENTS
+from kogpt.checkpoint.shards import Shard, numel_of
 
 
-class WholeState:
-    """The fp32 weights, moments and step count of Adam behind a DeepSpeed engine.
+class FullState:
+    """`optimizer` is the torch optimizer that was handed to `deepspeed.initialize`."""
 
-    `adam` is the torch optimizer that was handed to `deepspeed.initialize`.
-    """
-
-    def __init__(self, engine: Any, adam: torch.optim.Optimizer) -> None:
-        self.adam = adam
-        self.optimizer = engine.optimizer
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, rank: int, world_size: int) -> None:
+        self.optimizer, self.rank, self.world_size = optimizer, rank, world_size
+        self.zero = engine.optimizer
         self.parameters: dict[str, Any] = {
             name.removeprefix("_orig_mod."): parameter for name, parameter in engine.module.named_parameters()
         }
         self._masters = self._find_masters()
-        self._create_moments()
+        self._create_slots()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The whole shape, also where ZeRO 3 has left an empty tensor in the model."""
         parameter = self.parameters[name]
         return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
-    def get(self, name: str, moment: str | None = None) -> Tensor:
-        """The whole fp32 weight, or one of `MOMENTS`; a collective call."""
-        parameter = self.parameters[name]
-        if self._is_whole(parameter):
-            return self._whole(parameter, moment)
-        if moment is None:
-            return safe_get_full_fp32_param(parameter)
-        return safe_get_full_optimizer_state(parameter, moment)
-
-    def set(self, name: str, value: Tensor, moment: str | None = None) -> None:
-        """Take this rank's share of the whole fp32 `value`. The half-precision copy is not touched."""
+    def slots(self, name: str) -> tuple[str, ...]:
+        """What the optimizer keeps for a parameter; nothing where another rank holds all of it."""
         parameter = self.parameters[name]
         if hasattr(parameter, "ds_id"):
-            share = parameter.ds_tensor.numel()
-            padded = F.pad(value.flatten(), (0, share * torch.distributed.get_world_size() - value.numel()))
-            mine = padded.narrow(0, share * torch.distributed.get_rank(), share)
-            if moment is None:
-                safe_set_local_fp32_param(parameter, mine)
-            else:
-                safe_set_local_optimizer_state(parameter, mine, moment)
-        elif self._is_whole(parameter):
-            self._whole(parameter, moment).copy_(value)
+            group = self.zero.grad_position[self.zero.get_param_id(parameter)][0]
+            master = self.zero.fp32_partitioned_groups_flat[group]
+        elif hasattr(parameter, "_hp_mapping"):
+            return tuple(parameter._hp_mapping.get_optim_state_keys()) if parameter._hp_mapping is not None else ()
         else:
-            parameter.set_full_hp_param(value, moment)
+            master = self._master(parameter)
+        return _slots_of(self.optimizer, master)
+
+    def extent(self, name: str) -> tuple[int, int]:
+        """The first element of this rank's part of a parameter, and the number of elements."""
+        parameter = self.parameters[name]
+        numel = numel_of(self.shape(name))
+        if hasattr(parameter, "ds_id"):
+            share = parameter.ds_tensor.numel()
+            start = min(numel, share * self.rank)
+            return start, min(share, numel - start)
+        if hasattr(parameter, "_hp_mapping"):
+            if parameter._hp_mapping is None:
+                return 0, 0
+            address = parameter._hp_mapping.lp_fragment_address
+            return address.start, address.numel
+        return 0, numel
+
+    def get(self, name: str, slot: str | None = None) -> Tensor:
+        """This rank's part of the weight or slot, flat, without padding."""
+        parameter = self.parameters[name]
+        if hasattr(parameter, "ds_id"):
+            part = (
+                safe_get_local_fp32_param(parameter)
+                if slot is None
+                else safe_get_local_optimizer_state(parameter, slot)
+            )
+            return part.flatten()[: self.extent(name)[1]]
+        if hasattr(parameter, "_hp_mapping"):
+            return parameter._hp_mapping.get_hp_fragment(slot).data
+        master = self._master(parameter)
+        return (master.data if slot is None else self.optimizer.state[master][slot]).view(-1)
+
+    def set(self, name: str, slot: str | None, part: Tensor) -> None:
+        """Overwrite this rank's part, flat, without padding. The half-precision copy is not touched."""
+        parameter = self.parameters[name]
+        if hasattr(parameter, "ds_id"):
+            padded = F.pad(part, (0, parameter.ds_tensor.numel() - part.numel()))
+            if slot is None:
+                safe_set_local_fp32_param(parameter, padded)
+            else:
+                safe_set_local_optimizer_state(parameter, padded, slot)
+        elif part.numel():
+            self.get(name, slot).copy_(part)
+
+    def shards(self) -> list[tuple[Shard, Callable[[], Tensor]]]:
+        """What this rank saves, and how to get it: its part, or, of what all ranks hold, its fair share."""
+        found: list[tuple[Shard, Callable[[], Tensor]]] = []
+        everything = sum(numel_of(self.shape(name)) for name in self.parameters)
+        low, high = (everything * (self.rank + more) // self.world_size for more in (0, 1))
+        offset = 0
+        for name, parameter in self.parameters.items():
+            start, numel = self.extent(name)
+            skip = 0
+            if self._is_whole(parameter):
+                skip = min(max(low - offset, 0), numel)
+                numel = max(min(high - offset, numel) - skip, 0)
+            offset += numel_of(self.shape(name))
+            for slot in (None, *self.slots(name)) if numel else ():
+                shard = Shard(name, slot, self.shape(name), start + skip, numel)
+                found.append((shard, partial(self._narrowed, name, slot, skip, numel)))
+        return found
+
+    def _narrowed(self, name: str, slot: str | None, skip: int, numel: int) -> Tensor:
+        return self.get(name, slot).narrow(0, skip, numel)
 
     @property
-    def adam_step(self) -> int:
-        """Updates Adam has made: the training step less the skipped ones."""
-        return int(next(iter(self.adam.state.values()))["step"].item())
+    def step(self) -> int | None:
+        """Updates the optimizer has made: the training step less the skipped ones."""
+        counts = [state["step"] for state in self.optimizer.state.values() if "step" in state]
+        return int(counts[0]) if counts else None
 
-    @adam_step.setter
-    def adam_step(self, step: int) -> None:
-        for state in self.adam.state.values():
-            state["step"].fill_(step)
+    @step.setter
+    def step(self, step: int) -> None:
+        for state in self.optimizer.state.values():
+            if torch.is_tensor(state.get("step")):
+                state["step"].fill_(step)
+            elif "step" in state:
+                state["step"] = step
 
     def _is_whole(self, parameter: Any) -> bool:
         return not hasattr(parameter, "ds_id") and not hasattr(parameter, "_hp_mapping")
 
-    def _whole(self, parameter: Any, moment: str | None) -> Tensor:
-        master = self._masters.get(id(parameter), parameter)
-        return master.data if moment is None else self.adam.state[master][moment]
+    def _master(self, parameter: Any) -> Tensor:
+        return self._masters.get(id(parameter), parameter)
 
     def _find_masters(self) -> dict[int, Tensor]:
         """Stage 0 in half precision: the fp32 copy of each parameter, by the parameter's id()."""
-        halves, wholes = getattr(self.optimizer, "fp16_groups", None), getattr(self.optimizer, "fp32_groups", None)
+        halves, wholes = getattr(self.zero, "fp16_groups", None), getattr(self.zero, "fp32_groups", None)
         if halves is None or wholes is None:
             return {}
         return {
@@ -97,17 +152,38 @@ class WholeState:
             for half, whole in zip(group, masters, strict=True)
         }
 
-    def _create_moments(self) -> None:
-        """Make the state that torch would make at the first update, so that it can be set before one."""
-        shards = getattr(self.optimizer, "fp32_partitioned_groups_flat", None)  # stage 3 hides them from Adam
-        if shards is None:
-            shards = [shard for group in self.adam.param_groups for shard in group["params"]]
-        fused = self.adam.defaults["fused"]
-        for shard in shards:
-            if not self.adam.state[shard]:
-                step = torch.zeros((), dtype=torch.float32, device=shard.device if fused else "cpu")
-                zeros = {moment: torch.zeros_like(shard) for moment in MOMENTS}
-                self.adam.state[shard] = {"step": step, **zeros}
-        if hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):
-            self.optimizer._lazy_init_hp_params_optimizer_state()
-        self.adam_step = 0  # the bf16 optimizer of stage 0 has already made an (empty) update
+    def _create_slots(self) -> None:
+        """Make the state that the optimizer would make at its first update, so that it can be set before one.
+
+        It is asked to make that update, on one tensor at a time, with gradients and learning rate of 0.
+        """
+        flats = getattr(self.zero, "fp32_partitioned_groups_flat", None)  # stage 3 hides them from the optimizer
+        if flats is None:
+            groups = [(group, master) for group in self.optimizer.param_groups for master in group["params"]]
+        else:
+            to_group = self.zero.sub_group_to_group_id
+            groups = [(self.optimizer.param_groups[to_group[i]], flat) for i, flat in enumerate(flats)]
+        kept = [(group, group["params"], group["lr"]) for group in self.optimizer.param_groups]
+        for group, master in groups:
+            if not self.optimizer.state[master]:
+                self._update_alone(group, master)
+            for slot in _slots_of(self.optimizer, master):
+                self.optimizer.state[master][slot].zero_()
+        for group, members, lr in kept:
+            group["params"], group["lr"] = members, lr
+        if hasattr(self.zero, "_lazy_init_hp_params_optimizer_state"):
+            self.zero._lazy_init_hp_params_optimizer_state()
+        self.step = 0  # the bf16 optimizer of stage 0 has already made an (empty) update
+
+    def _update_alone(self, group: dict[str, Any], master: Tensor) -> None:
+        for other in self.optimizer.param_groups:
+            other["params"] = []
+        gradient = master.grad
+        group["params"], group["lr"], master.grad = [master], 0.0, torch.zeros_like(master)
+        self.optimizer.step()
+        master.grad = gradient
+
+
+def _slots_of(optimizer: torch.optim.Optimizer, master: Tensor) -> tuple[str, ...]:
+    state = optimizer.state[master]
+    return tuple(key for key, value in state.items() if torch.is_tensor(value) and value.shape == master.shape)

@@ -4,7 +4,7 @@ What the weights and activations of a model take is its configuration's to say (
 ZeRO divides it.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from kogpt.model.config import ModelConfig, Precision
@@ -22,6 +22,10 @@ class Memory:
     @property
     def total(self) -> int:
         return self.parameters + self.gradients + self.optimizer + self.activations
+
+    def __str__(self) -> str:
+        parts = [f"{name} {size / 2**30:.2f}" for name, size in asdict(self).items()]
+        return f"{self.total / 2**30:.2f} GiB: {', '.join(parts)}"
 
 
 def memory_per_rank(

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kogpt.checkpoint.layout import CONFIG, point, step_folders
-from kogpt.checkpoint.reader import CheckpointReader
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.common.errors import UserError
 from kogpt.model.registry import config_from_dict
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
+from kogpt.train.restorer import Restorer
 
 FLAGS = {
     "corpus": "--corpus (its fingerprint)",
@@ -28,23 +28,26 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class Start:
-    """`reader` on rank 0 where there is a checkpoint; its state.json on all ranks, None at a fresh start."""
+    """The checkpoint to go on from, and its state.json; None at a fresh start."""
 
-    reader: CheckpointReader | None
-    state: dict[str, Any] | None
+    checkpoint: Restorer | None
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        return None if self.checkpoint is None else self.checkpoint.state
 
 
 def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks) -> Start:
     """Rank 0 looks, all ranks go the same way; `identity` has a value for each of `FLAGS`."""
 
-    def look() -> CheckpointReader | None:
-        reader = _look(run, resume)
-        if reader is not None:
-            _compare(reader, identity)
-        return reader
+    def look() -> Path | None:
+        folder = _look(run, resume)
+        if folder is not None:
+            _compare(folder, identity)
+        return folder
 
-    reader = on_first(ranks, look)
-    return Start(reader, broadcast_object(reader and reader.state))
+    folder = broadcast_object(on_first(ranks, look))
+    return Start(None if folder is None else Restorer(folder, ranks))
 
 
 def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
@@ -56,7 +59,7 @@ def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
     return None
 
 
-def _look(run: Path, resume: str) -> CheckpointReader | None:
+def _look(run: Path, resume: str) -> Path | None:
     if resume not in ("auto", "never"):
         folder = Path(resume)
         if fault := verify(folder):
@@ -67,7 +70,7 @@ def _look(run: Path, resume: str) -> CheckpointReader | None:
                 f"--out {run} holds newer checkpoints ({newer[0].name}) than --resume {folder}; "
                 "name another --out to go on from there."
             )
-        return CheckpointReader(folder)
+        return folder.absolute()
     if resume == "never" and step_folders(run):
         raise UserError(f"--out {run} holds checkpoints already; drop --resume never, or name another folder.")
     newest = newest_good(run)
@@ -79,15 +82,16 @@ def _look(run: Path, resume: str) -> CheckpointReader | None:
             )
         return None
     point(newest, "latest")  # a broken one was passed over: never leave it named
-    return CheckpointReader(newest)
+    return newest
 
 
-def _compare(reader: CheckpointReader, identity: dict[str, Any]) -> None:
+def _compare(folder: Path, identity: dict[str, Any]) -> None:
+    config = json.loads((folder / CONFIG).read_bytes())
     differences = []
     for key, flag in FLAGS.items():
-        if key not in reader.config:
+        if key not in config:
             continue
-        theirs, ours = reader.config[key], identity[key]
+        theirs, ours = config[key], identity[key]
         if isinstance(ours, dict):
             stored, theirs = theirs, config_from_dict(theirs).to_dict()
             # An imported checkpoint leaves dropout to the training; one of version 0.1 has no "arch".
@@ -97,6 +101,6 @@ def _compare(reader: CheckpointReader, identity: dict[str, Any]) -> None:
             differences.append(f"{flag} is {ours}, there {theirs}")
     if differences:
         raise UserError(
-            f"the checkpoint {reader.folder} was made with other settings: {'; '.join(differences)}; "
+            f"the checkpoint {folder} was made with other settings: {'; '.join(differences)}; "
             "give its settings again, or name another --out."
         )

@@ -5,6 +5,7 @@ kogpt.eval.likelihood. MFU is the model's FLOPs (its configuration knows them) o
 (kogpt.train.gpu_peaks), None where the peak is unknown.
 """
 
+import math
 from dataclasses import dataclass
 
 import psutil
@@ -78,6 +79,11 @@ def validate(token_nll: TokenNll, text: HeldOut, batch_rows: int, ranks: Ranks, 
             return code
     [total] = reduce_sum(ranks, nll)
     return Validation(total / text.targets, bits_per_char(total, text.chars))
+
+
+def is_better(loss: float | None, best: float | None) -> bool:
+    """Whether a validation loss is the lowest so far; nan never is, and anything is lower than it."""
+    return loss is not None and math.isfinite(loss) and not (best is not None and best <= loss)
 
 
 def mfu(tokens_per_s: float, flops_per_token: int, peak_per_gpu: float | None, gpus: int) -> float | None:

@@ -6,18 +6,19 @@ Position and randomness are functions of (seed, step, rank): a run that was kill
 
 Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 a mistake in flags, files or settings; 130 SIGINT,
 143 SIGTERM or a launcher that died: these two save a checkpoint first.
+
+The record of a step whose evaluation a stop cut short waits in the checkpoint (`unlogged`); the next start evaluates.
 """
 
 import hashlib
 import logging
 import math
 import time
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from kogpt.checkpoint.layout import FORMAT, VERSION, pointed, step_folder
+from kogpt.checkpoint.layout import FORMAT, VERSION, pointed
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.loader import Share, TrainBatches
 from kogpt.eval.likelihood import corpus_articles, held_out
@@ -28,13 +29,15 @@ from kogpt.train import sample_prompts
 from kogpt.train.activation_checkpointing import checkpoint_blocks
 from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.deepspeed_config import EnginePlan
-from kogpt.train.distributed import Ranks, broadcast_object, on_first
+from kogpt.train.distributed import PATIENT_SECONDS, Ranks, broadcast_object, on_first, set_timeouts
 from kogpt.train.engine import TrainingEngine, check_memory
 from kogpt.train.gpu_peaks import Dtype, peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config, stride
 from kogpt.train.resume import Start, begun_model, find_start
+from kogpt.train.run_folder import agree_on_token, hold, is_shared
 from kogpt.train.run_metadata import about, copy_tokenizer
-from kogpt.train.step_metrics import agree, mfu, validate
+from kogpt.train.saver import Order, Saver
+from kogpt.train.step_metrics import agree, is_better, mfu, validate
 from kogpt.train.stop_signal import Stop
 
 log = logging.getLogger(__name__)
@@ -78,67 +81,76 @@ class Trainer:
         self.tracker: Tracker | None = None
         self.step = self.skipped = self.skips_in_a_row = 0
         self.best: dict[str, Any] | None = None  # the saved step with the lowest validation loss, {"step", "val_loss"}
+        self.unlogged: dict[str, Any] | None = None  # the record of this step, while its evaluation is outstanding
+        self.unsaved: str | None = None  # why the last checkpoint is not there; on rank 0
 
     def train(self) -> int:
         """Everything; the exit status."""
-        if not self.prepare():
-            return 0
+        set_timeouts(PATIENT_SECONDS)  # until the first step is done: a rank may read or compile for long
+        lock = on_first(self.ranks, lambda: hold(self.run))
         state = "failed"
         try:
+            if not self.prepare():
+                return 0
             code = self._loop()
             state = "stopped" if code else "finished"
         finally:
             if self.tracker is not None:
                 self.tracker.finish(state)
+            if lock is not None:
+                lock.release()
         return code
 
     def prepare(self) -> bool:
         """Find the start, build the engine, open the files; False where there is nothing left to train."""
         start = find_start(self.run, self.options.run.resume, self.identity, self.ranks)
         self._take_position(start)
-        if self.step >= self.steps:
+        if self.step >= self.steps and self.unlogged is None:
             log.info(f"{self.run} is finished: {self.step} of {self.steps} steps; raise --steps to go on.")
             return False
-        log.info(self._outlook())
+        log.info(
+            f"{self.config.parameter_count / 1e6:.1f}M parameters, {self.steps:,} steps of "
+            f"{self.tokens_per_step:,} tokens; each rank needs about {self.memory}"
+        )
+        token = agree_on_token()
+        self.saver = Saver(self.run, self.ranks, token, is_shared(self.run, self.ranks, token))
         on_first(self.ranks, lambda: copy_tokenizer(self.corpus.tokenizer_folder, self.run))
         self.prompts = self._encode_prompts()
-        self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.reader)
-        if start.state is not None:
-            self.engine.restore(start.reader, start.state)
+        self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.checkpoint)
+        if start.checkpoint is not None:
+            self.engine.restore(start.checkpoint)
         if self.options.run.checkpoint_activations:
             checkpoint_blocks(self.engine.module)
         self._compile()
         self._start_tracking(start)
         return True
 
-    def _outlook(self) -> str:
-        """What is about to be trained, and what it will need."""
-        parts = [f"{name} {size / 2**30:.2f}" for name, size in asdict(self.memory).items()]
-        return (
-            f"{self.config.parameter_count / 1e6:.1f}M parameters, {self.steps:,} steps of "
-            f"{self.tokens_per_step:,} tokens; each rank needs about {self.memory.total / 2**30:.2f} GiB: "
-            + ", ".join(parts)
-        )
-
     def _loop(self) -> int:
         run = self.options.run
-        while self.step < self.steps:
-            record, code = self.train_step()
+        code = 0
+        while not code and (self.step < self.steps or self.unlogged is not None):
+            if self.unlogged is None:
+                record, code = self.train_step()
+            else:
+                record, self.unlogged = self.unlogged, None
             last = self.step == self.steps
-            if not code and (last or self.step % run.eval_every == 0 or self.step % run.save_every == 0):
-                code = self._evaluate(record)
-            self.log(record)
-            if code or last or self.step % run.save_every == 0:
+            saving = last or self.step % run.save_every == 0
+            if saving or self.step % run.eval_every == 0:
+                code = code or self._evaluate(record)
+                self.unlogged = record if code else None
+            if self.unlogged is None:
+                self.log(record)
+            if code or saving:
                 self._save(record)
-            if code:
-                log.info(f"told to stop: ended after step {self.step}; the same command goes on from there.")
-                return code
-        return 0
+            self._hear_of_saves()
+            set_timeouts()
+        self._end_saving(code)
+        return code
 
     def train_step(self) -> tuple[dict[str, Any], int]:
         """One optimizer step: its record, and the exit status if the ranks agreed to stop after it."""
         started = time.perf_counter()
-        lr = self._learning_rate()
+        schedule = self._schedule()
         if self.config.dropout:
             torch.manual_seed(_step_seed(self.options.run.seed, self.step, self.ranks.rank))
         total, waited, mark = torch.zeros((), device=self.ranks.device), 0.0, time.perf_counter()
@@ -149,11 +161,12 @@ class Trainer:
             self.engine.backward(loss, batches.targets)
             total += loss.detach()
             mark = time.perf_counter()
-        grad_norm = self.engine.update(lr)
+        grad_norm = self.engine.update(schedule)
         agreed = agree(self.ranks, self.stop, total / batches.targets, grad_norm)
         self.step += 1
         self._count_skip(math.isfinite(agreed.grad_norm))
         seconds = time.perf_counter() - started
+        lr = self.plan.adam["lr"] * schedule
         record = self._record(agreed.loss, lr, agreed.grad_norm, seconds, waited, agreed.memory_gib)
         return record, agreed.stop_code
 
@@ -188,6 +201,7 @@ class Trainer:
         if not applied:
             log.warning(f"step {self.step}: a gradient was not finite, the update is left out on all ranks.")
         if self.skips_in_a_row == SKIPS_IN_A_ROW:
+            self.saver.wait()
             last = pointed(self.run, "latest")
             raise TrainingFailed(
                 f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, the last at step {self.step}; "
@@ -218,34 +232,59 @@ class Trainer:
             self.tracker.evaluated(record)
 
     def _save(self, record: dict[str, Any]) -> None:
-        """A checkpoint of this step; without disk space the training goes on, loudly."""
-        loss = record["val_loss"]
-        better = loss is not None and (self.best is None or loss < self.best["val_loss"])
-        best = {"step": self.step, "val_loss": loss} if better else self.best
+        """Begin a checkpoint of this step, which is written while the training goes on."""
+        self.saver.await_last()
+        self._hear_of_saves()
+        better = is_better(record["val_loss"], self.best["val_loss"] if self.best is not None else None)
+        best = {"step": self.step, "val_loss": record["val_loss"]} if better else self.best
         state = {
             "step": self.step,
             "tokens": record["tokens"],
             "skipped_steps": self.skipped,
             "warmup_steps": self.warmup_steps,
             "best": best,
+            "unlogged": self.unlogged,
             "world_size": self.ranks.world_size,
             "zero_stage": self.plan.stage,
             "precision": self.plan.precision,
+            **self.engine.counters(),
         }
-        error = broadcast_object(self.tracker.sync() if self.tracker is not None else None)
-        error = error or self.engine.save(
-            self.run, self.step, {"format": FORMAT, "version": VERSION, **self.identity, "step": self.step}, state
+        order = Order(
+            step=self.step,
+            config={"format": FORMAT, "version": VERSION, **self.identity, "step": self.step},
+            state=state,
+            better=better,
+            keep=self.options.run.keep,
+            before=self.tracker.metrics.sync if self.tracker is not None else None,
         )
-        if error is not None:
-            log.warning(f"CHECKPOINT NOT SAVED at step {self.step}: {error}. Training goes on; make room on the disk.")
-            return
-        self.best = best
-        if self.tracker is not None:
-            self.tracker.saved(step_folder(self.run, self.step), better, self.options.run.keep)
+        self.saver.start(order, self.engine.parts())
+
+    def _hear_of_saves(self) -> None:
+        """On rank 0: what became of checkpoints. Without disk space the training goes on, loudly."""
+        for order, folder, error in self.saver.outcomes():
+            self.unsaved = error
+            if error is not None:
+                log.warning(f"CHECKPOINT NOT SAVED at step {order.step}: {error}; make room on the disk.")
+                continue
+            self.best = order.state["best"]
+            if self.tracker is not None:
+                self.tracker.saved(folder)
+
+    def _end_saving(self, code: int) -> None:
+        """The last checkpoint is on disk, or it is said that it is not; a training without it has not finished."""
+        self.saver.wait()
+        self._hear_of_saves()
+        unsaved = broadcast_object(self.unsaved)
+        from_where = f"the same command goes on from {pointed(self.run, 'latest') or 'the beginning'}."
+        if unsaved is not None and not code:
+            raise TrainingFailed(f"the last checkpoint could not be saved ({unsaved}); make room: {from_where}")
+        if code:
+            log.info(f"told to stop: ended after step {self.step}; {from_where}")
 
     def _take_position(self, start: Start) -> None:
         state = start.state or {"step": 0, "skipped_steps": 0, "best": None}
         self.step, self.skipped, self.best = state["step"], state["skipped_steps"], state["best"]
+        self.unlogged = state.get("unlogged")
         self.warmup_steps = warmup_length(self.options.schedule.warmup, self.steps, state.get("warmup_steps"))
         train = self.corpus.manifest["counts"]["splits"]["train"]
         self.chars_per_token = train["chars"] / train["ids"]
@@ -256,12 +295,13 @@ class Trainer:
         if start.state is not None:
             log.info(f"going on after step {self.step} of {self.run}")
 
-    def _learning_rate(self) -> float:
+    def _schedule(self) -> float:
+        """The share of its peak that each learning rate has in this step."""
         schedule = self.options.schedule
         return learning_rate(
             self.step,
             schedule=schedule.schedule,
-            peak=self.plan.adam["lr"],
+            peak=1.0,
             total_steps=self.steps,
             warmup_steps=self.warmup_steps,
             decay_steps=round(schedule.decay * self.steps),
@@ -286,7 +326,7 @@ class Trainer:
 
     def _start_tracking(self, start: Start) -> None:
         """On rank 0: open the files and the W&B run."""
-        source = start.reader.folder.parent.parent if start.reader is not None else self.run
+        source = start.checkpoint.folder.parent.parent if start.checkpoint is not None else self.run
 
         def open_tracker() -> Tracker:
             known = about(self.options, self.plan, self.corpus, self.identity, self.memory, self.ranks)
@@ -294,7 +334,7 @@ class Trainer:
             wandb = start_wandb(self.run, run.wandb, run.wandb_project, known)
             return Tracker(
                 self.run,
-                step=self.step,
+                step=self.step - (self.unlogged is not None),
                 steps=self.steps,
                 about=known,
                 wandb=wandb,

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from trainings import PROJECT, TRAIN, Job, Plan, deepspeed_file, flags, launch, losses, records, together, wait_until
 
-from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, OPTIMIZER, pointed, step_folder
+from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, OPTIMIZER, pointed, shard_file, step_folder
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.data.corpus import TokenCorpus
@@ -108,7 +108,7 @@ def _check_what_w_and_b_has(run: Path, corpus: Path, history: list[dict[str, Any
 
     [artifact] = [a for a in offline_records(run, "artifact") if a["type"] == "model"]
     files = {entry["path"] for entry in artifact["manifest"]["contents"]}
-    assert {MODEL, OPTIMIZER, CONFIG, MANIFEST} <= files
+    assert {shard_file(MODEL, 1, 2), shard_file(OPTIMIZER, 0, 2), CONFIG, MANIFEST} <= files
 
 
 def _terminate_rank(job: Job) -> None:
@@ -153,7 +153,8 @@ def test_told_to_stop_it_saves_the_step_and_ends(stop: Callable[[Job], None], co
     """Within 30 s: after that the launcher kills."""
     run = tmp_path / "run"
     config = deepspeed_file(tmp_path / "ds.json", 2)
-    arguments = [*flags(corpus, run, config, 100_000, "--eval-every", "100000"), "--wandb", "offline"]
+    never = ("--eval-every", "100000", "--save-every", "100000")
+    arguments = [*flags(corpus, run, config, 100_000, *never), "--wandb", "offline"]
     with launch(arguments, tmp_path / "log") as job:
         _wait_for_step(run, 3, job)
         ranks = _ranks_of(job)
