@@ -249,8 +249,8 @@ class _Run:
         except UserError:
             pass
         assert self.options.vocab_size is not None
-        hashes = [sha256 for unit in self.scan.units for sha256 in unit.articles["text_sha256"].to_pylist()]
-        split = splits(hashes, self.options.val_fraction)
+        hashes = (sha256 for unit in self.scan.units for sha256 in unit.articles["text_sha256"].to_pylist())
+        split = splits(hashes, self.scan.documents, self.options.val_fraction)
         log.info(f"training a vocabulary of {self.options.vocab_size:,} tokens on {split.count('train'):,} articles")
         cut_texts = (document for unit in self.scan.units for document in unpack_cut_texts(_still(cache, unit.key)))
         documents = (

@@ -20,18 +20,21 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import nsmallest
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write, remove_strays
 from kogpt.common.manifest import entries, faults
+from kogpt.data.stream import Stream
 from kogpt.tokenizer.normalize import NORMALIZER
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "kogpt-corpus", 1
 _HEADER_BYTES = 128
+_ROWS = 1 << 13
 _TEXT, _COUNT = pa.string(), pa.int64()
 _ARTICLES = pa.schema(
     [(name, _TEXT) for name in ("id", "source", "text_sha256")]
@@ -51,7 +55,7 @@ _DROPPED = pa.schema([(name, _TEXT) for name in ("id", "source", "status", "reas
 class CorpusWriter:
     """Write a corpus article by article. The folder becomes a corpus only with `finish`.
 
-    Shards are written as they fill. Memory: the rows of the table, and one article. A folder left by an unfinished
+    Shards are written as they fill. Memory: the table (about 270 bytes per article), and one article. A folder left by an unfinished
     writer is overwritten; a finished corpus is never touched.
     """
 
@@ -69,7 +73,8 @@ class CorpusWriter:
         self.folder, self.tokenizer = Path(folder), tokenizer
         self._val_fraction, self._settings, self._shard_ids = val_fraction, settings, shard_ids
         self._dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-        self._rows: dict[str, list[Any]] = {name: [] for name in _ARTICLES.names}
+        self._rows: list[tuple[Any, ...]] = []  # the last articles, as Python objects, of which a row takes 400 bytes
+        self._table: list[pa.RecordBatch] = []  # those before them
         self._files: list[str] = []
         self._shard: Any = None
         self._total = 0
@@ -104,9 +109,17 @@ class CorpusWriter:
         self._shard.write(article.data)
         self._in_shard += len(article)
         row = (id, source, text_sha256, chars, len(article), unknown_ids, "", self._total)
-        for name, value in zip(_ARTICLES.names, row, strict=True):
-            self._rows[name].append(value)
+        self._rows.append(row)
+        if len(self._rows) == _ROWS:
+            self._pack_rows()
         self._total += len(article)
+
+    def _pack_rows(self) -> None:
+        if self._rows:
+            columns = zip(zip(*self._rows, strict=True), _ARTICLES, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in columns]
+            self._table.append(pa.record_batch(arrays, schema=_ARTICLES))
+            self._rows.clear()
 
     def _open_shard(self) -> None:
         self._files.append(f"tokens-{len(self._files):05d}.npy")
@@ -132,11 +145,16 @@ class CorpusWriter:
         if self._shard is not None:
             self._close_shard()
         reasons = Counter(row["reason"] for row in dropped if row["status"] == "dropped")
-        written = len(self._rows["id"])
+        self._pack_rows()
+        table = pa.Table.from_batches(self._table, schema=_ARTICLES)
+        written = table.num_rows
         if articles_in != written + reasons.total():
             raise ValueError(f"{articles_in} articles in, but {written} written + {reasons.total()} dropped")
-        self._rows["split"] = splits(self._rows["text_sha256"], self._val_fraction)
-        table = pa.table(self._rows, schema=_ARTICLES)
+        hashes = (sha256 for batch in self._table for sha256 in batch["text_sha256"].to_pylist())
+        split = pa.array(splits(hashes, written, self._val_fraction), pa.string())
+        self._table.clear()
+        # In one piece: where a column is cut into chunks decides where its pages end in the file.
+        table = table.set_column(_ARTICLES.get_field_index("split"), _ARTICLES.field("split"), split).combine_chunks()
         _write_table(self.folder / "articles.parquet", table)
         _write_table(self.folder / "dropped.parquet", pa.Table.from_pylist(dropped, schema=_DROPPED))
         self.tokenizer.save(self.folder / "tokenizer")
@@ -160,9 +178,9 @@ class CorpusWriter:
                 "written": written,
                 "dropped": dict(sorted(reasons.items())),
                 "degraded": sum(row["status"] == "degraded" for row in dropped),
-                "chars": sum(self._rows["chars"]),
+                "chars": _sum(table["chars"]),
                 "ids": self._total,
-                "unknown_ids": sum(self._rows["unknown_ids"]),
+                "unknown_ids": _sum(table["unknown_ids"]),
                 "removed_controls": removed_controls,
                 "removed_surrogates": removed_surrogates,
                 "splits": {name: _split_counts(table, name) for name in ("train", "val")},
@@ -182,21 +200,23 @@ def _npy_header(dtype: np.dtype, count: int) -> bytes:
     return start + text.ljust(_HEADER_BYTES - 11) + b"\n"
 
 
-def splits(hashes: Sequence[str], val_fraction: float) -> list[str]:
+def splits(hashes: Iterable[str], count: int, val_fraction: float) -> list[str]:
     """ "train" or "val" for each article, by the rank of its text's hash, independent of the order of the articles."""
-    count = len(hashes)
     val = 0 if count < 2 or val_fraction == 0 else min(count - 1, max(1, round(count * val_fraction)))
-    ranked = sorted(range(count), key=lambda i: hashlib.sha256((hashes[i] + "split").encode()).digest())
+    ranked = ((hashlib.sha256((sha256 + "split").encode()).digest(), i) for i, sha256 in enumerate(hashes))
     splits = ["train"] * count
-    for i in ranked[:val]:
+    for _, i in nsmallest(val, ranked):
         splits[i] = "val"
     return splits
 
 
 def _split_counts(table: pa.Table, name: str) -> dict[str, int]:
-    mask = np.asarray(table["split"].to_pylist()) == name
-    totals = {column: int(table[column].to_numpy()[mask].sum()) for column in ("chars", "ids")}
-    return {"articles": int(mask.sum()), **totals}
+    own = table.select(["split", "chars", "ids"]).filter(pc.field("split") == name)
+    return {"articles": own.num_rows, **{column: _sum(own[column]) for column in ("chars", "ids")}}
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return pc.sum(column).as_py() or 0
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
@@ -291,44 +311,9 @@ class TokenCorpus:
 
     def split(self, name: str) -> np.ndarray:
         """The article numbers of split "train" or "val" in corpus order, int64."""
-        return np.flatnonzero(np.asarray(self.articles["split"].to_pylist(), dtype=object) == name)
+        return np.flatnonzero(pc.equal(self.articles["split"], name).to_numpy())
 
-    def stream(self, split: str) -> "Stream":
+    def stream(self, split: str) -> Stream:
         """All tokens of a split: its articles concatenated in corpus order."""
         chosen = self.split(split)
         return Stream(self, self._offsets[chosen], self._lengths[chosen])
-
-
-class Stream:
-    """Concatenated articles as one long array of token ids. Neighbors in a shard are read together."""
-
-    def __init__(self, corpus: TokenCorpus, offsets: np.ndarray, lengths: np.ndarray):
-        self._corpus = corpus
-        self._runs: list[tuple[int, int]] = []  # shard, index in it
-        self._starts: list[int] = []  # of each run, in the stream
-        self._length, previous = 0, (-1, -1)
-        for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
-            shard, index = corpus.place(offset)
-            if (shard, index) != previous:
-                self._runs.append((shard, index))
-                self._starts.append(self._length)
-            previous = (shard, index + length)
-            self._length += length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        """Tokens start ... start + count of the stream: int64 [count], a copy."""
-        if start < 0 or count < 0 or start + count > self._length:
-            raise IndexError(f"tokens {start} to {start + count} of a stream of {self._length}")
-        out = np.empty(count, dtype=np.int64)
-        run, done = bisect_right(self._starts, start) - 1, 0
-        while done < count:
-            end = self._starts[run + 1] if run + 1 < len(self._starts) else self._length
-            size = min(count - done, end - start - done)
-            shard, index = self._runs[run]
-            index += start + done - self._starts[run]
-            out[done : done + size] = self._corpus.shard(shard)[index : index + size]
-            run, done = run + 1, done + size
-        return out

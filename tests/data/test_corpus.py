@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kogpt.common.errors import UserError
+from kogpt.data import corpus as corpus_module
 from kogpt.data.corpus import CorpusWriter, TokenCorpus
 from kogpt.tokenizer.wordpiece import Tokenizer
 
@@ -225,3 +226,10 @@ def test_bad_arguments(tmp_path):
         write(tmp_path, [], val_fraction=1.0)
     with pytest.raises(ValueError, match="outside the vocabulary"):
         write(tmp_path, [[300]])
+
+
+def test_bytes_do_not_depend_on_how_many_rows_wait_in_memory(tmp_path, monkeypatch):
+    write(tmp_path / "once", articles(60))
+    monkeypatch.setattr(corpus_module, "_ROWS", 7)
+    write(tmp_path / "often", articles(60))
+    assert contents(tmp_path / "often") == contents(tmp_path / "once")
