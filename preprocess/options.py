@@ -28,7 +28,7 @@ class Options:
     """Folder to write the token corpus to, or a URL (fsspec) to which it is copied when it is complete."""
 
     tokenizer: str = _TOKENIZER
-    """BERT-style WordPiece vocabulary: a folder with vocab.txt, or a name on the Hugging Face hub."""
+    """BERT-style WordPiece vocabulary: a folder with vocab.txt or tokenizer.json, or a name on the Hugging Face hub."""
 
     vocab_size: OptionalInt = None
     """Train a WordPiece vocabulary of this many tokens on the articles instead of loading one with --tokenizer."""

@@ -1,11 +1,13 @@
 """Load a base vocabulary: a folder or a name on the hub -> the list of tokens by id.
 
-A folder's vocab.txt (one token per line) is read directly, with the same result as `transformers` but without
-importing it. A name on the hub goes through transformers' AutoTokenizer and its cache. The hub is contacted first with
-a short time-out, because the libraries retry for most of a minute.
+A folder's vocab.txt (one token per line), or else its tokenizer.json, is read directly, with the same result as
+`transformers` but without importing it. A name on the hub goes through transformers' AutoTokenizer and its cache. The
+hub is contacted first with a short time-out, because the libraries retry for most of a minute.
 """
 
 import json
+import re
+import unicodedata
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +17,7 @@ from kogpt.common.errors import UserError
 
 _REQUIRED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _SECONDS = 5.0
+_HANGUL, _JAMO = re.compile("[가-힣]"), re.compile("[\u1100-\u11ff]")
 
 
 def base_vocabulary(name_or_folder: str) -> tuple[list[str], str]:
@@ -31,22 +34,56 @@ def base_vocabulary(name_or_folder: str) -> tuple[list[str], str]:
         raise UserError(
             f"--tokenizer {name_or_folder}: not a BERT-style WordPiece vocabulary; it lacks {', '.join(missing)}"
         )
+    _refuse_decomposed(name_or_folder, vocab)
     return vocab, source
 
 
 def _read_folder(folder: Path) -> list[str]:
-    path, config = folder / "vocab.txt", folder / "tokenizer_config.json"
-    if not path.is_file():
-        raise UserError(f"--tokenizer {folder}: it has no vocab.txt; name a folder with a WordPiece vocabulary")
+    path, library, config = (folder / name for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"))
     try:
         _refuse_uncased(str(folder), json.loads(config.read_bytes()) if config.is_file() else {})
-        # split, not splitlines: a token may be a Unicode line separator
-        lines = path.read_bytes().decode().replace("\r\n", "\n").split("\n")
-    except ValueError as error:
+        if path.is_file():
+            # split, not splitlines: a token may be a Unicode line separator
+            lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+            return lines[:-1] if lines[-1] == "" else lines
+        if library.is_file():
+            return _read_library_file(folder, json.loads(library.read_bytes()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"--tokenizer {folder} is damaged ({error}); name a folder with a WordPiece vocabulary"
         ) from None
-    return lines[:-1] if lines[-1] == "" else lines
+    raise UserError(
+        f"--tokenizer {folder}: it has neither vocab.txt nor tokenizer.json; name a folder with a WordPiece vocabulary"
+    )
+
+
+def _read_library_file(folder: Path, content: dict[str, Any]) -> list[str]:
+    """The vocabulary of a tokenizer.json, which is all that transformers 5 saves."""
+    model = content["model"]
+    if model.get("type") != "WordPiece":
+        raise UserError(f"--tokenizer {folder} is not a WordPiece tokenizer; name a BERT-style one")
+    _refuse_uncased(str(folder), {"do_lower_case": (content.get("normalizer") or {}).get("lowercase")})
+    ids = model["vocab"] | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    return _by_id(ids)
+
+
+def _by_id(ids: dict[str, int]) -> list[str]:
+    """The tokens by id; a vocab.txt with a repeated line leaves an id without a token."""
+    by_id = {i: token for token, i in ids.items()}
+    return [by_id.get(i, f"[unused-{i}]") for i in range(max(by_id) + 1)]
+
+
+def _refuse_decomposed(name: str, vocab: list[str]) -> None:
+    """A vocabulary whose Hangul is decomposed (NFD) matches nothing: texts are normalized to NFC."""
+    composed = sum(_HANGUL.search(token) is not None for token in vocab)
+    decomposed = [token for token in vocab if _JAMO.search(token)]
+    hidden = sum(_HANGUL.search(unicodedata.normalize("NFC", token)) is not None for token in decomposed)
+    if hidden > composed:
+        raise UserError(
+            f"--tokenizer {name}: the Hangul of its vocabulary is decomposed (NFD), so no text would match it; write "
+            "its vocab.txt again in NFC: python -c 'import sys, unicodedata as u; "
+            'sys.stdout.write(u.normalize("NFC", sys.stdin.read()))\' < vocab.txt > nfc/vocab.txt'
+        )
 
 
 def _read_hub(name: str) -> list[str]:
@@ -68,9 +105,7 @@ def _read_hub(name: str) -> list[str]:
     if type(getattr(backend, "model", None)).__name__ != "WordPiece":
         raise UserError(f"--tokenizer {name} is not a WordPiece tokenizer; name a BERT-style one")
     _refuse_uncased(name, tokenizer.init_kwargs)
-    by_id = {i: piece for piece, i in tokenizer.get_vocab().items()}
-    # A vocab.txt with a repeated line leaves an id without a token.
-    return [by_id.get(i, f"[unused-{i}]") for i in range(max(by_id) + 1)]
+    return _by_id(tokenizer.get_vocab())
 
 
 def _refuse_uncased(name: str, config: dict[str, Any]) -> None:

@@ -193,7 +193,7 @@ def test_refusals(tmp_path, monkeypatch):
     def load(name, spacing="original"):
         return load_tokenizer(str(name), spacing=spacing, analyzer=NONE)
 
-    with pytest.raises(UserError, match=r"no vocab\.txt"):
+    with pytest.raises(UserError, match=r"neither vocab\.txt nor tokenizer\.json"):
         load(tmp_path)
     (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\nhello\n")
     with pytest.raises(UserError, match=r"lacks \[PAD\], \[SEP\]"):
