@@ -55,8 +55,8 @@ _DROPPED = pa.schema([(name, _TEXT) for name in ("id", "source", "status", "reas
 class CorpusWriter:
     """Write a corpus article by article. The folder becomes a corpus only with `finish`.
 
-    Shards are written as they fill. Memory: the table (about 270 bytes per article), and one article. A folder left by an unfinished
-    writer is overwritten; a finished corpus is never touched.
+    Shards are written as they fill. Memory: the table (about 270 bytes per article), and one article. A folder left
+    by an unfinished writer is overwritten; a finished corpus is never touched.
     """
 
     def __init__(
