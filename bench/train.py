@@ -175,7 +175,7 @@ def memory(bench: Bench, task: Task) -> dict[str, Any]:
                 needs.append(memory_per_rank(batch.model, precision="bf16", **more))
             more_parameters = sizes[1] - sizes[0]
             measured = (peaks[1] - peaks[0]) / more_parameters
-            formula = {0: 16, 1: 4 + 12 / count, 2: 2 + 14 / count, 3: 16 / count}[stage]
+            formula = (needs[1].total - needs[1].activations - needs[1].buffers) / sizes[1]
             whole = (needs[1].total - needs[0].total) / more_parameters
             table.add_row(str(stage), str(count), f"{measured:.1f}", f"{formula:.1f}", f"{whole:.1f}")
             row = {"stage": stage, "ranks": count, "measured": measured, "formula": formula, "with_activations": whole}

@@ -1,7 +1,9 @@
 """How many bytes of tensors are alive, and were at most: counted where torch makes them, on any device."""
 
+import gc
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -35,3 +37,13 @@ class Allocations(TorchDispatchMode):
 
     def _free(self, key: int) -> None:
         self.now -= self._seen.pop(key, 0)
+
+
+def alive() -> int:
+    """Bytes of all tensors that Python can reach, each storage once."""
+    storages = {}
+    for thing in gc.get_objects():
+        with suppress(Exception):  # some objects are odd enough to raise when asked for their class
+            if issubclass(type(thing), torch.Tensor):
+                storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+    return sum(storages.values())

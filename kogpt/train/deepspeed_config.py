@@ -11,7 +11,7 @@ fp32, unless "data_types.grad_accum_dtype" says otherwise.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +90,15 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
         engine=engine,
         notes=tuple(notes),
     )
+
+
+def with_micro_batch(plan: EnginePlan, size: int, world_size: int) -> EnginePlan:
+    """The same plan with another micro-batch, which divides a rank's share of the global batch."""
+    grad_accum = plan.global_batch // (size * world_size)
+    engine = plan.engine | {"train_micro_batch_size_per_gpu": size, "gradient_accumulation_steps": grad_accum}
+    if plan.precision in ("bf16", "fp16") and grad_accum > 1:
+        engine.setdefault("data_types", {"grad_accum_dtype": "fp32"})
+    return replace(plan, micro_batch=size, grad_accum=grad_accum, engine=engine)
 
 
 def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, notes: list[str]) -> Precision:

@@ -12,14 +12,11 @@ into its fp32 masters.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
-from kogpt.common.errors import UserError
 from kogpt.common.numerics import fused_attention
 from kogpt.data.batch import Batch
 from kogpt.model import registry
@@ -27,9 +24,8 @@ from kogpt.model.config import ModelConfig
 from kogpt.model.decoder import Decoder
 from kogpt.optim.parameter_groups import parameter_groups
 from kogpt.train.deepspeed_config import EnginePlan
-from kogpt.train.distributed import Ranks, broadcast, reduce_max
+from kogpt.train.distributed import Ranks, broadcast
 from kogpt.train.full_state import FullState
-from kogpt.train.memory import Memory, memory_per_rank
 from kogpt.train.restorer import Restorer
 from kogpt.train.saver import Part
 from kogpt.train.zero_step import one_optimizer_for_stages_1_and_2, wait_once
@@ -157,55 +153,3 @@ def _same_weights(model: Decoder, ranks: Ranks, checkpoint: Restorer | None) -> 
             parameter.data.copy_(checkpoint.weight(name))
         elif ranks.world_size > 1:
             parameter.data.copy_(broadcast(parameter.data.to(ranks.device)))
-
-
-def check_memory(config: ModelConfig, plan: EnginePlan, ranks: Ranks) -> Memory:
-    """The estimate for one rank, or, on all ranks, a `UserError` with advice where one has less than that."""
-    need = estimate(config, plan, ranks.world_size)
-    if ranks.device.type == "cuda":
-        have = torch.cuda.mem_get_info(ranks.device)[0]
-    else:
-        have = psutil.virtual_memory().available // ranks.local_world_size
-    # The ranks answer together: the tightest one counts.
-    least = -int(reduce_max(ranks, -have)[0])
-    if need.total > least:
-        raise UserError(
-            f"training needs about {need.total / 2**30:.1f} GiB on each rank (weights "
-            f"{need.parameters / 2**30:.1f}, gradients {need.gradients / 2**30:.1f}, optimizer "
-            f"{need.optimizer / 2**30:.1f}, activations {need.activations / 2**30:.1f}), but only "
-            f"{least / 2**30:.1f} are free; {_advice(config, plan, ranks, least)}"
-        )
-    return need
-
-
-def estimate(config: ModelConfig, plan: EnginePlan, world_size: int) -> Memory:
-    """Bytes per rank under a plan."""
-    return memory_per_rank(
-        config,
-        stage=plan.stage,
-        world_size=world_size,
-        precision=plan.precision,
-        micro_batch=plan.micro_batch,
-        seq_len=config.max_seq_len,
-        offload_optimizer=plan.offload,
-    )
-
-
-def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int) -> str:
-    """The smallest change of the DeepSpeed file that fits, or the last resort."""
-    changes: list[tuple[str, EnginePlan]] = [
-        (f'"train_micro_batch_size_per_gpu" {size}', replace(plan, micro_batch=size))
-        for size in (plan.micro_batch // 2, plan.micro_batch // 4, 1)
-        if 0 < size < plan.micro_batch
-    ]
-    changes += [
-        (f'ZeRO stage {stage}, "train_micro_batch_size_per_gpu" 1', replace(plan, micro_batch=1, stage=stage))
-        for stage in (1, 2, 3)
-        if stage > plan.stage and ranks.world_size > 1
-    ]
-    if ranks.device.type == "cuda":
-        changes.append(("launch/ds_zero2_offload.json", replace(plan, micro_batch=1, offload=True)))
-    for advice, changed in changes:
-        if estimate(config, changed, ranks.world_size).total <= have:
-            return f"{advice} in {plan.path.name} would fit."
-    return "choose a smaller --preset or --depth, or more ranks."

@@ -1,27 +1,46 @@
-"""Memory that training needs on each rank. Numbers in, numbers out.
+"""Memory that training needs on each rank, as DeepSpeed 0.19.8 allocates it. Numbers in, numbers out.
 
-What the weights and activations of a model take is its configuration's to say (kogpt.model.config); here is how
-ZeRO divides it.
+What the weights and activations of a model take is its configuration's to say (kogpt.model.config); here is how ZeRO
+divides the rest. Bytes per parameter on each of N ranks, at the worst moment of a step:
+
+    stage   fp32, autocast                      bf16, fp16                      with one micro-batch a step
+    0       16                                  -                               -
+    1       8 + 16/N                            8 + 12/N                        4 + 18/N
+    2       4 + 20/N                            2 + 16/N                        2 + 20/N
+    3       16/N + the larger of 4 + 4/N, 8/N   14/N + the larger of 2 + 4/N, 8/N   14/N + the larger of 2 + 2/N, 8/N
+
+Autocast keeps a bf16 copy of each weight for the backward pass: 2 more where gradients are there already. In half
+precision gradients of several micro-batches are summed in fp32; with one, their partition is copied to fp32 in the
+update. In fp32 ZeRO keeps a second copy of the weights. Stage 3 gathers at most 10^9 weights at once.
+`tests/train/test_memory.py` counts the tensors that DeepSpeed makes.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from kogpt.model.config import ModelConfig, Precision
 
+LIVE_PARAMETERS = 10**9
+"""What ZeRO 3 holds gathered at most: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance."""
+CHUNK_BYTES = 12
+"""Of each logit in a chunk of the loss: in the model's precision, in fp32, its log-probability and its gradient."""
+
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one rank needs. Left out: the allocator's loss, ZeRO's communication buckets, CUDA itself."""
+    """Bytes that one rank needs. Left out: what the allocator cannot use, and CUDA itself."""
 
     parameters: int
     gradients: int
+    """With their copies in the update; at ZeRO stage 3 with the weights that are gathered."""
     optimizer: int
     activations: int
+    buffers: int
+    """The loss's chunk of logits, the gradient of the head before it is added, ZeRO's buckets."""
 
     @property
     def total(self) -> int:
-        return self.parameters + self.gradients + self.optimizer + self.activations
+        return sum(asdict(self).values())
 
     def __str__(self) -> str:
         parts = [f"{name} {size / 2**30:.2f}" for name, size in asdict(self).items()]
@@ -36,25 +55,49 @@ def memory_per_rank(
     precision: Precision,
     micro_batch: int,
     seq_len: int,
+    grad_accum: int = 1,
     offload_optimizer: bool = False,
+    checkpoint_activations: bool = False,
+    chunk_logits: int = 1 << 27,
+    bucket_elements: int = 0,
 ) -> Memory:
-    """Training with Adam under a ZeRO stage (Rajbhandari et al. 2020, section 3).
+    """Training with Adam under a ZeRO stage (Rajbhandari et al. 2020, section 3); see the header.
 
-    Bytes per parameter on each of N ranks, weights + gradients + optimizer:
-    bf16 and fp16 (float32 masters in the optimizer): 2 + 2 + 12; fp32 and autocast: 4 + 4 + 8. Stage 1
-    divides the optimizer by N, stage 2 the gradients too, stage 3 all. For bf16 that gives 4 + 12/N, 2 + 14/N,
-    16/N; for fp32 8 + 8/N, 4 + 12/N, 16/N. `offload_optimizer` moves its share to the host.
+    `offload_optimizer` moves fp32 weights, moments and the sum of the gradients to the host.
     """
     half = precision in ("bf16", "fp16")
-    weights = 2 if half else 4
-    count = config.parameter_count
-
-    def share(bytes_each: int, divided: bool) -> int:
-        return -(-count * bytes_each // (world_size if divided else 1))
-
+    size, count, n = 2 if half else 4, config.parameter_count, world_size
+    casts = 2 if precision == "autocast" and grad_accum > 1 else 0
+    summed = half and grad_accum > 1
+    whole, shared = {
+        0: (4, 0),
+        1: (6 if summed else size, 0 if summed else 6 if half else 4),
+        2: (0, 4 if summed else 8),
+        3: (0, 4 if summed else size),
+    }[stage]
+    held = size * count if stage < 3 else -(-size * count // n)
+    optimizer = 8 * count if stage == 0 else -(-12 * count // n)
+    gradients = whole * count - (-shared * count // n)
+    if stage == 3:  # copies in the update, when nothing is gathered any more
+        gradients = max(gradients + size * min(count, LIVE_PARAMETERS), 8 * count // n)
+    if offload_optimizer:
+        optimizer, gradients = 0, size * count // (n if stage >= 2 else 1)
+    head = config.vocab_size * config.n_embd
+    chunk = min(micro_batch * seq_len * config.vocab_size, max(chunk_logits, 128 * config.vocab_size))
     return Memory(
-        parameters=share(weights, stage == 3),
-        gradients=share(weights, stage >= 2),
-        optimizer=0 if offload_optimizer else share(16 - 2 * weights, stage >= 1),
-        activations=config.activation_bytes(precision=precision, micro_batch=micro_batch, seq_len=seq_len),
+        parameters=held + casts * count,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=_activations(config, precision, micro_batch, seq_len, checkpoint_activations),
+        buffers=CHUNK_BYTES * chunk + (8 + size) * head + size * bucket_elements,
     )
+
+
+def _activations(config: ModelConfig, precision: Precision, micro_batch: int, seq_len: int, forgetful: bool) -> int:
+    """With `forgetful` blocks one of them is whole, and of each there is the input."""
+    shape = {"precision": precision, "micro_batch": micro_batch, "seq_len": seq_len}
+    if not forgetful:
+        return config.activation_bytes(**shape)  # type: ignore[arg-type]
+    stream = 2 if precision in ("bf16", "fp16") else 4
+    one = replace(config, n_layer=1).activation_bytes(**shape)  # type: ignore[arg-type]
+    return one + (config.n_layer - 1) * stream * micro_batch * seq_len * config.n_embd

@@ -30,9 +30,10 @@ from kogpt.train.activation_checkpointing import checkpoint_blocks
 from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import PATIENT_SECONDS, Ranks, broadcast_object, on_first, set_timeouts
-from kogpt.train.engine import TrainingEngine, check_memory
+from kogpt.train.engine import TrainingEngine
 from kogpt.train.gpu_peaks import Dtype, peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config, stride
+from kogpt.train.planner import fit_memory
 from kogpt.train.resume import Start, begun_model, find_start
 from kogpt.train.run_folder import agree_on_token, hold, is_shared
 from kogpt.train.run_metadata import about, copy_tokenizer
@@ -56,10 +57,13 @@ class Trainer:
     """One training, from its start (or where it was killed) to its end."""
 
     def __init__(self, options: TrainOptions, plan: EnginePlan, corpus: TokenCorpus, ranks: Ranks, stop: Stop) -> None:
-        self.options, self.plan, self.corpus, self.ranks, self.stop = options, plan, corpus, ranks, stop
+        self.options, self.corpus, self.ranks, self.stop = options, corpus, ranks, stop
         self.run = options.out
         begun = broadcast_object(on_first(ranks, lambda: begun_model(self.run, options.run.resume)))
         self.config = model_config(options.model, corpus.vocab_size, begun)
+        forgetful = options.run.checkpoint_activations
+        plan, self.memory = fit_memory(self.config, plan, ranks, self.run, checkpoint_activations=forgetful)
+        self.plan = plan
         share = Share(plan.micro_batch, plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         self.batches = TrainBatches(corpus, max_seq_len=self.config.max_seq_len, seed=options.run.seed, share=share)
         context = self.config.max_seq_len
@@ -77,7 +81,6 @@ class Trainer:
             "global_batch": plan.global_batch,
             "model": self.config.to_dict(),
         }
-        self.memory = check_memory(self.config, plan, ranks)
         self.tracker: Tracker | None = None
         self.step = self.skipped = self.skips_in_a_row = 0
         self.best: dict[str, Any] | None = None  # the saved step with the lowest validation loss, {"step", "val_loss"}

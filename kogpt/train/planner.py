@@ -1,0 +1,136 @@
+"""What fits: the memory that a plan needs against what is free. In: a model, a plan, ranks. Out: a plan that fits.
+
+The file's micro-batch is an upper limit: where it does not fit, the largest that does is taken and kept in the run
+folder (`micro_batch.json`), by device, ranks, stage and shape, so that a resumed run has the same rounding.
+"""
+
+import json
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from kogpt.common.errors import UserError
+from kogpt.common.files import atomic_write
+from kogpt.model.config import ModelConfig
+from kogpt.model.loss import CHUNK_LOGITS
+from kogpt.train.deepspeed_config import EnginePlan, with_micro_batch
+from kogpt.train.distributed import Ranks, broadcast_object, on_first, reduce_max
+from kogpt.train.memory import Memory, memory_per_rank
+
+log = logging.getLogger(__name__)
+
+HEADROOM = 1.05
+"""What the allocator cannot use, as a factor."""
+
+
+def fit_memory(
+    config: ModelConfig, plan: EnginePlan, ranks: Ranks, run: Path, *, checkpoint_activations: bool = False
+) -> tuple[EnginePlan, Memory]:
+    """The plan with a micro-batch that fits, and the estimate for one rank; all ranks call and get the same.
+
+    Raises:
+        UserError: on all ranks, with advice, where not even one sequence fits on the tightest of them.
+    """
+    have = _free(ranks)
+    path, key = run / "micro_batch.json", _key(config, plan, ranks, checkpoint_activations)
+    kept = broadcast_object(on_first(ranks, lambda: _kept(path).get(key)))
+    share = plan.global_batch // ranks.world_size
+    sizes = [size for size in range(kept or plan.micro_batch, 0, -1) if share % size == 0 and size <= plan.micro_batch]
+    for size in sizes:
+        fitted = plan if size == plan.micro_batch else with_micro_batch(plan, size, ranks.world_size)
+        need = estimate(config, fitted, ranks, checkpoint_activations)
+        if need.total * HEADROOM <= have:
+            if size != plan.micro_batch:
+                log.info(f"micro-batch {size} instead of {plan.micro_batch}: {_gib(have)} GiB are free on each rank.")
+                on_first(ranks, lambda: _keep(path, key, size))  # noqa: B023 - called at once
+            return fitted, need
+    need = estimate(config, fitted, ranks, checkpoint_activations)
+    parts = ", ".join(f"{name} {_gib(size)}" for name, size in vars(need).items())
+    raise UserError(
+        f"training needs about {_gib(need.total * HEADROOM)} GiB on each rank at a micro-batch of 1 ({parts}), but "
+        f"only {_gib(have)} are free; {_advice(config, fitted, ranks, have, checkpoint_activations)}"
+    )
+
+
+def estimate(config: ModelConfig, plan: EnginePlan, ranks: Ranks, checkpoint_activations: bool = False) -> Memory:
+    """Bytes per rank under a plan."""
+    zero = plan.engine["zero_optimization"]
+    reduce = zero.get("reduce_bucket_size", 500_000_000) * (2 if zero.get("overlap_comm", plan.stage == 3) else 1)
+    gather = zero.get("stage3_prefetch_bucket_size" if plan.stage == 3 else "allgather_bucket_size", 500_000_000)
+    if ranks.device.type == "cpu":  # whose kernel gives no memory for what is never filled
+        reduce = min(reduce, config.parameter_count)
+    return memory_per_rank(
+        config,
+        stage=plan.stage,
+        world_size=ranks.world_size,
+        precision=plan.precision,
+        micro_batch=plan.micro_batch,
+        seq_len=config.max_seq_len,
+        grad_accum=plan.grad_accum,
+        offload_optimizer=plan.offload,
+        checkpoint_activations=checkpoint_activations,
+        chunk_logits=CHUNK_LOGITS["cpu" if ranks.device.type == "cpu" else "gpu"],
+        bucket_elements=reduce + min(gather, config.parameter_count) if plan.stage else 0,
+    )
+
+
+def _free(ranks: Ranks) -> int:
+    """Bytes on the tightest rank."""
+    if ranks.device.type == "cuda":
+        have = torch.cuda.mem_get_info(ranks.device)[0]
+    else:
+        have = psutil.virtual_memory().available // ranks.local_world_size
+    return -int(reduce_max(ranks, -have)[0])
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f}"
+
+
+def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int, forgetful: bool) -> str:
+    """The smallest change that fits, or the last resort; the micro-batch is 1 already."""
+    changes: list[tuple[str, EnginePlan, bool]] = []
+    if not forgetful:
+        changes.append(("--checkpoint-activations", plan, True))
+    changes += [
+        (f'"zero_optimization.stage" {stage} in {plan.path.name} with --checkpoint-activations', _at(plan, stage), True)
+        for stage in (1, 2, 3)
+        if stage > plan.stage and ranks.world_size > 1
+    ]
+    if ranks.device.type == "cuda":
+        offload = replace(_at(plan, 2), offload=True)
+        changes.append(("--deepspeed-config launch/ds_zero2_offload.json --checkpoint-activations", offload, True))
+    for advice, changed, forgets in changes:
+        if estimate(config, changed, ranks, forgets).total * HEADROOM <= have:
+            return f"{advice} would fit."
+    return "choose a smaller --preset or --depth, or more ranks."
+
+
+def _at(plan: EnginePlan, stage: Any) -> EnginePlan:
+    """The plan at another ZeRO stage, as far as the estimate goes."""
+    precision = "bf16" if plan.precision == "autocast" else plan.precision
+    return replace(plan, stage=stage, precision=precision)
+
+
+def _key(config: ModelConfig, plan: EnginePlan, ranks: Ranks, forgetful: bool) -> str:
+    device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu"
+    shape = json.dumps(config.to_dict(), sort_keys=True)
+    return f"{device}, {ranks.world_size} ranks, ZeRO {plan.stage}, {plan.precision}, {forgetful}, {shape}"
+
+
+def _kept(path: Path) -> dict[str, int]:
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        return {key: size for key, size in found.items() if isinstance(size, int) and size > 0}
+    return {}
+
+
+def _keep(path: Path, key: str, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(json.dumps(_kept(path) | {key: size}, indent=1).encode())

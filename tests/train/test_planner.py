@@ -1,0 +1,81 @@
+"""The memory estimate before the start: the largest micro-batch that fits; advice where none does."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from kogpt.common.errors import UserError
+from kogpt.model.gpt2 import GPTConfig
+from kogpt.train.deepspeed_config import plan
+from kogpt.train.distributed import Ranks
+from kogpt.train.planner import HEADROOM, estimate, fit_memory
+
+ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
+PLAN = plan(
+    Path("ds.json"),
+    {"train_batch_size": 96, "train_micro_batch_size_per_gpu": 64, "bf16": {"enabled": True}},
+    world_size=1,
+    device="cpu",
+    has_bf16=True,
+)
+SMALL = GPTConfig(vocab_size=20000, max_seq_len=1024, n_layer=12, n_head=12, n_embd=768)
+
+
+@pytest.fixture(autouse=True)
+def _one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+
+
+def _with_free(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+    class Memory:
+        available = int(free)
+
+    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+
+
+def _need(micro_batch: int, forgetful: bool = False) -> float:
+    return estimate(SMALL, replace(PLAN, micro_batch=micro_batch), ALONE, forgetful).total * HEADROOM + 1
+
+
+def test_what_fits_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PLAN.micro_batch == 48
+    _with_free(monkeypatch, _need(48))
+    fitted, need = fit_memory(SMALL, PLAN, ALONE, tmp_path)
+    assert fitted is PLAN
+    assert need == estimate(SMALL, PLAN, ALONE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_that_fits_is_taken_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _with_free(monkeypatch, _need(20))
+    fitted, _ = fit_memory(SMALL, PLAN, ALONE, tmp_path)
+    assert (fitted.micro_batch, fitted.grad_accum, fitted.global_batch) == (16, 6, 96)
+    assert fitted.engine["train_micro_batch_size_per_gpu"] == 16
+    assert fitted.engine["gradient_accumulation_steps"] == 6
+    _with_free(monkeypatch, _need(96))
+    assert fit_memory(SMALL, PLAN, ALONE, tmp_path)[0].micro_batch == 16, "a resumed run rounds as it did"
+    assert fit_memory(replace(SMALL, n_layer=11), PLAN, ALONE, tmp_path)[0].micro_batch == 48, "another shape"
+    _with_free(monkeypatch, _need(9))
+    assert fit_memory(SMALL, PLAN, ALONE, tmp_path)[0].micro_batch == 8
+
+
+def test_advice_names_what_would_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _with_free(monkeypatch, _need(1, forgetful=True))
+    with pytest.raises(UserError, match=r"but only .* are free; --checkpoint-activations would fit") as caught:
+        fit_memory(SMALL, PLAN, ALONE, tmp_path)
+    assert "optimizer 0." in str(caught.value)
+    eight = replace(ALONE, world_size=8)
+    monkeypatch.setattr("kogpt.train.planner.reduce_max", lambda _, value: [value])
+    shared = replace(PLAN, micro_batch=1, grad_accum=12, stage=2, precision="bf16")
+    _with_free(monkeypatch, estimate(SMALL, shared, eight, True).total * HEADROOM + 1)
+    with pytest.raises(UserError, match=r'"zero_optimization.stage" 2 in ds.json with --checkpoint-activations'):
+        fit_memory(SMALL, PLAN, eight, tmp_path)
+
+
+def test_a_smaller_model_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _with_free(monkeypatch, 10**6)
+    with pytest.raises(UserError, match="choose a smaller --preset or --depth, or more ranks"):
+        fit_memory(SMALL, PLAN, ALONE, tmp_path)
