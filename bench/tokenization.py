@@ -290,7 +290,7 @@ def trained(config: GPTConfig, ids: np.ndarray, lengths: set[int], seed: int) ->
 
 
 def train_cell(options: Options, arm: Arm, seed: int) -> dict[str, Any]:
-    """One model, and its surprise on the held-out texts, by budget and condition: nats by article; kept in WORK."""
+    """One model, and its nll of the held-out texts, by budget and condition: nats by article; kept in WORK."""
     corpus, held = TokenCorpus.open(arm.corpus(options.work)), hold_out(options.work, arm)
     lengths = budgets(options, arm)
     kept, key = options.work / "cells" / f"{arm.name}-{seed}.json", key_of(options.chars, lengths, held["key"])

@@ -90,6 +90,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight.addmm_(delta.T, rows)
             else:  # half precision: each chunk is a product of its own, summed in float32
                 grad_weight.add_(delta.T @ rows)
+            del log_probs, delta  # before the next chunk's logits come
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 

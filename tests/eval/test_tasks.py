@@ -59,7 +59,7 @@ def test_no_question_is_no_word(tmp_path: Path) -> None:
     ],
 )
 def test_an_odd_item_is_refused_with_its_line(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
-    with pytest.raises(UserError, match=r"items\.jsonl line 2 is no item") as caught:
+    with pytest.raises(UserError, match=r"items\.jsonl line 2 is not an item") as caught:
         _items(tmp_path, GOOD, {**GOOD, **change})
     assert problem in str(caught.value)
 
