@@ -34,7 +34,7 @@ def load_analyzer(name: str) -> Analyzer:
 def analyzer_identity(name: str) -> dict[str, str]:
     """Everything that the output of this analyzer depends on."""
     if name == "kkma":
-        from kogpt.tokenizer.analyzers.kkma.patch import kkma_identity
+        from kogpt.tokenizer.analyzers.kkma.identity import kkma_identity
 
         return kkma_identity()
     if name == "kiwi":

@@ -16,8 +16,6 @@ Specification, chapter 4. Cost: about 30 ms. A jar with another checksum is left
 import struct
 import zipfile
 from collections.abc import Iterator
-from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +24,6 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import sha256_of
 
 KNOWN_JAR = "f628c5fa20086f95f8a70147c0cdb715688844db63aa4693aa87ff526e3776a6"
-BUDGET = "1"
-"""Version of the limits in Budget.java: part of the identity, since they decide the output."""
 
 _MA = "org/snu/ids/ha/ma/"
 _DIC = "org/snu/ids/ha/dic/"
@@ -79,14 +75,6 @@ def konlpy_java() -> Path:
     if spec is None or spec.origin is None:
         raise UserError("The analyzer kkma needs konlpy, which is not installed: run pip install konlpy==0.6.0.")
     return Path(spec.origin).parent / "java"
-
-
-@cache
-def kkma_identity() -> dict[str, str]:
-    """Name, version, checksum and limits: what decides Kkma's output (see kkma.py)."""
-    checksum = sha256_of(konlpy_java() / "kkma-2.0.jar")
-    budget = BUDGET if checksum == KNOWN_JAR else "none"
-    return {"name": "kkma", "konlpy": metadata.version("konlpy"), "jar": checksum, "budget": budget}
 
 
 def patched_classes(jar: Path) -> dict[str, bytes] | None:

@@ -12,7 +12,7 @@ import pytest
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.kkma import patch as kkma_patch
 from kogpt.tokenizer.analyzers.kkma.compile import SOURCES, compile_java
-from kogpt.tokenizer.analyzers.kkma.patch import kkma_identity, konlpy_java, patched_classes
+from kogpt.tokenizer.analyzers.kkma.patch import konlpy_java, patched_classes
 
 JAR = konlpy_java() / "kkma-2.0.jar"
 
@@ -116,8 +116,3 @@ def test_another_jar_is_left_alone(tmp_path: Path) -> None:
     with zipfile.ZipFile(jar, "a") as archive:
         archive.writestr("extra.txt", "not the known jar")
     assert patched_classes(jar) is None
-
-
-def test_the_identity_names_the_jar_and_the_budget() -> None:
-    identity = kkma_identity()
-    assert identity == {"name": "kkma", "konlpy": "0.6.0", "jar": kkma_patch.KNOWN_JAR, "budget": kkma_patch.BUDGET}
