@@ -19,8 +19,8 @@ from kogpt.common.files import atomic_write
 from kogpt.common.flags import OptionalInt, OptionalPath, OptionalStr
 from kogpt.common.log import set_up_logging
 from kogpt.common.renamed_flags import rewrite
+from kogpt.common.text_files import decode
 from kogpt.generate.sampling import Sampling
-from kogpt.tokenizer.normalize import decode
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
 Corpus = Annotated[Positional[Path], arg(metavar="CORPUS")]

@@ -23,7 +23,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kogpt.tokenizer.normalize import decode
+from kogpt.common.text_files import decode
 from preprocess.archives import kind_of
 from preprocess.layouts import Layout, advice
 from preprocess.streams import READ_ERRORS, Broken, seekable

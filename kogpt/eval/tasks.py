@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kogpt.common.errors import UserError
+from kogpt.common.text_files import json_lines
 from kogpt.eval.multiple_choice import Item
-from kogpt.eval.texts import json_lines
 from kogpt.tokenizer.normalize import normalize
 
 _CONNECTORS = {"원인": "왜냐하면", "결과": "그래서"}

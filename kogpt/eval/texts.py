@@ -5,17 +5,16 @@ text under `text` or `passage`. The encoding is UTF-8 or cp949, as in preprocess
 other files are counted in a warning.
 """
 
-import gzip
 import json
 import logging
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from kogpt.common.errors import UserError
+from kogpt.common.text_files import json_lines, read_text
 from kogpt.tokenizer.codec import TextCodec
-from kogpt.tokenizer.normalize import decode, normalize
+from kogpt.tokenizer.normalize import normalize
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def read_texts(path: str | Path) -> list[str]:
     for file in files:
         kind = Path(file.name.removesuffix(".gz")).suffix
         if kind == ".txt":
-            texts.append(_read(file))
+            texts.append(read_text(file))
         elif kind == ".jsonl":
             texts += [_text(record, f"{file} line {number}") for number, record in json_lines(file)]
         elif kind == ".json":
@@ -66,35 +65,9 @@ def _text(record: Any, place: str) -> str:
     return text
 
 
-def _read(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        return decode(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a complete text in UTF-8 or cp949.") from None
-
-
 def _json_records(path: Path) -> list[Any]:
     try:
-        content = json.loads(_read(path))
+        content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError):
         raise UserError(f"{path} is not JSON; fix or remove it.") from None
     return content if isinstance(content, list) else [content]
-
-
-def json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of a JSON lines file, gzipped or not."""
-    records = []
-    for number, line in enumerate(
-        _read(path).split("\n"), 1
-    ):  # str.splitlines would also split at separators within texts
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
-            raise UserError(f"{path} line {number} is not a JSON object; fix or remove it.")
-        records.append((number, record))
-    return records

@@ -5,8 +5,6 @@ card). Everything specific to an architecture is in its adapter (kogpt.hub.adapt
 """
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from safetensors.torch import save
 
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
-from kogpt.common.files import atomic_write, fsync_folder
+from kogpt.common.files import atomic_folder
 from kogpt.hub.adapters import adapter_for
 from kogpt.hub.model_card import SAMPLE_TEXTS, model_card, plain_tokenizer_differs
 from kogpt.tokenizer.codec import TextCodec
@@ -60,17 +58,9 @@ def export_model(
         "config.json": (json.dumps(adapter.export_config(shape, special), indent=2) + "\n").encode(),
     }
     # Under a temporary name until it is complete: an incomplete model might load and write nonsense.
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, content in contents.items():
-        _write(temporary / name, content)
-    differs = plain_tokenizer_differs(temporary, codec, texts)
-    _write(temporary / "README.md", model_card(run, adapter.title, license, differs).encode())
-    os.replace(temporary, folder)
-    fsync_folder(folder.parent)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_write(path) as file:
-        file.write(content)
+    with atomic_folder(folder) as temporary:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        differs = plain_tokenizer_differs(temporary, codec, texts)
+        card = model_card(run, adapter.title, license, differs)
+        (temporary / "README.md").write_text(card, encoding="utf-8")

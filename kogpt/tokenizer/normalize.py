@@ -26,17 +26,6 @@ class Removed(NamedTuple):
     surrogates: int
 
 
-def decode(content: bytes) -> str:
-    """Decode UTF-8, with or without a byte order mark, or else cp949; UTF-8's UnicodeDecodeError if it is neither."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        try:
-            return content.decode("cp949")
-        except UnicodeDecodeError:
-            raise error from None
-
-
 def normalize(text: str) -> tuple[str, Removed]:
     """The normalized text, and how many characters were removed."""
     # A Python string consists of code points, so a surrogate in it is always a lone one.
