@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000025/
         model-00000-of-00002.safetensors      rank 0's share of the weights, under the model's names, fp32
-        optimizer-00000-of-00002.safetensors  its share of the optimizer's slots: `exp_avg.wte.weight`, fp32
+        optimizer-00000-of-00002.safetensors  its share of the optimizer's slots: `SLOT.NAME` (exp_avg.NAME), fp32
         config.json            {"model": {"arch", and its fields}, "step", "corpus", ...}: what inference needs
         state.json             what training needs besides: position, the optimizer's step, loss scale, best so far
         manifest.json          sha256 and size of each file, written last
