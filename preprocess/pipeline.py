@@ -24,7 +24,7 @@ from tqdm import tqdm
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import CorpusWriter, TokenCorpus, splits
 from kogpt.tokenizer.analyzers.load import analyzer_identity
-from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
+from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest, load_tokenizer, open_tokenizer, train_tokenizer
 from preprocess import cluster, stages
 from preprocess.auto_layout import guess_layout
 from preprocess.checks import DISK_FULL, check, not_ours
@@ -267,11 +267,7 @@ class _Run:
     def _encode(self, cache: Store, tokenizer: Tokenizer) -> Callable[[str], bytes]:
         """Stage 2: encode every unit; return a function from a unit's key to its tokens."""
         store = Store(self.folder / WORK / "ids")
-
-        def id_key(key: str) -> str:
-            return key_of([key, tokenizer.sha256, tokenizer.spacing, "complete"])
-
-        missing = {unit.key: unit for unit in self.scan.units if store.get(id_key(unit.key)) is None}
+        missing = {unit.key: unit for unit in self.scan.units if store.get(ids_key(unit.key, tokenizer)) is None}
         held: dict[str, list[CutText]] = {}
 
         def chunks() -> Iterator[tuple[str, Sequence[CutText]]]:
@@ -289,7 +285,7 @@ class _Run:
                     id = missing[key].articles["id"][i].as_py()
                     log.warning(f"article {id}: {result.cause} while it was encoded; the driver encodes it")
                     results[i] = work()(documents[i])
-            store.put(id_key(key), pack_encoded([Encoded(*result) for result in results]))
+            store.put(ids_key(key, tokenizer), pack_encoded([Encoded(*result) for result in results]))
 
         self.work.through_pool(
             "ids",
@@ -300,7 +296,7 @@ class _Run:
             memory_mib=stages.ENCODE_MEMORY_MIB,
             item_seconds=lambda document: len(document.text) / stages.SLOWEST_ENCODED_CHARS_PER_SECOND,
         )
-        return lambda key: _still(store, id_key(key))
+        return lambda key: _still(store, ids_key(key, tokenizer))
 
     # ---- the corpus
 
@@ -323,6 +319,11 @@ class _Run:
             removed_controls=self.scan.removed_controls,
             removed_surrogates=self.scan.removed_surrogates,
         )
+
+
+def ids_key(key: str, tokenizer: Tokenizer) -> str:
+    """The key of a unit's tokens: its own, the vocabulary, and the code that encodes, which an update may change."""
+    return key_of([key, tokenizer.sha256, tokenizer.spacing, encoder_digest()])
 
 
 def _still(store: Store, key: str) -> bytes:

@@ -23,7 +23,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ class _Greedy(dict[str, tuple[int, ...]]):
                 self.clear()
             self[piece] = result
         return result
+
+
+@cache
+def encoder_digest() -> str:
+    """A sha256 over the code that turns an analyzed text into tokens: part of the key under which they are kept."""
+    files = [Path(__file__).with_name(name) for name in ("wordpiece.py", "bert.py")]
+    return hashlib.sha256(b"\n".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)).hexdigest()
 
 
 class Tokenizer:

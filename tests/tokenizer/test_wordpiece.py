@@ -293,6 +293,22 @@ def test_costs_little_against_plain_wordpiece_on_the_same_cuts(name, own_bert):
     assert tokens <= 1.1 * plain_tokens
 
 
+def test_tokens_are_kept_under_a_key_that_follows_the_code(small, tmp_path, monkeypatch):
+    from kogpt.tokenizer import wordpiece
+    from preprocess.pipeline import ids_key
+
+    before = ids_key("unit", small)
+    assert ids_key("unit", small) == before
+    source = Path(wordpiece.__file__)
+    for name in ("wordpiece.py", "bert.py"):
+        (tmp_path / name).write_bytes(source.with_name(name).read_bytes() + b"#")
+    monkeypatch.setattr(wordpiece, "__file__", str(tmp_path / "wordpiece.py"))
+    wordpiece.encoder_digest.cache_clear()
+    assert ids_key("unit", small) != before
+    monkeypatch.undo()
+    wordpiece.encoder_digest.cache_clear()
+
+
 def test_a_tokenizer_needs_a_known_spacing():
     with pytest.raises(UserError, match="original, morphemes"):
         Tokenizer(BASE, spacing="", analyzer=NONE, source="x", base_size=len(BASE))
