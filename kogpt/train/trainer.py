@@ -1,13 +1,11 @@
 """The loop: step, evaluate, save. In: options, corpus, ranks. Out: a run folder, and an exit status.
 
 After every step all ranks agree (one small sum over ranks, one wait for the device) on the loss, on whether the update
-was left out, and on whether to stop.
-Position and randomness are functions of (seed, step, rank): a run that was killed goes on with the same numbers.
+was left out, and on whether to stop. Position and randomness are functions of (seed, step, rank): a run that was killed
+goes on with the same numbers. Where a stop cut an evaluation short, the step's record waits in the checkpoint.
 
 Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 a mistake in flags, files or settings; 130 SIGINT,
 143 SIGTERM or a launcher that died: these two save a checkpoint first.
-
-The record of a step whose evaluation a stop cut short waits in the checkpoint (`unlogged`); the next start evaluates.
 """
 
 import hashlib
@@ -334,13 +332,12 @@ class Trainer:
         def open_tracker() -> Tracker:
             known = about(self.options, self.plan, self.corpus, self.identity, self.memory, self.ranks)
             run = self.options.run
-            wandb = start_wandb(self.run, run.wandb, run.wandb_project, known)
             return Tracker(
                 self.run,
                 step=self.step - (self.unlogged is not None),
                 steps=self.steps,
                 about=known,
-                wandb=wandb,
+                wandb=start_wandb(self.run, run.wandb, run.wandb_project, known),
                 source=source / "metrics.jsonl",
                 artifact=run.wandb_artifact,
             )
