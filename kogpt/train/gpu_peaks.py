@@ -14,6 +14,9 @@ from typing import Literal
 
 Dtype = Literal["bf16", "fp16", "tf32", "fp32"]
 
+UNITS: dict[str, Dtype] = {"autocast": "bf16", "bf16": "bf16", "fp16": "fp16", "fp32": "tf32"}
+"""What a GPU computes the matrix products of each precision in (kogpt.common.numerics)."""
+
 # TFLOP/s; None: the GPU has no such unit. A pattern must match the whole name, so that laptop variants, MIG slices and
 # cut-down models stay unknown instead of being taken for another.
 _PEAKS: list[tuple[str, dict[str, float | None]]] = [

@@ -29,7 +29,7 @@ from kogpt.train.compile import compile_blocks, obstacle
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import PATIENT_SECONDS, Ranks, broadcast_object, on_first, set_timeouts
 from kogpt.train.engine import TrainingEngine
-from kogpt.train.gpu_peaks import Dtype, peak_flops
+from kogpt.train.gpu_peaks import UNITS, peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config, stride
 from kogpt.train.planner import fit_memory
 from kogpt.train.resume import Start, begun_model, find_start
@@ -41,8 +41,6 @@ from kogpt.train.stop_signal import Stop
 
 log = logging.getLogger(__name__)
 
-UNITS: dict[str, Dtype] = {"autocast": "bf16", "bf16": "bf16", "fp16": "fp16", "fp32": "tf32"}
-"""What a GPU computes the matrix products of each precision in (kogpt.common.numerics)."""
 SKIPS_IN_A_ROW = 20
 """Updates that may be left out one after the other; fp16 looks for its loss scale in fewer."""
 
@@ -60,9 +58,8 @@ class Trainer:
         begun = broadcast_object(on_first(ranks, lambda: begun_model(self.run, options.run.resume)))
         self.config = model_config(options.model, corpus.vocab_size, begun)
         forgetful = options.run.checkpoint_activations
-        plan, self.memory = fit_memory(self.config, plan, ranks, self.run, checkpoint_activations=forgetful)
-        self.plan = plan
-        share = Share(plan.micro_batch, plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
+        self.plan, self.memory = fit_memory(self.config, plan, ranks, self.run, checkpoint_activations=forgetful)
+        share = Share(self.plan.micro_batch, self.plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         self.batches = TrainBatches(corpus, max_seq_len=self.config.max_seq_len, seed=options.run.seed, share=share)
         context = self.config.max_seq_len
         self.validation = held_out(corpus_articles(corpus), context, stride(options.run, context))
