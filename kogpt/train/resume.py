@@ -68,17 +68,17 @@ def _look(run: Path, resume: str) -> Path | None:
         if newer:
             raise UserError(
                 f"--out {run} holds newer checkpoints ({newer[0].name}) than --resume {folder}; "
-                "name another --out to go on from there."
+                "name another --out to continue from it."
             )
         return folder.absolute()
     if resume == "never" and step_folders(run):
-        raise UserError(f"--out {run} holds checkpoints already; drop --resume never, or name another folder.")
+        raise UserError(f"--out {run} already holds checkpoints; remove --resume never, or name another folder.")
     newest = newest_good(run)
     if newest is None:
         if broken := step_folders(run):
             raise UserError(
-                f"--out {run} holds {len(broken)} checkpoints, all of them broken; copy them there again, "
-                f"remove {run / 'checkpoints'} to begin anew, or name another --out."
+                f"--out {run} holds {len(broken)} checkpoints, all of them broken; copy them again, "
+                f"remove {run / 'checkpoints'} to start over, or name another --out."
             )
         return None
     point(newest, "latest")  # a broken one was passed over: never leave it named
@@ -96,11 +96,11 @@ def _compare(folder: Path, identity: dict[str, Any]) -> None:
             stored, theirs = theirs, config_from_dict(theirs).to_dict()
             # An imported checkpoint leaves dropout to the training; one of version 0.1 has no "arch".
             changed = [name for name in {"arch", *stored} & theirs.keys() if ours.get(name) != theirs[name]]
-            differences += [f"{flag}: {name} is {ours.get(name)}, there {theirs[name]}" for name in sorted(changed)]
+            differences += [f"{flag}: {name} is {ours.get(name)} instead of {theirs[name]}" for name in sorted(changed)]
         elif theirs != ours:
-            differences.append(f"{flag} is {ours}, there {theirs}")
+            differences.append(f"{flag} is {ours} instead of {theirs}")
     if differences:
         raise UserError(
             f"the checkpoint {folder} was made with other settings: {'; '.join(differences)}; "
-            "give its settings again, or name another --out."
+            "repeat its settings, or name another --out."
         )

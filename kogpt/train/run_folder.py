@@ -1,4 +1,4 @@
-"""The run folder: held by one training at a time, and the same folder for all ranks or not. In: its path."""
+"""The run folder: lock it for one training, and find out whether all ranks share it. In: its path."""
 
 import logging
 import time
@@ -18,9 +18,9 @@ _LOOK_SECONDS = 5.0
 
 
 def hold(run: Path) -> FileLock:
-    """Take the run folder for this process, on rank 0, or raise `UserError` where another training has it.
+    """Lock the run folder for this process, on rank 0. Raises `UserError` if another training has it.
 
-    The kernel lets go of it when the process ends, however it ends. What killed trainings left half-made is removed.
+    The kernel releases the lock when the process ends in any way. Leftovers of killed trainings are removed.
     """
     lock = FileLock(run / ".lock")
     try:
@@ -28,10 +28,10 @@ def hold(run: Path) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout:  # an OSError, too
         raise UserError(
-            f"--out {run} is in use by another training; wait for its end, or name another --out."
+            f"--out {run} is in use by another training; wait until it ends, or name another --out."
         ) from None
     except NotImplementedError:
-        log.warning(f"the file system of {run} knows no locks: see to it that no other training writes there.")
+        log.warning(f"The file system of {run} has no locks; make sure that no other training writes there.")
     except OSError as error:
         raise UserError(f"--out {run} cannot be written: {error.strerror}; name another folder.") from None
     remove_strays(run)
@@ -39,7 +39,7 @@ def hold(run: Path) -> FileLock:
 
 
 def agree_on_token() -> str:
-    """A word for temporary names that no other training has; the same on all ranks."""
+    """A unique token for temporary names of this training, the same on all ranks."""
     return broadcast_object(uuid.uuid4().hex[:12])
 
 
@@ -53,5 +53,5 @@ def is_shared(run: Path, ranks: Ranks, token: str) -> bool:
     missed = bool(reduce_max(ranks, not seen)[0])
     on_first(ranks, mark.unlink)
     if missed:
-        log.warning(f"the nodes do not share {run}: rank 0 writes the checkpoints, and training waits for it.")
+        log.warning(f"The nodes do not share {run}: rank 0 writes the checkpoints, and training waits meanwhile.")
     return not missed

@@ -35,7 +35,7 @@ def encode(tokenizer_folder: Path, texts: Sequence[str]) -> list[list[int]]:
         return json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError, OSError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        log.warning(f"the prompts cannot be encoded here and are left out: {reason}")
+        log.warning(f"The prompts cannot be encoded, so no sample texts are generated: {reason}")
         return []
 
 

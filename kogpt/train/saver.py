@@ -1,4 +1,4 @@
-"""Saves checkpoints beside the training. In: each rank's part of the state. Out: step folders, and what became of them.
+"""Save checkpoints in the background. In: each rank's part of the state. Out: step folders, and their outcomes.
 
 Each rank copies its part to host memory and goes on; a thread of its own hashes it, writes it and waits for the disk.
 Ranks tell rank 0's thread through the process group's key-value store what they have written: no collective waits for
@@ -85,8 +85,8 @@ class Saver:
         """Before a new checkpoint: wait for the one that is still being written on any rank, and say so."""
         if reduce_max(self.ranks, self.is_busy)[0]:
             log.warning(
-                "the checkpoint before is still being written: training waits for it; "
-                "a faster disk or a greater --save-every spares that."
+                "The previous checkpoint is still being written, and training waits for it; "
+                "a faster disk or a larger --save-every avoids this."
             )
             self.wait()
 
@@ -99,8 +99,8 @@ class Saver:
         free = psutil.virtual_memory().available // self.ranks.local_world_size
         if reduce_max(self.ranks, need > ROOM * free)[0]:
             log.warning(
-                f"step {order.step}: a rank has no host memory free for a copy of its {need / 2**30:.1f} GiB; "
-                "training waits while the checkpoint is written."
+                f"Step {order.step}: a rank has no host memory free for a copy of its {need / 2**30:.1f} GiB, "
+                "so training waits while the checkpoint is written."
             )
             self._begin(order, parts)
             self.wait()
@@ -167,7 +167,7 @@ class Saver:
                 point(folder, "best")
             prune(self.run, order.keep)
         except OSError as error:
-            log.warning("cannot tidy %s up: %s.", self.run / "checkpoints", error)
+            log.warning("cannot clean up %s: %s.", self.run / "checkpoints", error)
         return files
 
     def _key(self, order: Order, rank: int) -> str:

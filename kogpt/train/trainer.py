@@ -104,7 +104,7 @@ class Trainer:
         start = find_start(self.run, self.options.run.resume, self.identity, self.ranks)
         self._take_position(start)
         if self.step >= self.steps and self.unlogged is None:
-            log.info(f"{self.run} is finished: {self.step} of {self.steps} steps; raise --steps to go on.")
+            log.info(f"{self.run} is finished with {self.step} of {self.steps} steps; raise --steps to continue.")
             return False
         log.info(
             f"{self.config.parameter_count / 1e6:.1f}M parameters, {self.steps:,} steps of "
@@ -197,13 +197,13 @@ class Trainer:
         self.skipped += not applied
         self.skips_in_a_row = 0 if applied else self.skips_in_a_row + 1
         if not applied:
-            log.warning(f"step {self.step}: a gradient was not finite, the update is left out on all ranks.")
+            log.warning(f"Step {self.step}: a gradient is not finite, so all ranks skip the update.")
         if self.skips_in_a_row == SKIPS_IN_A_ROW:
             self.saver.wait()
             last = pointed(self.run, "latest")
             raise TrainingFailed(
                 f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, the last at step {self.step}; "
-                f"the last good checkpoint is {last or 'none'}: go on from it with a lower "
+                f"the last good checkpoint is {last or 'none'}; resume from it with a lower "
                 f'"optimizer.params.lr" than {self.plan.adam["lr"]} in {self.plan.path.name}.'
             )
 
@@ -262,7 +262,7 @@ class Trainer:
         for order, folder, error in self.saver.outcomes():
             self.unsaved = error
             if error is not None:
-                log.warning(f"CHECKPOINT NOT SAVED at step {order.step}: {error}; make room on the disk.")
+                log.warning(f"CHECKPOINT NOT SAVED at step {order.step}: {error}; free disk space.")
                 continue
             self.best = order.state["best"]
             if self.tracker is not None:
@@ -273,11 +273,13 @@ class Trainer:
         self.saver.wait()
         self._hear_of_saves()
         unsaved = broadcast_object(self.unsaved)
-        from_where = f"the same command goes on from {pointed(self.run, 'latest') or 'the beginning'}."
+        from_where = f"repeat the same command to continue from {pointed(self.run, 'latest') or 'the start'}."
         if unsaved is not None and not code:
-            raise TrainingFailed(f"the last checkpoint could not be saved ({unsaved}); make room: {from_where}")
+            raise TrainingFailed(
+                f"the last checkpoint could not be saved ({unsaved}); free disk space, then {from_where}"
+            )
         if code:
-            log.info(f"told to stop: ended after step {self.step}; {from_where}")
+            log.info(f"Stopped after step {self.step}; {from_where}")
 
     def _take_position(self, start: Start) -> None:
         state = start.state or {"step": 0, "skipped_steps": 0, "best": None}
@@ -291,7 +293,7 @@ class Trainer:
         if self.ranks.device.type == "cuda":
             self.peak = peak_flops(torch.cuda.get_device_name(self.ranks.device), UNITS[self.plan.precision])
         if start.state is not None:
-            log.info(f"going on after step {self.step} of {self.run}")
+            log.info(f"Continuing after step {self.step} of {self.run}.")
 
     def _schedule(self) -> float:
         """The share of its peak that each learning rate has in this step."""
@@ -317,9 +319,9 @@ class Trainer:
         if wish == "off" or (wish == "auto" and device == "cpu"):
             return
         if reason := broadcast_object(obstacle(self.plan.stage, device)):
-            log.info(f"training without torch.compile: {reason}.")
+            log.info(f"Training without torch.compile: {reason}.")
             return
-        log.info("compiling the blocks: the first step takes a minute.")
+        log.info("Compiling the blocks; the first step takes a minute.")
         compile_blocks(self.engine.module)
 
     def _start_tracking(self, start: Start) -> None:

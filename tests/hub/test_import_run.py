@@ -142,4 +142,4 @@ def test_training_goes_on_from_it_with_its_shape(corpus, run, exported, tmp_path
     assert math.isfinite(json.loads((run / "run.json").read_text())["loss"])
     with launch([*arguments, "--depth", "2"], tmp_path / "log2", world=1, command=False) as job:
         assert job.wait() == [2]
-    assert "n_embd is 128, there 32" in job.said
+    assert "n_embd is 128 instead of 32" in job.said

@@ -67,7 +67,7 @@ def test_killed_it_goes_on_bit_for_bit_and_w_and_b_has_every_step_once(
     assert len(records_so_far(run)) < STEPS
     with launch(arguments, tmp_path / "log") as job:
         assert job.wait() == [0], job.said
-    assert "going on after step" in job.said
+    assert "Continuing after step" in job.said
     assert "Traceback" not in job.said
 
     whole = tmp_path / "whole"
@@ -261,8 +261,8 @@ def test_plain_python_trains_and_refuses_what_contradicts_the_checkpoint(corpus:
     assert len(losses(run)) == 2
     done = _plain(*arguments, "--seed", "7", "--dropout", "0.5")
     assert done.returncode == 2
-    assert "--seed is 7, there 1" in done.stderr
-    assert "dropout is 0.5, there 0.0" in done.stderr
+    assert "--seed is 7 instead of 1" in done.stderr
+    assert "dropout is 0.5 instead of 0.0" in done.stderr
     loaded = load_for_inference(run)
     assert loaded.tokenizer_folder == run / "tokenizer"
     assert loaded.info["step"] == 2

@@ -96,7 +96,7 @@ def test_a_second_architecture_goes_everywhere(corpus: Path, tokenizer: Tokenize
         assert info["format"] == "kogpt-checkpoint"
         losses.append(trainer.best["val_loss"] if trainer.best else None)
     assert losses[1] < losses[0]
-    with pytest.raises(UserError, match="n_layer is 12, there 2"):
+    with pytest.raises(UserError, match="n_layer is 12 instead of 2"):
         _train(corpus, tmp_path / "run", file, 9, ranks, ModelOptions(preset="small"))
 
     scored = evaluate_run(tmp_path / "run", corpus=corpus, stride=16, device="cpu")

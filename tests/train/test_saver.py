@@ -51,7 +51,7 @@ def test_training_goes_on_beside_a_save_and_waits_for_the_one_before(corpus: Pat
     assert together(2, [plan], tmp_path / "ranks") == [0]
     seconds = [record["step_s"] for record in records(run)]
     assert sum(seconds[20:]) < SLOW, "20 steps while the checkpoint of step 20 was being written"
-    assert "the checkpoint before is still being written: training waits" in (tmp_path / "ranks/log").read_text()
+    assert "The previous checkpoint is still being written, and training waits" in (tmp_path / "ranks/log").read_text()
     assert newest_good(run) == step_folder(run, 40)
 
 
@@ -72,7 +72,7 @@ def test_no_room_no_shared_folder_and_a_full_disk(corpus: Path, tmp_path: Path) 
     ends = together(2, plans, tmp_path / "a")
     assert [end for end in ends if end != 0] == [ends[5]]
     assert "the last checkpoint could not be saved" in ends[5]
-    assert "goes on from step-00000002" in ends[5]
+    assert "continue from step-00000002" in ends[5]
     assert len(_files(tmp_path / "plain-1", 4)) == 4
     for name in ("room-1", "apart-1", "apart-3"):
         assert _files(tmp_path / name, 4) == _files(tmp_path / f"plain-{name[-1]}", 4), name
