@@ -129,7 +129,8 @@ def main(options: Options) -> None:
         found = measure(options, Path(folder))
     if os.environ["RANK"] == "0":
         for name, value in found.items():
-            print(f"{name:24} {value:,.3f}" if isinstance(value, float) else f"{name:24} {value:,}", flush=True)
+            shown = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else value
+            print(f"{name:24} {shown}", flush=True)
         if options.json is not None:
             settings = json.loads(json.dumps(asdict(options), default=str))
             options.json.write_text(json.dumps({"options": settings, **found}, indent=1) + "\n")
