@@ -20,6 +20,7 @@ from kogpt.common.flags import OptionalInt, OptionalPath, OptionalStr
 from kogpt.common.log import set_up_logging
 from kogpt.common.renamed_flags import rewrite
 from kogpt.common.text_files import decode
+from kogpt.data.split import VAL_FRACTION
 from kogpt.generate.sampling import Sampling
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
@@ -171,7 +172,7 @@ def import_pt(
     tokenizer: str,
     analyzer: str = "kkma",
     stride: int = 128,
-    val_fraction: float = 0.02,
+    val_fraction: float = VAL_FRACTION,
 ) -> None:
     """Convert a folder of `*_window_*.pt` files into a token corpus.
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from kogpt.common.errors import UserError
 from kogpt.common.flags import OptionalInt, OptionalStr
+from kogpt.data.split import VAL_FRACTION
 from preprocess.layouts import PRESETS
 from preprocess.publish import staging_folder
 
@@ -54,7 +55,7 @@ class Options:
     limit: OptionalInt = None
     """Use only the first N articles."""
 
-    val_fraction: float = 0.02
+    val_fraction: float = VAL_FRACTION
     """Share of the articles to keep for validation."""
 
     cache: OptionalStr = None

@@ -1,6 +1,6 @@
 """Output for the user: a progress bar per stage, a summary table, and the W&B run if there is one.
 
-Progress goes to stderr (in a log file one line every 10 s), results to stdout.
+Progress goes to stderr, results to stdout.
 """
 
 import sys
@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from kogpt.common.errors import UserError
+from kogpt.common.progress import ProgressBar
 from kogpt.common.wandb import Mode, decided, logged_in, quiet_settings
 from kogpt.data.corpus import count_rows
 
@@ -23,15 +23,7 @@ class Progress:
     """The progress bar of one stage: articles/s, characters/s, remaining time, and the state of the workers."""
 
     def __init__(self, stage: str, articles: int | None, done: int, log: "Log"):
-        quiet = not sys.stderr.isatty()
-        self._bar = tqdm(
-            desc=stage,
-            total=articles,
-            initial=done,
-            unit=" articles",
-            mininterval=10 if quiet else 0.2,
-            file=sys.stderr,
-        )
+        self._bar = ProgressBar(articles, " articles", done=done, title=stage)
         self._stage, self._log = stage, log
         self._began, self.chars = time.monotonic(), 0
 
@@ -39,11 +31,10 @@ class Progress:
         """Advance by this many articles. `happened` are counts to show (workers, deaths, quarantined)."""
         self.chars += chars
         rate = self.chars / max(1e-9, time.monotonic() - self._began)
-        self._bar.set_postfix_str(", ".join([f"{rate:,.0f} chars/s", *(f"{n} {name}" for name, n in happened.items())]),
-                                  refresh=False)  # fmt: skip
-        self._bar.update(articles)
-        self._log.send({f"{self._stage}/articles": self._bar.n, f"{self._stage}/chars_per_s": rate}
-                       | {f"{self._stage}/{name}": n for name, n in happened.items()})  # fmt: skip
+        shown = [f"{rate:,.0f} chars/s", *(f"{count} {name}" for name, count in happened.items())]
+        self._bar.advance(articles, ", ".join(shown))
+        numbers = {"articles": self._bar.done, "chars_per_s": rate, **happened}
+        self._log.send({f"{self._stage}/{name}": number for name, number in numbers.items()})
 
     def close(self) -> float:
         """End the bar, and return the seconds that the stage took."""

@@ -18,7 +18,7 @@ from kogpt.checkpoint.layout import (
     shard_file,
     step_folders,
 )
-from kogpt.common.files import sha256_of
+from kogpt.common.manifest import faults
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def verify(folder: Path, kinds: Iterable[str] | None = None) -> str | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         known = manifest["format"] == FORMAT and manifest["version"] in READABLE
-        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        listed = {name: {key: entry[key] for key in ("bytes", "sha256")} for name, entry in manifest["files"].items()}
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except OSError as error:
@@ -40,10 +40,8 @@ def verify(folder: Path, kinds: Iterable[str] | None = None) -> str | None:
     required = set(kinds) if kinds is not None else {MODEL, OPTIMIZER, CONFIG, STATE}
     if required - {kind_of(name) for name in listed} or not _has_all_ranks(listed):
         return f"{MANIFEST} does not list all files"
-    for name, entry in listed.items():
-        if (kinds is None or kind_of(name) in required) and (fault := _fault_of(folder / name, *entry)):
-            return fault
-    return None
+    wanted = {name: entry for name, entry in listed.items() if kinds is None or kind_of(name) in required}
+    return next(faults(folder, wanted), None)
 
 
 def _has_all_ranks(listed: dict[str, Any]) -> bool:
@@ -51,19 +49,6 @@ def _has_all_ranks(listed: dict[str, Any]) -> bool:
     cut = [name.removesuffix(".safetensors").split("-of-") for name in listed if "-of-" in name]
     kinds = {(start.rpartition("-")[0], int(ranks)) for start, ranks in cut if ranks.isdigit()}
     return all(shard_file(kind, rank, ranks) in listed for kind, ranks in kinds for rank in range(ranks))
-
-
-def _fault_of(path: Path, size: int, digest: str) -> str | None:
-    if not path.is_file():
-        return f"{path.name} is missing"
-    if path.stat().st_size != size:
-        return f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}"
-    try:
-        if sha256_of(path) != digest:
-            return f"{path.name} was altered (its sha256 is not the manifest's)"
-    except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror})"
-    return None
 
 
 def newest_good(run: Path, kinds: Iterable[str] | None = None) -> Path | None:

@@ -20,8 +20,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from heapq import nsmallest
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ import pyarrow.parquet as pq
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write, remove_strays
 from kogpt.common.manifest import entries, faults
+from kogpt.data.split import splits
 from kogpt.data.stream import Stream
 from kogpt.tokenizer.normalize import NORMALIZER
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "kogpt-corpus", 1
 _HEADER_BYTES = 128
+"""numpy pads the header of a flat array to this, whatever its length."""
 _ROWS = 1 << 13
 _TEXT, _COUNT = pa.string(), pa.int64()
 _ARTICLES = pa.schema(
@@ -131,7 +132,8 @@ class CorpusWriter:
     def _close_shard(self) -> None:
         # The number of tokens is known only now. The length of the header does not depend on it.
         self._shard.seek(0)
-        self._shard.write(_npy_header(self._dtype, self._in_shard))
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._in_shard,)}
+        np.lib.format.write_array_header_1_0(self._shard, header)
         self._writing.__exit__(None, None, None)
         self._shard = None
 
@@ -191,23 +193,6 @@ class CorpusWriter:
         with atomic_write(self.folder / "manifest.json") as file:
             file.write(content)
         return hashlib.sha256(content).hexdigest()
-
-
-def _npy_header(dtype: np.dtype, count: int) -> bytes:
-    """A version 1.0 .npy header of a fixed length (NEP 1: magic, version, length, padded dict literal)."""
-    start = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
-    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({count},), }}".encode()
-    return start + text.ljust(_HEADER_BYTES - 11) + b"\n"
-
-
-def splits(hashes: Iterable[str], count: int, val_fraction: float) -> list[str]:
-    """ "train" or "val" for each article, by the rank of its text's hash, independent of the order of the articles."""
-    val = 0 if count < 2 or val_fraction == 0 else min(count - 1, max(1, round(count * val_fraction)))
-    ranked = ((hashlib.sha256((sha256 + "split").encode()).digest(), i) for i, sha256 in enumerate(hashes))
-    splits = ["train"] * count
-    for _, i in nsmallest(val, ranked):
-        splits[i] = "val"
-    return splits
 
 
 def _split_counts(table: pa.Table, name: str) -> dict[str, int]:

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_folder, atomic_write
 from kogpt.data.corpus import CorpusWriter, TokenCorpus
+from kogpt.data.split import VAL_FRACTION
 from kogpt.data.windows import compat_windows
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import load_tokenizer, open_tokenizer
@@ -47,7 +48,7 @@ def import_pt(
     tokenizer: str,
     analyzer: str = "kkma",
     stride: int = 128,
-    val_fraction: float = 0.01,
+    val_fraction: float = VAL_FRACTION,
 ) -> str:
     """Write a token corpus from a folder of window files, and return its fingerprint.
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kogpt.common.errors import UserError
+from kogpt.model.config import Precision
 from kogpt.train.deepspeed_file import ADAM_DEFAULTS
-
-Precision = Literal["fp32", "bf16", "fp16", "autocast"]
 
 MICRO_BATCH = 64
 """The upper limit for the micro-batch if the file has none."""

@@ -1,0 +1,25 @@
+"""Which articles are kept for validation. In: hashes of texts. Out: "train" or "val" for each.
+
+A text's split depends on the set of texts and on the share alone: neither on their order nor on who computes it.
+Cost: one sha256 an article, and memory for the articles of the validation split.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from heapq import nsmallest
+
+VAL_FRACTION = 0.02
+"""Share of the articles kept for validation, unless another is asked for."""
+
+
+def splits(hashes: Iterable[str], count: int, val_fraction: float) -> list[str]:
+    """ "train" or "val" for each of `count` articles, by the rank of its text's hash.
+
+    A share above 0 keeps at least one article of two or more, and never all of them.
+    """
+    val = 0 if count < 2 or val_fraction == 0 else min(count - 1, max(1, round(count * val_fraction)))
+    ranked = ((hashlib.sha256((sha256 + "split").encode()).digest(), i) for i, sha256 in enumerate(hashes))
+    splits = ["train"] * count
+    for _, i in nsmallest(val, ranked):
+        splits[i] = "val"
+    return splits
