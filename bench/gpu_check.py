@@ -1,12 +1,12 @@
-"""Prove training on this machine's GPUs with one command: every path runs and learns, how fast, in how much memory.
+"""Check training on this machine's GPUs with one command: does every path run and learn, how fast, in how much memory?
 
     python bench/gpu_check.py --json check.json     # about eight minutes on one H100
-    python bench/gpu_check.py --wheels wheels/      # packages that are missing, where there is no network
-    python bench/gpu_check.py --toy                 # every part in seconds, on a CPU as well
+    python bench/gpu_check.py --wheels wheels/      # missing packages, for machines without a network
+    python bench/gpu_check.py --toy                 # every part in seconds, also on a CPU
 
-Needs Python 3.11, torch 2.11 or later and DeepSpeed; no network, Ray, Java or W&B. It trains on random tokens. Each
-part runs in a process of its own under a time limit, the most important first, so that what hangs or crashes costs
-itself alone (bench/gpu_parts.py has the parts). The exit status is 0 if nothing failed. `make gpu-check` runs it.
+Needs Python 3.11, torch 2.11 or later, and DeepSpeed, but no network, Ray, Java, or W&B. It trains on random tokens.
+Each part (bench/gpu_parts.py) runs in its own process with a time limit, so a part that hangs or crashes does not
+affect the others. The most important parts run first. The exit status is 0 if nothing failed. `make gpu-check` runs it.
 """
 
 import json
@@ -25,17 +25,17 @@ HERE = Path(__file__).resolve().parent
 LIMITS = {"paths": 240, "profile": 90, "speed": 240, "memory": 90, "resume": 60, "kernels": 60, "checkpoint": 120}
 """Seconds for each part on a GPU, in the order in which they run."""
 PAIR_LIMITS = {"pair": 300}
-"""The same where there are two GPUs (or, in the toy form, CPU ranks)."""
+"""Seconds for the part that needs two GPUs (with --toy: two CPU ranks)."""
 TOY_LIMIT = 400
-"""Seconds for each part of the toy form: small CPUs differ, and may be busy."""
+"""Seconds for each part with --toy. It is generous, because small CPUs differ and may be busy."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to check, and where the numbers go."""
+    """What to check, and where to write the results."""
 
     toy: bool = False
-    """The smallest shapes: shows that the check itself works. Also on a CPU."""
+    """Use the smallest shapes, also on a CPU. This shows that the check itself works."""
     parts: tuple[str, ...] = ()
     """Only these parts: paths, profile, speed, memory, resume, kernels, checkpoint, pair."""
     wheels: Path | None = None

@@ -1,7 +1,7 @@
-"""The part of bench/gpu_check.py that needs two ranks: what one of them does must not cost the other.
+"""The part of bench/gpu_check.py that needs two ranks: a slow or hanging rank must not break the other one.
 
-Each training is launch/train.py in two processes, as a launcher starts it; `python gpu_pair.py ORDERS.json` is one of
-them. Orders slow the disk down or empty the compiler's cache on one rank; a rank is stopped by SIGSTOP from outside.
+Each training is launch/train.py in two processes, started as a launcher would; `python gpu_pair.py ORDERS.json` is one
+of them. The orders slow down the disk or empty the compiler's cache on one rank. SIGSTOP makes a rank hang.
 """
 
 import json
@@ -24,7 +24,7 @@ SAVES_SECONDS, TOY_SAVES_SECONDS = 60.0, 2.0
 
 
 def main(scratch: Path, answer: Path, *, toy: bool) -> None:
-    """Every check of the part, written as it is known."""
+    """Run all checks of the part. Each result is written at once."""
     device_count = torch.cuda.device_count()
     checks: list[dict[str, Any]] = []
 

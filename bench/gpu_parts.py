@@ -1,7 +1,7 @@
-"""The parts of bench/gpu_check.py, each a function: what it trains, measures and demands. In: a scratch folder.
+"""The parts of bench/gpu_check.py, one function each: what it trains, measures, and requires. In: a scratch folder.
 
-Trainings are the project's own (kogpt.train.trainer under DeepSpeed), on random tokens, one rank in this process. A
-check is PASS, FAIL, or skipped where this machine cannot show it. It is written at once, so that a crash keeps it.
+The trainings use kogpt.train.trainer under DeepSpeed, on random tokens, with one rank in this process. The result of a
+check is PASS, FAIL, or skipped if this machine cannot run it. It is written at once, so that a crash does not lose it.
 """
 
 import gc
@@ -35,7 +35,7 @@ GOALS = {"small:1024": 0.45, "medium:1024": 0.50}
 
 @dataclass
 class Part:
-    """A part's surroundings and its checks."""
+    """A part: its settings and its checks."""
 
     name: str
     scratch: Path

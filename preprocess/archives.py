@@ -1,12 +1,12 @@
 """Archives: zip, tar, gz, bz2, xz, and zst opened in place, also nested.
 
-`members(name, stream)` yields (name, stream) for every file in a stream, with an archive as if it were a folder:
-`TL1.zip/라벨/1.json`. Names are NFC; in a zip they are UTF-8, or cp949 as Korean Windows writes them. The members of a
-zip are sorted by name, those of a tar are in their order in the file. The parts of a split archive (`TL1.zip.part0`,
-`TL1.zip.part1073741824` as AI Hub delivers them, `TL1.zip.001`) are read as one file.
+`members(name, stream)` yields (name, stream) for every file in a stream. Archives appear as folders, as in
+`TL1.zip/라벨/1.json`. Names are in NFC. Names in a zip are UTF-8, or cp949 if Korean Windows wrote them. The members
+of a zip are sorted by name; those of a tar keep their order. The parts of a split archive (`TL1.zip.part0`,
+`TL1.zip.part1073741824` from AI Hub, `TL1.zip.001`) are read as one file.
 
-A member that cannot be opened is yielded as an exception instead of its stream, and costs only itself. Limits:
-`MAX_NESTING` nested archives, and the size of what is unpacked (preprocess.streams).
+If a member cannot be opened, an exception is yielded instead of its stream, and the other members are still read.
+Limits: `MAX_NESTING` nested archives, and the unpacked size (preprocess.streams).
 
 Memory: streams. A nested archive that must be read from its end (a zip) may go through a temporary file.
 """
@@ -106,9 +106,9 @@ _PACKED: dict[str, Callable[[Any], Any]] = {
 
 
 def members(name: str, stream: BinaryIO) -> Iterator[Member]:
-    """(name, stream) of every file in a stream, which may be an archive; an exception instead of a stream that fails.
+    """(name, stream) of every file in a stream, which may be an archive.
 
-    A stream is valid until the next one is requested.
+    If a file cannot be opened, its stream is an exception. A stream is valid until the next one is requested.
     """
     return _members(name, name.lower(), stream, None, 0)
 
@@ -183,7 +183,7 @@ def _member_name(info: zipfile.ZipInfo) -> str:
 
 
 class _TarInfo(tarfile.TarInfo):
-    """tarfile takes a damaged header for the end of the archive. Here it is an error."""
+    """A header that raises an error if it is damaged. tarfile itself would take it for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
@@ -210,9 +210,8 @@ def _tar_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
                     continue
                 inner = archive.extractfile(info)
                 if not stream.seekable():
-                    inner = cast(
-                        BinaryIO, io.BufferedReader(Counted(inner))
-                    )  # a stream that reports that it cannot seek
+                    # tarfile's own stream would claim to be seekable.
+                    inner = cast(BinaryIO, io.BufferedReader(Counted(inner)))
                 if part := part_of(path):
                     parts.setdefault(part[0], []).append((part[1], seekable(inner), info.size))
                     continue

@@ -21,7 +21,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check(options: Options) -> None:
-    """Check everything that the command line tells, and create the output and cache folders."""
+    """Check all options, and create the output and cache folders. Raises `UserError`."""
     if options.vocab_size is not None and options.vocab_size < SMALLEST_VOCABULARY:
         raise UserError(f"--vocab-size {options.vocab_size}: a vocabulary needs at least {SMALLEST_VOCABULARY} tokens")
     if "://" in options.output:

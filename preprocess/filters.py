@@ -5,7 +5,7 @@ input. To add one, write a function (or a class with `__call__` if it must remem
 under its option, add the option to the settings in `preprocess.pipeline`, and test it.
 
 The result must depend only on the documents and the options, because the input is filtered once for the plan and once
-for the work, and every run must drop the same. Memory: 32 bytes and an id per document (duplicates).
+for the work, and every run must drop the same documents. Memory: 32 bytes and an id per document (duplicates).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

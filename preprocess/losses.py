@@ -11,7 +11,7 @@ from kogpt.common.errors import UserError
 from preprocess.documents import Document, Dropped
 from preprocess.sources import Source
 
-# Common in every corpus, and in no need of advice.
+# Common in every corpus, so they are not reported.
 _QUIET = {"duplicate", "empty", "system file"}
 
 

@@ -2,11 +2,11 @@
 
 The formats are JSON, JSON lines, plain text, csv, tsv, parquet, WikiExtractor's files, and CoNLL-U. A str is a
 document, and a `Broken` is a part that cannot be used. Any other value goes to a `Layout` (preprocess.layouts), which
-finds the text in it. Bytes are UTF-8, with or without a byte order mark, or else cp949. An error costs only its line,
+finds the text in it. Bytes are UTF-8, with or without a byte order mark, or else cp949. An error loses only its line,
 or the rest of the file.
 
-Memory: one line, row group (parquet) or element (a list in a JSON file of more than `LARGE_JSON` bytes), or one file
-(other JSON, txt), which is therefore refused beyond `MAX_WHOLE` bytes.
+Memory: one line, one row group (parquet), or one element (a list in a JSON file of more than `LARGE_JSON` bytes). Other
+JSON files and txt files are read whole, and refused above `MAX_WHOLE` bytes.
 """
 
 import codecs
@@ -102,8 +102,8 @@ _SENTENCE_NUMBER = re.compile(r"[-_.]s?[0-9]+$")
 
 
 def _conll(stream: BinaryIO, layout: Layout) -> Iterator[Any]:
-    """CoNLL-U: the sentences in `# text = ...` up to the next `# newdoc`, or those whose sent_id differs in its last
-    number only. KLUE's `## id<TAB>sentence`: a document each."""
+    """CoNLL-U: a document is the sentences (`# text = ...`) up to the next `# newdoc`, or those whose sent_id differ
+    only in the last number. In KLUE's form (`## id<TAB>sentence`) every sentence is a document."""
     sentences: list[str] = []
     document = last = ""
     marked = False

@@ -1,7 +1,7 @@
 """Byte streams: joined from parts, counted, limited, made seekable; and the exception for unusable files.
 
-Limit: a packed file, with everything nested in it, may unpack to `MAX_RATIO` times its size, and always to
-`MIN_INFLATED` bytes. Text compresses to a tenth, a zip bomb to a thousandth.
+Limit: a packed file, with everything nested in it, may unpack to `MAX_RATIO` times its size, or to `MIN_INFLATED`
+bytes if that is more. Text compresses to a tenth of its size, a zip bomb to a thousandth.
 
 Memory: streams. `seekable` uses a temporary file above 16 MiB.
 """

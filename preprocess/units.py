@@ -1,15 +1,15 @@
-"""Units of work: documents -> fixed groups with content hashes, and a folder of results that survives anything.
+"""Units of work: groups of documents with a content hash as key, and the store of their results.
 
-A unit ends behind a document whose sha256 meets a condition (one in 64, "content-defined chunking": Muthitacharoen
-et al. 2001, LBFS), or when it is full. So a unit is a property of the texts, not of the workers or of where the run
-began, and one new article changes one unit: the others are found in the cache. A unit's key is the sha256 of its
-texts' hashes, the analyzer's identity and the normaliser.
+A unit ends after a document whose sha256 meets a condition that one in 64 does (content-defined chunking,
+Muthitacharoen et al. 2001, LBFS), or when it is full. Units therefore depend only on the texts. A new article changes
+one unit, and the results of the others are found in the cache. A unit's key is the sha256 of its texts' hashes, the
+analyzer's identity, and the normaliser.
 
-A `Store` keeps one file per key, whose name holds the sha256 of its bytes: the receipt and the result appear in one
-rename, and a torn or altered file is no result. A stage-1 result is a parquet file (zstd) with a row per document:
-text, cuts (code points), morphemes (joined by U+001F, which no normalised text holds), degraded (null or a reason).
+A `Store` keeps one file per key. The file's name contains the sha256 of its content, so that one rename publishes both
+and a damaged file is detected. The result of stage 1 is a parquet file (zstd) with one row per document: text, cuts
+(code points), morphemes (joined by U+001F, which no normalized text contains), and degraded (null or a reason).
 
-Cost: 0.1 ms an article to write, less to read; a file is about half the size of its texts in UTF-8.
+Cost: 0.1 ms per article to write, less to read. A file takes about half the size of its texts in UTF-8.
 """
 
 import hashlib
@@ -38,14 +38,14 @@ RESULT_NAME = re.compile(r"[^.]+\.[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Unit:
-    """A group of documents under one key."""
+    """A group of documents and its key."""
 
     key: str
     documents: tuple[Document, ...]
 
 
 def group(documents: Iterable[Document], analyzer: dict[str, str]) -> Iterator[Unit]:
-    """Cut a stream of documents into units; all but a document longer than MAX_CHARS stay below the maxima."""
+    """Group a stream of documents into units. A unit exceeds MAX_CHARS only if it is a single longer document."""
     held: list[Document] = []
     chars = 0
     for document in documents:
@@ -67,12 +67,12 @@ def _unit(documents: Sequence[Document], analyzer: dict[str, str]) -> Unit:
 
 
 def key_of(parts: Iterable[str]) -> str:
-    """One key for several strings."""
+    """The sha256 of several strings."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class CutText(NamedTuple):
-    """One document after stage 1, in the form in which it travels between processes."""
+    """One document after stage 1, in the form that is sent between processes."""
 
     text: str
     cuts: bytes
@@ -82,16 +82,16 @@ class CutText(NamedTuple):
     degraded: str | None
 
     def analysis(self) -> Analysis:
-        """The analysis back from the form that travels."""
+        """The same as an `Analysis`."""
         cuts = np.frombuffer(self.cuts, dtype="<i4").tolist()
         return Analysis(cuts, self.morphemes.split(MORPHEME_SEPARATOR) if self.morphemes else [], self.degraded)
 
 
 class Store:
-    """A folder of results by key; `get` returns nothing but what `put` was given.
+    """A folder of results by key. `get` returns exactly what `put` was given, or nothing.
 
-    Several runs may use a folder at the same time, also on a shared disk: files appear complete, under names that hold
-    their content, and nobody removes what another is writing. What two runs miss, both compute.
+    Several runs may use a folder at the same time, also on a shared disk. Files appear complete, and no run removes
+    what another one is writing. Two runs that miss the same result both compute it.
     """
 
     def __init__(self, folder: Path):
@@ -109,7 +109,7 @@ class Store:
         self._paths[key] = path
 
     def get(self, key: str) -> bytes | None:
-        """The bytes of that key; None when there are none or they were damaged."""
+        """The result of a key; None if it is missing or damaged. A damaged file is removed."""
         path = self._paths.get(key)
         if path is None:
             return None
@@ -125,7 +125,7 @@ class Store:
 
 
 def pack_cut_texts(documents: Sequence[CutText]) -> bytes:
-    """The parquet file of a unit."""
+    """The parquet file with the stage-1 results of a unit."""
     ends = np.cumsum([0, *(len(document.cuts) // 4 for document in documents)], dtype=np.int32)
     cuts = np.frombuffer(b"".join(document.cuts for document in documents), dtype="<i4")
     table = pa.table(
@@ -140,7 +140,7 @@ def pack_cut_texts(documents: Sequence[CutText]) -> bytes:
 
 
 def unpack_cut_texts(content: bytes) -> list[CutText]:
-    """What `pack_cut_texts` was given."""
+    """The inverse of `pack_cut_texts`."""
     table = pq.read_table(pa.BufferReader(content), use_threads=False)
     texts, morphemes, degraded = (table[name].to_pylist() for name in ("text", "morphemes", "degraded"))
     cuts = [own.tobytes() for own in _lists(table["cuts"], "<i4")]
@@ -151,14 +151,14 @@ class Encoded(NamedTuple):
     """One document after stage 2."""
 
     ids: np.ndarray
-    """uint32, without [CLS] and [SEP]"""
+    """tokens, uint32, without [CLS] and [SEP]"""
     unknown_ids: int
     degraded: str | None
-    """what stage 1 said"""
+    """from stage 1"""
 
 
 def pack_encoded(documents: Sequence[Encoded]) -> bytes:
-    """The parquet file of a unit's ids."""
+    """The parquet file with the tokens of a unit."""
     ends = np.cumsum([0, *(len(document.ids) for document in documents)], dtype=np.int32)
     ids = np.concatenate([document.ids for document in documents], dtype=np.uint32)
     columns = {
@@ -170,7 +170,7 @@ def pack_encoded(documents: Sequence[Encoded]) -> bytes:
 
 
 def unpack_encoded(content: bytes) -> list[Encoded]:
-    """What `pack_encoded` was given."""
+    """The inverse of `pack_encoded`."""
     table = pq.read_table(pa.BufferReader(content), use_threads=False)
     rest = (table[name].to_pylist() for name in ("unknown_ids", "degraded"))
     return [Encoded(*row) for row in zip(_lists(table["ids"], "<u4"), *rest, strict=True)]

@@ -20,14 +20,14 @@ BEAT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Failed:
-    """The result of an item that killed its worker, or raised, twice while it ran alone; or took too long.
+    """The result of an item that took too long, or that twice, while it ran alone, killed its worker or raised.
 
     The cause is the same in every run: it contains no process id, address, or time.
     """
 
     cause: str
     too_slow: bool = False
-    """On a less busy machine the item may well succeed, so this failure must not be stored."""
+    """The item may succeed on a less busy machine, so this failure must not be stored."""
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)

@@ -1,4 +1,4 @@
-"""A trained model out of a run, for inference. In: a run or step folder. Out: `LoadedRun`."""
+"""Load a trained model for inference. In: a run or step folder. Out: `LoadedRun`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from kogpt.model.decoder import Decoder
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained model and what belongs to it; `info` is the checkpoint's config.json."""
+    """A trained model and its tokenizer folder. `info` is the checkpoint's config.json."""
 
     model: Decoder
     tokenizer_folder: Path
@@ -24,12 +24,15 @@ class LoadedRun:
 
 
 def load_for_inference(run_or_step_folder: Path, device: str | torch.device = "cpu") -> LoadedRun:
-    """The model of a run's newest checkpoint that verifies, or of the step folder given, in fp32, eval mode."""
+    """Load the newest intact checkpoint of a run, or the given step folder. The model is in fp32 and eval mode.
+
+    Raises `UserError` if there is no usable checkpoint.
+    """
     folder = Path(run_or_step_folder)
     needed = (MODEL, CONFIG)
     if (folder / MANIFEST).exists() and (folder / CONFIG).exists():
         if fault := verify(folder, needed):
-            raise UserError(f"the checkpoint {folder} is broken: {fault}; name its run's folder for the one before.")
+            raise UserError(f"the checkpoint {folder} is damaged: {fault}; give the run folder to use an earlier one.")
         step = folder
     else:
         found = newest_good(folder, needed)

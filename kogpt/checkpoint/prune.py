@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay: the newest few and the best; and what a kill left half-made goes."""
+"""Remove old checkpoints of a run, and what killed processes left behind. In: a run folder."""
 
 import shutil
 from pathlib import Path
@@ -10,21 +10,21 @@ def prune(run: Path, keep: int) -> None:
     """Remove all checkpoints but the newest `keep` and the best."""
     best = pointed(run, "best")
     latest = pointed(run, "latest")
-    # Broken ones that were passed over at the start may bear later steps: they count for nothing.
+    # Damaged checkpoints that were skipped on resume may have later steps. They do not count.
     good = [folder for folder in step_folders(run) if latest is None or folder.name <= latest]
     for folder in good[keep:]:
         if folder.name != best:
-            # Under a temporary name first: a kill in the middle leaves no broken checkpoint.
+            # Rename it first, so that a kill in the middle leaves no damaged checkpoint.
             doomed = folder.with_name(f".{folder.name}.pruned")
             folder.rename(doomed)
             shutil.rmtree(doomed)
 
 
 def remove_strays(run: Path) -> None:
-    """Remove what killed trainings left half-made or half-removed. Only the training that holds the run calls this."""
+    """Remove unfinished and half-removed checkpoints of killed processes. Call it only while holding the run's lock."""
     for stray in (run / "checkpoints").glob(".step-*"):
         whole = stray.with_name(stray.name.lstrip(".").partition(".")[0])
-        if stray.suffix == ".old" and not whole.exists():  # a kill between two renames of `publish`
+        if stray.suffix == ".old" and not whole.exists():  # killed between the two renames in `publish`
             stray.rename(whole)
         else:
             shutil.rmtree(stray)

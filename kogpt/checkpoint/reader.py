@@ -1,6 +1,6 @@
-"""Reads a checkpoint of any number of ranks, a range of one tensor at a time. In: a step folder. Out: fp32 tensors.
+"""Read ranges of a checkpoint's tensors, whatever number of ranks wrote it. In: a step folder. Out: fp32 tensors.
 
-The files are mapped, not loaded: reading costs the bytes asked for, and opening the headers alone.
+The files are memory-mapped. Opening reads only the headers, and reading a range reads only its bytes.
 """
 
 import json
@@ -17,7 +17,7 @@ from kogpt.checkpoint.shards import Shard, numel_of, tensor_key, whole
 
 
 class CheckpointReader:
-    """A checkpoint's JSON and, range by range, its tensors; `kinds` may leave the optimizer's files closed."""
+    """An open checkpoint. `kinds` limits it to the weights or to the optimizer's state."""
 
     def __init__(self, folder: Path, kinds: tuple[str, ...] = (MODEL, OPTIMIZER)) -> None:
         self.folder = folder
@@ -53,7 +53,10 @@ class CheckpointReader:
             self._pieces[key].append((file, shard))
 
     def read(self, name: str, slot: str | None, start: int, numel: int) -> Tensor:
-        """`numel` elements from `start` of the flattened weight, or of one slot of the optimizer's state."""
+        """`numel` elements, beginning at `start`, of a flattened weight (slot None) or optimizer slot.
+
+        Raises `KeyError` if the checkpoint does not hold all of them.
+        """
         out = torch.empty(numel, dtype=torch.float32)
         key, filled = tensor_key(name, slot), 0
         for file, shard in self._pieces[key]:
@@ -73,7 +76,7 @@ class CheckpointReader:
 
 
 def _flat_range(stored: Any, first: int, last: int) -> Tensor:
-    """Elements of a stored tensor as if it were flat, by the rows of its first dimension that hold them."""
+    """Elements `first` to `last` of a stored tensor seen as flat. Only the rows that contain them are read."""
     shape = stored.get_shape()
     row = numel_of(tuple(shape[1:]))
     top = first // row

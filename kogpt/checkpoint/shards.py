@@ -1,7 +1,7 @@
-"""What a checkpoint's tensors are cut into: runs of elements of a parameter, or of one slot of its optimizer state.
+"""Shards: contiguous ranges of a flattened parameter, or of one slot of its optimizer state.
 
-A slot is what the optimizer keeps for each element of a parameter, by the optimizer's own name for it (AdamW:
-exp_avg and exp_avg_sq). A checkpoint takes whatever slots there are, and says nothing of the optimizer.
+A slot is a tensor that the optimizer keeps for a parameter, in the parameter's shape and under the optimizer's own
+name (AdamW has exp_avg and exp_avg_sq). A checkpoint stores every slot and needs no knowledge of the optimizer.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from kogpt.checkpoint.layout import MODEL, OPTIMIZER
 
 @dataclass(frozen=True)
 class Shard:
-    """`numel` elements from `start` of the flattened parameter `name`, or of its `slot` (None: the weight itself)."""
+    """`numel` elements, from `start` on, of the flattened parameter `name`, or of its `slot` (None: the weight)."""
 
     name: str
     slot: str | None
@@ -21,27 +21,27 @@ class Shard:
 
     @property
     def kind(self) -> str:
-        """The file it belongs into."""
+        """The kind of file that it is stored in."""
         return MODEL if self.slot is None else OPTIMIZER
 
     @property
     def key(self) -> str:
-        """Its name in the file."""
+        """Its key in the file."""
         return tensor_key(self.name, self.slot)
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the whole tensor."""
+        """Whether it covers the whole tensor."""
         return self.numel == numel_of(self.shape)
 
 
 def tensor_key(name: str, slot: str | None) -> str:
-    """`NAME` or `SLOT.NAME`: names of slots have no dots."""
+    """`NAME` or `SLOT.NAME`. Slot names contain no dots."""
     return name if slot is None else f"{slot}.{name}"
 
 
 def numel_of(shape: tuple[int, ...]) -> int:
-    """The number of elements."""
+    """The number of elements of a tensor of this shape."""
     count = 1
     for size in shape:
         count *= size

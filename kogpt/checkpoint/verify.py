@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole: its files against its manifest. In: folders. Out: what is wrong, in a clause."""
+"""Verify checkpoints against their manifests. In: folders. Out: one clause about the first fault, or None."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def verify(folder: Path, kinds: Iterable[str] | None = None) -> str | None:
-    """What is wrong with a checkpoint (one clause), or None; `kinds` limits the check to these (`kind_of`)."""
+    """The first fault of a checkpoint as one clause, or None. `kinds` limits the check to files of these kinds."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         known = manifest["format"] == FORMAT and manifest["version"] in READABLE
@@ -45,17 +45,17 @@ def verify(folder: Path, kinds: Iterable[str] | None = None) -> str | None:
 
 
 def _has_all_ranks(listed: dict[str, Any]) -> bool:
-    """Whether there is a file of each rank for each kind that was cut into shards."""
+    """Whether every kind that is split into one file per rank has the files of all ranks."""
     cut = [name.removesuffix(".safetensors").split("-of-") for name in listed if "-of-" in name]
     kinds = {(start.rpartition("-")[0], int(ranks)) for start, ranks in cut if ranks.isdigit()}
     return all(shard_file(kind, rank, ranks) in listed for kind, ranks in kinds for rank in range(ranks))
 
 
 def newest_good(run: Path, kinds: Iterable[str] | None = None) -> Path | None:
-    """The newest checkpoint that verifies; each broken one before it is skipped with a warning."""
+    """The newest intact checkpoint, or None. Damaged ones are skipped with a warning."""
     kinds = list(kinds) if kinds else None
     for folder in step_folders(run):
         if (fault := verify(folder, kinds)) is None:
             return folder
-        log.warning(f"checkpoint {folder} is broken and skipped: {fault}")
+        log.warning(f"Skipping the damaged checkpoint {folder}: {fault}.")
     return None

@@ -1,8 +1,10 @@
-"""Writes a checkpoint. In: each rank's shards, JSON. Out: a step folder that is whole and on disk, or none.
+"""Write a checkpoint. In: each rank's shards, and JSON. Out: a complete step folder on disk, or none.
 
-Every rank writes its files into the same temporary folder (`write_shards`); when all have, one of them publishes it
-(`publish`: config, state, manifest, rename, `latest`). Any of it may raise OSError (a full disk); then `discard`.
-`write_checkpoint` is all of it for whole tensors in one process.
+1. `write_shards`: every rank writes its files to the same temporary folder.
+2. `publish`: when all have finished, one rank writes config, state, and manifest, and renames the folder.
+3. `discard`: if anything raised OSError (a full disk), the temporary folder is removed.
+
+`write_checkpoint` does all of this in one process, for whole tensors.
 """
 
 import hashlib
@@ -35,12 +37,12 @@ from kogpt.checkpoint.shards import Shard, whole
 from kogpt.common.files import atomic_write, fsync_folder
 
 Files = dict[str, dict[str, Any]]
-"""What a manifest says of each file: {"bytes", "sha256"}."""
+"""Manifest entries by file name: {"bytes", "sha256"}."""
 _SYNC_BYTES = 1 << 28
 
 
 class ShardFile:
-    """A safetensors file of fp32 shards, appended one by one: 8 bytes of header length, JSON header, data."""
+    """A safetensors file to which fp32 shards are appended. Format: header length (8 bytes), JSON header, data."""
 
     def __init__(self, path: Path, shards: Iterable[Shard]) -> None:
         header: dict[str, Any] = {}
@@ -64,7 +66,7 @@ class ShardFile:
         self._write(struct.pack("<Q", len(text)) + text)
 
     def append(self, value: Tensor) -> None:
-        """The next shard's elements, from any device."""
+        """Append the elements of the next shard. They may be on any device."""
         self._write(value.detach().to("cpu", torch.float32).contiguous().view(-1).numpy().data.cast("B"))
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -72,7 +74,7 @@ class ShardFile:
         self.hash.update(data)
         self.bytes += len(data)
         self.unsynced += len(data)
-        if self.unsynced >= _SYNC_BYTES:  # so that the last wait for the disk is not the longest
+        if self.unsynced >= _SYNC_BYTES:  # otherwise the last sync would wait for the whole file
             self._sync()
 
     def _sync(self) -> None:
@@ -81,7 +83,7 @@ class ShardFile:
         self.unsynced = 0
 
     def close(self) -> dict[str, Any]:
-        """Have it on disk; its entry in the manifest."""
+        """Sync and close the file, and return its manifest entry."""
         try:
             self._sync()
         finally:
@@ -90,7 +92,7 @@ class ShardFile:
 
 
 def write_shards(folder: Path, rank: int, ranks: int, shards: list[Shard], get: Callable[[Shard], Tensor]) -> Files:
-    """Write one rank's files, those of the weights first; `get` is called for each shard once, in that order."""
+    """Write one rank's files, weights first. `get` is called once for each shard, in that order."""
     folder.mkdir(parents=True, exist_ok=True)
     files: Files = {}
     for kind in (MODEL, OPTIMIZER):
@@ -107,13 +109,13 @@ def write_shards(folder: Path, rank: int, ranks: int, shards: list[Shard], get: 
 
 
 def publish(temporary: Path, folder: Path, files: Files, config: dict[str, Any], state: dict[str, Any]) -> None:
-    """Make a checkpoint of what the ranks have written: config, state, manifest, rename, `latest`."""
+    """Complete a checkpoint whose shards are written: add config, state, and manifest, rename it, update `latest`."""
     for name, content in ((CONFIG, config), (STATE, state)):
         files[name] = _write_json(temporary / name, content)
     _write_json(temporary / MANIFEST, {"format": FORMAT, "version": VERSION, "files": files})
     fsync_folder(temporary)
     aside = temporary.with_name(f"{temporary.name}.old")
-    if folder.exists():  # a broken one, or one without its evaluation, that a resumed run has come back to
+    if folder.exists():  # a resumed run reached this step again: the old one is damaged, or lacks its evaluation
         folder.rename(aside)
     temporary.rename(folder)
     fsync_folder(folder.parent)
@@ -122,14 +124,17 @@ def publish(temporary: Path, folder: Path, files: Files, config: dict[str, Any],
 
 
 def discard(temporary: Path) -> None:
-    """Leave nothing of a checkpoint that could not be written."""
+    """Remove the temporary folder of a checkpoint that could not be written."""
     shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_checkpoint(
     run: Path, step: int, weights: Mapping[str, Tensor], config: dict[str, Any], state: dict[str, Any]
 ) -> Path:
-    """A checkpoint of whole weights and no optimizer state; its folder. OSError, and nothing left, on a full disk."""
+    """Write a checkpoint of whole weights without optimizer state, and return its folder.
+
+    Raises `OSError`, and leaves nothing behind, if it cannot be written.
+    """
     temporary, folder = temporary_folder(run, step, uuid.uuid4().hex[:12]), step_folder(run, step)
     try:
         shards = [whole(name, None, tuple(value.shape)) for name, value in weights.items()]

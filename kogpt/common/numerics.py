@@ -1,9 +1,9 @@
-"""How exactly a device computes: TF32, attention kernels, determinism. In: settings. Out: torch's global state.
+"""Numerical settings of torch: TF32, attention kernels, determinism. They change torch's global state.
 
-- float32 products on GPUs run in TF32 (10 bits of mantissa instead of 23, up to ten times as fast), in training,
-  `kogpt evaluate` and `kogpt generate` alike. On a CPU float32 is float32.
-- Attention in training never makes the T x T matrix on a GPU: flash where the card has it, else cuDNN's, else the
-  memory-efficient kernel, which every card has; torch's own formula is off, so that it cannot be taken by accident.
+- TF32: GPUs compute float32 matrix products in TF32 (10 bits of mantissa instead of 23, up to ten times as fast) in
+  training, `kogpt evaluate`, and `kogpt generate`. CPUs compute in full float32.
+- Attention: training on a GPU never creates the T x T matrix. It uses the flash kernel if the card has it, else
+  cuDNN's, else the memory-efficient kernel, which every card has. torch's plain formula is excluded.
 - Determinism: see `be_deterministic`.
 """
 
@@ -18,26 +18,26 @@ FUSED_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBa
 
 
 def allow_tf32() -> None:
-    """Let float32 products on GPUs run in TF32; does nothing where there is no GPU."""
+    """Compute float32 matrix products on GPUs in TF32. Does nothing without a GPU."""
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
 
 
 def fused_attention(device: torch.device) -> AbstractContextManager[None]:
-    """Around forward passes of training. CPUs choose themselves: their flash kernel knows no dropout."""
+    """A context for training's forward passes. On a CPU torch chooses the kernel: its flash kernel has no dropout."""
     return sdpa_kernel(FUSED_ATTENTION, set_priority=True) if device.type == "cuda" else nullcontext()
 
 
 def be_deterministic() -> None:
-    """The same bits from the same command on the same machine, also on a GPU; call before anything is on one.
+    """Make the same command on the same machine bit-identical, also on a GPU. Call it before using the GPU.
 
-    Without it a GPU sums some gradients (embeddings, flash attention) in the order in which its threads arrive. An
-    operation that has no deterministic form raises `RuntimeError`.
+    Otherwise a GPU sums some gradients (embeddings, flash attention) in the order in which its threads finish. An
+    operation without a deterministic form raises `RuntimeError`.
     """
     import torch._inductor.config as inductor
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nobody reads it
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # never read
     torch.backends.cudnn.benchmark = False
     inductor.deterministic = True

@@ -1,6 +1,6 @@
-"""Old spellings of flags, accepted for one version: rewritten on the command line before it is parsed.
+"""Old spellings of flags, which still work for one version. They do not appear in --help.
 
-In: the words of a command line. Out: the same words in today's spelling, so that --help shows only that one.
+In: the words of a command line. Out: the same words with the new spellings, ready to be parsed.
 """
 
 from collections.abc import Sequence

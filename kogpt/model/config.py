@@ -1,7 +1,7 @@
-"""What is known of a model before it is built: its shape, and what that shape costs. Arithmetic only.
+"""The base class of model configurations: the shape of a model, and what it costs. Arithmetic only.
 
-Every architecture has a frozen dataclass derived from `ModelConfig`. Training, generation and checkpoints ask it
-for sizes and never compute them from layers and widths themselves.
+Every architecture derives a frozen dataclass from `ModelConfig`. Training, generation, and checkpoints take parameter
+counts, FLOPs, and memory from it. They never compute them from layers and widths themselves.
 """
 
 from abc import ABC, abstractmethod
@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Self
 
 Precision = Literal["fp32", "autocast", "bf16", "fp16"]
-"""What training computes in; autocast keeps fp32 weights and runs the matrix products in bf16."""
+"""The precision of training. "autocast" means fp32 weights with matrix products in bf16."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
-    """The shape of a decoder-only language model. Raises `ValueError` that names every problem at once."""
+    """The shape of a decoder-only language model. Invalid values raise a `ValueError` that lists all problems."""
 
     arch: ClassVar[str]
     """The name in checkpoints and in `kogpt.model.registry`."""
@@ -31,7 +31,7 @@ class ModelConfig(ABC):
             raise ValueError(f"{type(self).__name__}: {'; '.join(problems)}")
 
     def problems(self) -> list[str]:
-        """What is wrong with the values, a clause for each."""
+        """One clause for each invalid value."""
         problems = [
             f"{name} is {getattr(self, name)}, must be at least 1"
             for name in ("vocab_size", "max_seq_len", "n_layer", "n_head", "n_embd")
@@ -44,27 +44,27 @@ class ModelConfig(ABC):
         return problems
 
     def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint's config.json: the architecture's name and every field."""
+        """The architecture's name ("arch") and every field, as stored in a checkpoint's config.json."""
         return {"arch": self.arch, **asdict(self)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; `fields` come without the name."""
+        """The inverse of `to_dict`, for fields without "arch"."""
         return cls(**fields)
 
     @property
     @abstractmethod
     def parameter_count(self) -> int:
-        """Parameters of the model; a tied matrix counts once."""
+        """The number of parameters. A tied matrix counts once."""
 
     @abstractmethod
     def flops_per_token(self, seq_len: int) -> int:
-        """FLOPs of forward and backward for one token at a context of `seq_len` tokens."""
+        """FLOPs of the forward and backward pass for one token, with windows of `seq_len` tokens."""
 
     @abstractmethod
     def activation_bytes(self, *, precision: Precision, micro_batch: int, seq_len: int) -> int:
-        """Bytes that the forward pass keeps for the backward pass, where attention keeps no T x T matrix."""
+        """Bytes that the forward pass keeps for the backward pass, if attention does not keep a T x T matrix."""
 
     @abstractmethod
     def kv_cache_shape(self, batch: int) -> tuple[int, int, int, int, int]:
-        """Shape of the cached keys (and of the values): [layer, batch, KV head, max_seq_len, head size]."""
+        """Shape of the cached keys, and of the values: [layer, batch, KV head, max_seq_len, head size]."""

@@ -1,7 +1,7 @@
-"""What training, evaluation, generation and checkpoints may ask of a model, whatever its architecture.
+"""The interface of a model for training, evaluation, generation, and checkpoints, whatever its architecture.
 
-An architecture derives from `Decoder` and lives in one file, `kogpt/model/NAME.py`, which reads on its own. Nobody
-else knows the names of its parameters.
+An architecture derives from `Decoder` in a file of its own, `kogpt/model/NAME.py`. Apart from its adapter in
+kogpt.hub, no other code knows the names of its parameters.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ class Decoder(nn.Module, ABC):
     """A decoder-only language model."""
 
     VOCABULARY: ClassVar[tuple[str, ...]]
-    """Names of the parameters [V, ...] whose rows are the tokens: the embedding and, unless it is tied, the head."""
+    """Names of the parameters with one row per token, [V, ...]: the embedding, and the head unless it is tied."""
 
     config: ModelConfig
     blocks: nn.ModuleList
@@ -30,12 +30,12 @@ class Decoder(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where its input has to be."""
+        """The device of its weights, which its inputs must be on."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its weights, and of a cache for it."""
+        """The dtype of its weights, which its KV cache must have."""
         return next(self.parameters()).dtype
 
     @abstractmethod
@@ -46,16 +46,16 @@ class Decoder(nn.Module, ABC):
         documents: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Token ids [B, T] int64 to what the head reads, [B, T, C].
+        """The hidden states [B, T, C] that the head reads, for tokens [B, T] int64.
 
-        `positions` [T] or [B, T] int64 count from 0 in each row unless given. With `documents` [B, T] int64, tokens
-        attend within their own document alone; None: a row is one stream. With a cache, the tokens follow what is in
-        it, and the positions are the cache's.
+        `positions`, [T] or [B, T] int64, count from 0 in each row by default. With `documents`, [B, T] int64, tokens
+        attend only within their own document; without it, within the whole row. With a cache, the tokens continue
+        what it holds, and the positions come from it.
         """
 
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
-        """[.., C] to [.., V]."""
+        """Logits [.., V] of hidden states [.., C]."""
 
     @abstractmethod
     def forward(
@@ -66,8 +66,8 @@ class Decoder(nn.Module, ABC):
         documents: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Logits [B, T, V], or with targets [B, T] int64 (`IGNORED` = not scored) their summed nll, float32."""
+        """Logits [B, T, V]; with targets [B, T] int64 (`IGNORED` = not scored) their summed nll, a float32 scalar."""
 
     @abstractmethod
     def token_nll(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Negative log-likelihood of every target, [B, T] float32 in nats; 0 where it is `IGNORED`. No gradients."""
+        """The nll of every target, [B, T] float32 in nats, 0 if it is `IGNORED`. Computes no gradients."""

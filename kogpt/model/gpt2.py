@@ -1,11 +1,11 @@
 """The GPT-2 decoder in one file, in reading order: configuration, attention, MLP, block, model.
 
-In: token ids [B, T] int64. Out: logits [B, T, V], or with targets [B, T] int64 (`IGNORED` = not scored) the summed
+In: tokens [B, T] int64. Out: logits [B, T, V], or with targets [B, T] int64 (`IGNORED` = not scored) the summed
 cross-entropy as a float32 scalar.
 
-Architecture (Radford et al. 2019, section 2.3): learned positions, pre-LN blocks, GELU (tanh form), a layer norm
-before the head, the head tied to the token embedding. Weights are normal(0, 0.02), those that write to the residual
-stream normal(0, 0.02 / sqrt(2 * n_layer)), so that its variance does not grow with depth.
+Architecture (Radford et al. 2019, section 2.3): learned positions, pre-LN blocks, GELU (tanh approximation), a layer
+norm before the head, and a head tied to the token embedding. Weights are initialised from normal(0, 0.02). Those that
+write to the residual stream use normal(0, 0.02 / sqrt(2 * n_layer)), so that its variance does not grow with depth.
 """
 
 import math
@@ -24,7 +24,7 @@ from kogpt.model.layers import VocabMatrix, document_mask
 
 @dataclass(frozen=True)
 class GPTConfig(ModelConfig):
-    """The shape of a GPT-2; the defaults are GPT-2 small's, with the context of the original script."""
+    """The shape of a GPT-2. The defaults are those of GPT-2 small, with a context of 256 tokens."""
 
     arch: ClassVar[str] = "gpt2"
 
@@ -36,7 +36,7 @@ class GPTConfig(ModelConfig):
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """Also of version 0.1, which had a field `bias`; a model without biases is refused with `ValueError`."""
+        """Also accepts the field `bias` of version 0.1. Raises `ValueError` for a model without biases."""
         if not fields.get("bias", True):
             raise ValueError('"bias" is false, which version 0.1 could train but this version cannot run')
         return cls(**{name: value for name, value in fields.items() if name != "bias"})
@@ -44,23 +44,28 @@ class GPTConfig(ModelConfig):
     @property
     def parameter_count(self) -> int:
         width = self.n_embd
-        block = 12 * width**2 + 13 * width  # matrices; their biases 9, and two layer norms 4
+        block = 12 * width**2 + 13 * width  # matrices; their biases (9) and two layer norms (4)
         return (self.vocab_size + self.max_seq_len) * width + self.n_layer * block + 2 * width
 
     def flops_per_token(self, seq_len: int) -> int:
         """6 N + 12 L C T (N parameters without the position table, L layers, C wide, a context of T tokens).
 
-        PaLM, appendix B (Chowdhery et al. 2022), which nanoGPT and most others report MFU by. The head is in N because
-        it is tied to the embedding; the half of attention that the causal mask leaves out is counted.
+        Source: PaLM, appendix B (Chowdhery et al. 2022). nanoGPT and most others compute MFU in this way. N includes
+        the head, which is tied to the embedding. The half of attention that the causal mask removes is counted.
         """
         parameters = self.parameter_count - self.max_seq_len * self.n_embd
         return 6 * parameters + 12 * self.n_layer * self.n_embd * seq_len
 
     def activation_bytes(self, *, precision: Precision, micro_batch: int, seq_len: int) -> int:
-        """In widths C per token and layer: two norm inputs and outputs 4, query, key, value 3, attention's output 1,
-        the MLP's two inner tensors 8: 16, and 2 more dropout masks where there is dropout. Autocast keeps the residual
-        stream and the norms' outputs in float32 beside the half-precision copies that the matrices read. After the
-        blocks: the last norm, and the gradients that the chunked loss holds for it and for the head.
+        """Counted per layer and token, in multiples of the width C:
+
+        - inputs and outputs of the two norms: 4
+        - query, key, value: 3; attention's output: 1
+        - the two inner tensors of the MLP: 8
+        - with dropout, two masks of one byte per element
+
+        Under autocast the inputs of the norms are float32 and the rest is in half precision. After the blocks come
+        the last norm, and the gradients that the chunked loss holds for it and for the head.
         """
         tokens, width = micro_batch * seq_len, self.n_embd
         size = 4 if precision == "fp32" else 2
@@ -77,7 +82,7 @@ class GPTConfig(ModelConfig):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; `causal=False` is the encoder's (BERT, ViT), all else being equal."""
+    """Multi-head self-attention. `causal=False` gives the attention of an encoder (BERT, ViT)."""
 
     def __init__(self, config: GPTConfig, layer: int, *, causal: bool = True) -> None:
         super().__init__()
@@ -102,7 +107,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Four times as wide inside; GELU in the tanh form, as GPT-2."""
+    """The feed-forward layer: an inner width of 4 C, and GELU in its tanh approximation, as in GPT-2."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -116,7 +121,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): pre-LN, as torch's TransformerEncoderLayer(norm_first)."""
+    """x + attention(norm(x)), then x + mlp(norm(x)): pre-LN, like torch's TransformerEncoderLayer(norm_first=True)."""
 
     def __init__(self, config: GPTConfig, layer: int = 0, *, causal: bool = True) -> None:
         super().__init__()
@@ -131,7 +136,7 @@ class Block(nn.Module):
 
 
 class GPT(Decoder):
-    """The model: `forward` for logits or the loss; `hidden` and `logits` are its two halves."""
+    """The model. `forward` computes logits or the loss; `hidden` and `logits` are its two halves."""
 
     VOCABULARY = ("wte.weight",)
     config: GPTConfig
@@ -163,7 +168,7 @@ class GPT(Decoder):
         length = ids.size(1)
         limit = self.config.max_seq_len if cache is None else cache.capacity - cache.length
         if length > limit:
-            raise ValueError(f"{length} tokens where {limit} fit (max_seq_len {self.config.max_seq_len})")
+            raise ValueError(f"{length} tokens, but only {limit} fit (max_seq_len {self.config.max_seq_len})")
         mask = None
         if cache is not None:
             positions, mask = cache.positions(length), cache.mask(length)

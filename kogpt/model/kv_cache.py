@@ -1,6 +1,6 @@
-"""Keys and values of the tokens seen so far, so that each new token costs one pass of one token.
+"""The KV cache: keys and values of earlier tokens, so that a new token costs a forward pass of one token.
 
-Memory: `ModelConfig.kv_cache_shape` twice, allocated at once (grouped-query models have fewer KV heads than heads).
+Memory: two tensors of `ModelConfig.kv_cache_shape`, allocated in full at the start.
 """
 
 import torch
@@ -10,10 +10,10 @@ from kogpt.model.config import ModelConfig
 
 
 class KVCache:
-    """Two tensors [layer, B, KV head, max_seq_len, head size], `keys` and `values`, of which `length` slots are used.
+    """`keys` and `values`, [layer, B, KV head, max_seq_len, head size] each; the first `length` slots are in use.
 
-    Rows of unequal length are padded on the left; `pads` [B] int64 says by how much. Nothing attends to a padded slot
-    but that slot itself, and slot s of row b has position s - pads[b].
+    Rows of unequal length are padded on the left; `pads`, [B] int64, holds the number of padded slots. A padded slot
+    is attended to only by itself. Slot s of row b has position s - pads[b].
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class KVCache:
         self.length = 0
 
     def positions(self, count: int) -> Tensor:
-        """Positions of the next `count` slots: [count], or [B, count] where rows are padded."""
+        """Positions of the next `count` slots: [count], or [B, count] if rows are padded."""
         slots = torch.arange(self.length, self.length + count, device=self.keys.device)
         return slots if self.pads is None else (slots - self.pads[:, None]).clamp(min=0)
 
     def mask(self, count: int) -> Tensor | None:
-        """Which slots the next `count` tokens may attend to (True = may); None where causal attention is enough."""
+        """The slots that the next `count` tokens may attend to (True = may); None if no mask is needed."""
         if self.pads is None and (self.length == 0 or count == 1):
             return None
         slots = torch.arange(self.length + count, device=self.keys.device)
@@ -50,20 +50,20 @@ class KVCache:
         return allowed
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store [B, KV head, count, D] after what is there; return all keys and values of the layer."""
+        """Append keys and values [B, KV head, count, D] of one layer, and return all keys and values of that layer."""
         end = self.length + key.size(2)
         self.keys[layer, :, :, self.length : end] = key
         self.values[layer, :, :, self.length : end] = value
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def full_rows(self) -> list[int]:
-        """The rows of a full cache whose every slot is used: there is no padding to drop."""
+        """The rows without padding. In a full cache these rows have no room left."""
         if self.pads is None:
             return list(range(self.keys.size(1)))
         return (self.pads == 0).nonzero()[:, 0].tolist()
 
     def make_room(self, fresh: "KVCache") -> None:
-        """Replace the full rows by those of `fresh` (without padding); the others shift left over their padding."""
+        """Replace the full rows by those of `fresh`, which has no padding, and shift the other rows over theirs."""
         full, end = self.full_rows(), self.length
         counts = torch.full((self.keys.size(1),), end, device=self.keys.device)
         if self.pads is not None:

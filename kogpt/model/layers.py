@@ -1,4 +1,4 @@
-"""Parts that several architectures share."""
+"""Layers and masks that several architectures share."""
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,11 @@ from kogpt.model.loss import linear_cross_entropy, linear_nll
 
 
 class VocabMatrix(nn.Module):
-    """A matrix [V, C] with a row for each token: an embedding, a head, or (tied) both.
+    """A matrix [V, C] with one row per token: the embedding, the head, or both if they are tied.
 
-    Every use is a call of this module, because ZeRO 3 gathers a partitioned weight when its module is called, and
-    only then. `use` is one of
-    - "embed": token ids [..] to vectors [.., C];
+    All uses go through `forward`, because ZeRO 3 gathers a partitioned weight only when its module is called. `use` is
+    one of
+    - "embed": tokens [..] to vectors [.., C];
     - "logits": hidden states [.., C] to [.., V];
     - "loss": hidden states and targets to the summed nll, a scalar;
     - "nll": hidden states and targets to the nll of each target, in the shape of `targets`, without gradients.
@@ -31,7 +31,7 @@ class VocabMatrix(nn.Module):
         hidden: Tensor = x.flatten(0, -2)
         weight: Tensor = self.weight
         if torch.is_autocast_enabled(x.device.type):
-            # Cast once, here: inside the loss it would happen once per chunk.
+            # Cast here once; inside the loss it would be cast once per chunk.
             dtype = torch.get_autocast_dtype(x.device.type)
             hidden, weight = hidden.to(dtype), weight.to(dtype)
         if use == "loss" and torch.is_grad_enabled():
@@ -41,9 +41,9 @@ class VocabMatrix(nn.Module):
 
 
 def document_mask(documents: Tensor) -> Tensor:
-    """Which tokens may attend to which, where a window holds several documents: themselves and before, in their own.
+    """The causal attention mask for windows of several documents: a token attends only within its own document.
 
-    In: the number of each token's document, [B, T] int64. Out: [B, 1, T, T] bool, True = may attend.
+    In: the document number of each token, [B, T] int64. Out: [B, 1, T, T] bool, True = may attend.
     """
     length = documents.size(1)
     causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()

@@ -1,13 +1,13 @@
-"""Cross-entropy of a language model's head without the logits of the whole batch.
+"""Cross-entropy of a language model, computed in chunks, so that the logits of the whole batch never exist at once.
 
 In: hidden states [N, C], the head's weight [V, C], targets [N] int64 (`IGNORED` = not scored).
-Out: the sum of the negative log-likelihoods (nll, in nats) with gradients, or the nll of each target without.
+Out: the summed negative log-likelihood (nll, in nats) with gradients, or the nll of each target without gradients.
 
-Rows go through the head a chunk at a time, and each chunk's gradient is taken in the forward pass, while its logits
-exist. Forward and backward together are the same three matrix products as without chunks; memory is one chunk
-[chunk, V] instead of [N, V], plus the gradient of the head [V, C], which is held until backward.
+The head is applied to one chunk of rows at a time. The gradient of each chunk is computed in the forward pass, while
+its logits exist. Forward and backward take the same three matrix products as without chunks. Memory is one chunk
+[chunk, V] instead of [N, V], plus the gradient of the head [V, C] until the backward pass.
 
-The sum, not the mean: only the caller knows the number of targets of the whole global batch.
+The loss is a sum, because only the caller knows the number of targets in the whole global batch.
 """
 
 import math
@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-"""A target that is not scored (the same number as torch's cross_entropy uses)."""
+"""A target that is not scored. torch's cross_entropy uses the same number."""
 
 CHUNK_LOGITS = {"cpu": 1 << 22, "gpu": 1 << 27}
-"""Logits that exist at once, by kind of device: 16 MiB in float32 on a CPU, since glibc takes larger arrays from the
-system and gives them back at every chunk (bench/loss.py); 512 MiB on a GPU, where each chunk also costs a pass over
-the gradient of the head."""
+"""The number of logits per chunk, by kind of device. In float32 this is 16 MiB on a CPU, because glibc returns larger
+arrays to the system after every chunk (bench/loss.py). It is 512 MiB on a GPU, where every chunk costs a pass over the
+gradient of the head."""
 
 
 def linear_cross_entropy(
@@ -31,8 +31,8 @@ def linear_cross_entropy(
 ) -> Tensor:
     """The summed nll of `targets`, a scalar in at least float32; 0 if none is scored.
 
-    `chunk` is the number of rows whose logits exist at once. `pad_to` rounds V up with rows of probability 0: tensor
-    cores want multiples of 64, which is the default on a GPU.
+    `chunk` is the number of rows per chunk. `pad_to` rounds V up by adding rows of probability 0. The default on a GPU
+    is 64, because tensor cores are fastest with multiples of it.
     """
     vocab_size = weight.size(0)
     weight = _padded(weight, pad_to)
@@ -43,7 +43,10 @@ def linear_cross_entropy(
 def linear_nll(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int | None = None, pad_to: int | None = None
 ) -> Tensor:
-    """The nll of each target, [N] in at least float32, 0 where it is `IGNORED`; no gradients. Arguments as above."""
+    """The nll of each target, [N] in at least float32, 0 if it is `IGNORED`. Computes no gradients.
+
+    The arguments are those of `linear_cross_entropy`.
+    """
     vocab_size = weight.size(0)
     weight = _padded(weight, pad_to)
     chunk = chunk or _chunk_rows(weight)
@@ -61,10 +64,10 @@ def _padded(weight: Tensor, pad_to: int | None) -> Tensor:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Sum of the cross-entropies of hidden @ weight.T, its gradients taken chunk by chunk going forward.
+    """The summed cross-entropy of hidden @ weight.T. The forward pass computes the gradients, chunk by chunk.
 
-    They are the gradients of the sum, multiplied by the incoming gradient in backward: in half precision
-    softmax - onehot is in range, but divided by the number of targets it would underflow.
+    These are the gradients of the sum; the backward pass multiplies them by the incoming gradient. In half precision
+    softmax - onehot is in range, but it would underflow if it were divided by the number of targets first.
     """
 
     @staticmethod
@@ -88,9 +91,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight = (delta.T @ rows).to(wide)
             elif wide == rows.dtype:
                 grad_weight.addmm_(delta.T, rows)
-            else:  # half precision: each chunk is a product of its own, summed in float32
+            else:  # half precision: sum the products of the chunks in float32
                 grad_weight.add_(delta.T @ rows)
-            del log_probs, delta  # before the next chunk's logits come
+            del log_probs, delta  # so that two chunks never exist at once
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
@@ -101,7 +104,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _log_probs(rows: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
-    """Log-probabilities [R, weight rows] in at least float32; rows of weight that pad it get -inf."""
+    """Log-probabilities [R, rows of weight] in at least float32; -inf for the rows that only pad the weight."""
     logits = (rows @ weight.T).to(torch.promote_types(rows.dtype, torch.float32))
     if weight.size(0) > vocab_size:
         logits[:, vocab_size:] = -math.inf
@@ -109,5 +112,5 @@ def _log_probs(rows: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
 
 
 def _chunk_rows(weight: Tensor) -> int:
-    """How many rows may have their logits at the same time."""
+    """The number of rows per chunk."""
     return max(128, CHUNK_LOGITS["cpu" if weight.device.type == "cpu" else "gpu"] // weight.size(0))

@@ -12,7 +12,7 @@ from kogpt.model.gpt2 import GPT, GPTConfig
 
 
 class Architecture(NamedTuple):
-    """The two classes of an architecture."""
+    """An architecture's configuration and model classes."""
 
     config: type[ModelConfig]
     model: type[Decoder]
@@ -22,15 +22,15 @@ ARCHITECTURES: dict[str, Architecture] = {GPTConfig.arch: Architecture(GPTConfig
 
 
 def config_from_dict(stored: dict[str, Any]) -> ModelConfig:
-    """The configuration that `ModelConfig.to_dict` gave; without "arch", as version 0.1 wrote it, it is GPT-2's.
+    """The configuration that was stored by `ModelConfig.to_dict`. Version 0.1 stored no "arch"; it means GPT-2.
 
-    Raises `UserError` where this version has no such architecture or cannot compute what the fields ask for.
+    Raises `UserError` if this version lacks the architecture or cannot run a model with these fields.
     """
     fields = dict(stored)
     name = fields.pop("arch", GPTConfig.arch)
     if name not in ARCHITECTURES:
         raise UserError(
-            f'the model\'s architecture is "{name}", but this version of kogpt knows only '
+            f'the model\'s architecture is "{name}", but this version of kogpt supports only '
             f"{', '.join(ARCHITECTURES)}; use the version that wrote it."
         )
     try:
@@ -40,10 +40,10 @@ def config_from_dict(stored: dict[str, Any]) -> ModelConfig:
 
 
 def model_class(config: ModelConfig) -> type[Decoder]:
-    """The class of the model that `config` describes."""
+    """The model class of a configuration."""
     return ARCHITECTURES[config.arch].model
 
 
 def build(config: ModelConfig) -> Decoder:
-    """A new model, initialised by torch's global generator."""
+    """A new model. Its weights are drawn from torch's global random generator."""
     return model_class(config)(config)

@@ -1,4 +1,4 @@
-"""Which parameters share an optimizer's settings. In: a model. Out: groups as torch.optim takes them."""
+"""Parameter groups of the optimizer. In: a model. Out: groups in the form that torch.optim takes."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and embeddings decay by `weight_decay`; biases and norms do not decay."""
+    """Two groups: matrices and embeddings with `weight_decay`; biases and norms without."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},

@@ -1,9 +1,9 @@
-"""BERT's cased tokenization: text -> words -> WordPiece tokens, what BertTokenizerFast gives, in linear time.
+"""BERT's cased tokenization: text -> words -> WordPiece tokens, the same as BertTokenizerFast, in linear time.
 
-White space, punctuation and CJK ideographs end a word; the last two are words of their own. Each word is cut by greedy
-longest match (Wu et al. 2016, section 4.1); a word over 100 characters, or one that the vocabulary cannot cover, is
-[UNK]. Text never becomes another special token: the brackets of a literal "[SEP]" are punctuation. What kind a
-character is, the `tokenizers` library is asked, once for each character.
+White space separates words. Every punctuation mark and CJK ideograph is a word of its own. A word is split by greedy
+longest match (Wu et al. 2016, section 4.1). A word of more than 100 characters, or one that the vocabulary cannot
+cover, becomes [UNK]. Text never becomes any other special token: the brackets of a literal "[SEP]" are punctuation.
+The kind of each character is asked of the `tokenizers` library once and then cached.
 
 Cost: a table look-up per character and per word. (The library's own `encode` is quadratic in the number of words.)
 """
@@ -17,17 +17,17 @@ _CACHED = 1 << 16
 
 
 def bert_normalizer() -> normalizers.Normalizer:
-    """BERT's cased normaliser; stripping accents would decompose every Hangul syllable (NFD) and lose it."""
+    """BERT's cased normaliser. It keeps accents, because stripping them would decompose Hangul syllables (NFD)."""
     return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
 
 
 def bert_words(text: str) -> list[str]:
-    """A text's words as BERT cuts them."""
+    """The words of a text, as BERT splits it."""
     return [word for word in text.translate(_spacing()).split(" ") if word]
 
 
 class _Spacing(dict[int, str]):
-    """Code point -> what stands for it where words are separated by spaces: itself, "", " ", or itself in spaces."""
+    """Code point -> its replacement, so that spaces separate the words: itself, "", " ", or itself between spaces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def _spacing() -> _Spacing:
 
 
 class BertWords(dict[str, tuple[int, ...]]):
-    """word -> tokens over one vocabulary, computed at first need."""
+    """word -> tokens of one vocabulary, computed on first use."""
 
     def __init__(self, ids: dict[str, int], unknown: int):
         super().__init__()

@@ -1,7 +1,7 @@
-"""Forget a block's activations and compute them again in the backward pass. In: a model. Out: its blocks, changed.
+"""Activation checkpointing: recompute the activations of a block in the backward pass. In: a model, changed in place.
 
-What stays is the input of each block, and one block's activations at a time: a third more computation for a fraction of
-the memory. Random numbers are replayed, so that losses are the same bits on a CPU. Source: Chen et al. 2016.
+Only the input of each block is kept, and the activations of one block at a time. This takes a third more computation.
+Random numbers are replayed, so losses are bit-identical on a CPU. Source: Chen et al. 2016.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from kogpt.model.decoder import Decoder
 
 
 def checkpoint_blocks(model: Decoder) -> None:
-    """Change the blocks in place; call it before they are compiled. Without gradients they run as before."""
+    """Wrap every block. Call it before they are compiled. Forward passes without gradients do not change."""
     for block in model.blocks:
         block.forward = partial(_forgetful, block.forward)
 

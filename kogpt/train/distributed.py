@@ -1,12 +1,12 @@
-"""The ranks: how they start, agree, notice a death and end. In: the launcher's environment. Out: `Ranks`.
+"""The ranks: start, collectives, time-outs, end. In: the launcher's environment. Out: `Ranks`.
 
-Works under `deepspeed`, `torchrun`, `srun`, `mpirun` (kogpt.train.launchers) and plain `python` (one rank). What one
-has to know about the parts:
-- DeepSpeed compiles `deepspeed_shm_comm` at the first init (half a minute, fatal without a compiler) for a
-  collective that training never calls: it is switched off.
-- The `deepspeed` command sets no OMP_NUM_THREADS: ranks would fight for cores, so the cores are shared out.
-- Ranks end by `leave`, or gloo now and then makes a crash of a success.
-- Groups that DeepSpeed makes wait 30 minutes for a rank that hangs: `set_timeouts` gives all of them 40 s.
+Works under `deepspeed`, `torchrun`, `srun`, `mpirun` (kogpt.train.launchers), and plain `python` (one rank). Four
+defaults are changed:
+- DeepSpeed would compile `deepspeed_shm_comm` at the first start. This takes half a minute, fails without a compiler,
+  and serves a collective that training never calls. It is switched off.
+- The `deepspeed` command does not set OMP_NUM_THREADS, so every rank would use all cores. `share_cores` divides them.
+- Ranks end with `leave`. Otherwise gloo sometimes crashes at exit after a successful training.
+- DeepSpeed's process groups wait 30 minutes for a rank that hangs. `set_timeouts` limits all of them to 40 s.
 """
 
 import logging
@@ -32,19 +32,19 @@ from kogpt.train import launchers
 T = TypeVar("T")
 
 STALL_SECONDS = 40.0
-"""A collective that waits longer ends the rank: with start and tear-down under a minute."""
+"""Time-out of a collective. A rank whose collective waits longer ends; with shutdown, this takes under a minute."""
 PATIENT_SECONDS = 3600.0
-"""The same where one rank may need long for what the others wait for: a disk, an upload."""
+"""The time-out while the others wait for something slow on one rank, such as a disk or an upload."""
 
 WAIT_SECONDS, JOIN_SECONDS = 20.0, 300.0
-"""At the start: when a rank says that it waits for others, and when it gives up."""
+"""At the start: when a rank reports that it waits for the others, and when it gives up."""
 
 _SINGLE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all of them."""
+    """The rank of this process, the number of ranks, and its device."""
 
     rank: int
     world_size: int
@@ -54,14 +54,14 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Rank 0 talks and writes."""
+        """Whether this is rank 0, which prints and records."""
         return self.rank == 0
 
 
 def prepare_environment() -> None:
-    """What must be set before the ranks meet: this one among all of them.
+    """Set the environment variables that must be set before the ranks connect.
 
-    Raises `UserError` where the environment contradicts itself.
+    Raises `UserError` if the environment is contradictory.
     """
     os.environ.update(launchers.rank_variables(os.environ))
     if "RANK" not in os.environ:
@@ -73,15 +73,16 @@ def prepare_environment() -> None:
 
 
 def choose_accelerator() -> None:
-    """Say where there is no GPU, before DeepSpeed is imported, which would warn that it found none."""
+    """Without a GPU, tell DeepSpeed to use the CPU, so that its import does not warn that it found no GPU."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def speaker() -> str | None:
-    """How this rank's complaints begin: the first one of each node speaks, which may be the only one to see a fault.
+    """The prefix of this rank's error messages, or None if it must not print any.
 
-    By the environment, so that it is known before the ranks have met.
+    The first rank of each node prints, because a fault may be visible on its node only. The answer comes from the
+    environment, so that it is known before the ranks connect.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return None
@@ -89,7 +90,7 @@ def speaker() -> str | None:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware computes in bf16. Without it torch still does, on a CPU many times slower than in fp32."""
+    """Whether the hardware supports bf16. torch emulates it otherwise, on a CPU many times slower than fp32."""
     if device.type == "cpu":
         offered = torch.cpu.get_capabilities()
         return any(offered.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last one: ARM
@@ -97,18 +98,18 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def all_have_bf16(ranks: Ranks) -> bool:
-    """`has_bf16` of every rank: all must train in the same precision."""
+    """Whether every rank has bf16, because all must train in the same precision."""
     return not any(reduce_max(ranks, not has_bf16(ranks.device)))
 
 
 def local_world_size() -> int:
-    """Ranks on this node: torchrun and the `deepspeed` command name the number differently."""
+    """The number of ranks on this node. torchrun and the `deepspeed` command use different variables for it."""
     value = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or os.environ["WORLD_SIZE"]
     return int(value)
 
 
 def share_cores(ranks_on_node: int) -> int:
-    """Give this rank its share of the node's cores unless OMP_NUM_THREADS says otherwise; the number given."""
+    """Use this rank's share of the node's cores, unless OMP_NUM_THREADS is set. Returns the number of threads."""
     if "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, len(os.sched_getaffinity(0)) // ranks_on_node)
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -117,9 +118,9 @@ def share_cores(ranks_on_node: int) -> int:
 
 
 def start() -> Ranks:
-    """Join the process group (nccl on GPUs, gloo elsewhere); call `prepare_environment` first.
+    """Join the process group (nccl on GPUs, gloo elsewhere). Call `prepare_environment` first.
 
-    `UserError` where there are GPUs that torch cannot use: nobody wants to find that out after a night on the CPU.
+    Raises `UserError` if there are GPUs that torch cannot use, instead of training slowly on the CPU.
     """
     import deepspeed
 
@@ -140,19 +141,19 @@ def start() -> Ranks:
 
 
 def _join(backend: str) -> None:
-    """Meet the other ranks. The waiting cannot be interrupted from Python, so that signals do what the kernel does."""
+    """Connect to the other ranks. Python cannot interrupt the wait, so SIGINT and SIGTERM get their default action."""
     import deepspeed
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     kept = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     place = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}"
     rank, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
-    line = f"train.py: rank {rank} waits at {place} for all {world_size} ranks (RANK and WORLD_SIZE say so)."
+    line = f"train.py: rank {rank} waits at {place} for all {world_size} ranks (from RANK and WORLD_SIZE)."
     notice = threading.Timer(WAIT_SECONDS, print, [line], {"file": sys.stderr, "flush": True})
     notice.daemon = True
     notice.start()
     try:
-        # Joining may take long on a busy or large cluster; `set_timeouts` is for afterwards.
+        # Joining may take long on a busy or large cluster. `set_timeouts` sets the time-out for training later.
         deepspeed.init_distributed(
             dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timedelta(seconds=JOIN_SECONDS)
         )
@@ -164,8 +165,8 @@ def _join(backend: str) -> None:
             ) from None
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"rank {rank} did not meet all {world_size} ranks at {place} ({reason}); start all of them, or unset "
-            "RANK and WORLD_SIZE where one process is to train alone."
+            f"rank {rank} could not connect to all {world_size} ranks at {place} ({reason}); start all of them, or "
+            "unset RANK and WORLD_SIZE to train in one process."
         ) from None
     finally:
         notice.cancel()
@@ -177,7 +178,7 @@ _timeout = PATIENT_SECONDS
 
 
 def set_timeouts(seconds: float | None = None) -> None:
-    """No collective, of any group that exists by now, waits longer (`STALL_SECONDS`) for a dead or stuck rank."""
+    """Set the time-out of every existing process group, by default to `STALL_SECONDS`."""
     global _timeout
     _timeout = STALL_SECONDS if seconds is None else seconds
     c10d: Any = dist.distributed_c10d
@@ -187,9 +188,9 @@ def set_timeouts(seconds: float | None = None) -> None:
 
 @contextmanager
 def patient(ranks: Ranks) -> Iterator[None]:
-    """For what may take one rank long: all ranks go in and come out together, and none gives up on another.
+    """A block in which a rank may take long. All ranks must enter it, and the others do not time out.
 
-    They come out together because one that was first would wait for the others under the short time-out again.
+    All leave it together. Otherwise the first to leave would wait for the others with the short time-out.
     """
     before = _timeout
     set_timeouts(PATIENT_SECONDS)
@@ -205,9 +206,9 @@ def barrier(ranks: Ranks) -> None:
 
 
 def finish(ranks: Ranks) -> None:
-    """Leave together: the launcher stops everybody as soon as one rank has ended with an error code.
+    """Wait for all ranks and leave the process group, because the launcher kills the others when one rank fails.
 
-    Rank 0 may still have to upload to W&B, for longer than a step of training could take.
+    Rank 0 may still be uploading to W&B, so the time-out is long.
     """
     with patient(ranks):
         pass
@@ -217,8 +218,8 @@ def finish(ranks: Ranks) -> None:
 def leave(code: int) -> NoReturn:
     """End this process without the interpreter's teardown.
 
-    DeepSpeed keeps references to its process groups, so that gloo's threads outlive `destroy_process_group`; one that
-    asks for the GIL when Python has given it up aborts the process: exit -6 behind a training that had finished.
+    DeepSpeed keeps references to its process groups, so gloo's threads outlive `destroy_process_group`. If one of them
+    asks for the GIL during teardown, the process aborts: exit status -6 after a successful training.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -226,9 +227,9 @@ def leave(code: int) -> NoReturn:
 
 
 def reduce_sum(ranks: Ranks, *values: Tensor | float, beside: Tensor | float | None = None) -> list[float]:
-    """The sums over all ranks, in float64 (exact for counts): one collective, one wait for the device.
+    """The sums over all ranks, in float64 (exact for counts). Costs one collective and one wait for the device.
 
-    `beside`, which is the same on all ranks, comes along as the last number.
+    `beside` is the same on all ranks. It is not summed, only fetched, and returned as the last number.
     """
     numbers = _on_device(ranks, values)
     if ranks.world_size > 1:
@@ -237,7 +238,7 @@ def reduce_sum(ranks: Ranks, *values: Tensor | float, beside: Tensor | float | N
 
 
 def reduce_max(ranks: Ranks, *values: float) -> list[float]:
-    """The maxima over all ranks, one collective."""
+    """The maxima over all ranks, in one collective."""
     numbers = _on_device(ranks, values)
     if ranks.world_size > 1:
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
@@ -245,7 +246,7 @@ def reduce_max(ranks: Ranks, *values: float) -> list[float]:
 
 
 def _on_device(ranks: Ranks, values: Sequence[Tensor | float]) -> Tensor:
-    """The values as one float64 tensor, without waiting for those that the device has yet to compute."""
+    """The values as one float64 tensor on the device, without waiting for values that are still being computed."""
     there = {i: value for i, value in enumerate(values) if isinstance(value, Tensor)}
     numbers = torch.tensor([0.0 if i in there else value for i, value in enumerate(values)], dtype=torch.float64)
     if ranks.device.type == "cuda":
@@ -256,7 +257,7 @@ def _on_device(ranks: Ranks, values: Sequence[Tensor | float]) -> Tensor:
 
 
 def on_first(ranks: Ranks, call: Callable[[], T]) -> T | None:
-    """What `call` returns on rank 0, None on the others; its `UserError` on all of them."""
+    """Call `call` on rank 0. Returns its result there and None elsewhere; a `UserError` is raised on all ranks."""
     result, problem = None, None
     if ranks.first:
         try:
@@ -269,14 +270,14 @@ def on_first(ranks: Ranks, call: Callable[[], T]) -> T | None:
 
 
 def broadcast(value: Tensor) -> Tensor:
-    """Overwrite `value` with rank 0's on all ranks."""
+    """Overwrite `value` on all ranks with that of rank 0."""
     if dist.get_world_size() > 1:
         dist.broadcast(value, src=0)
     return value
 
 
 def broadcast_object(value: Any) -> Any:
-    """Rank 0's picklable object on all ranks."""
+    """Send rank 0's object, which must be picklable, to all ranks."""
     box = [value]
     if dist.get_world_size() > 1:
         dist.broadcast_object_list(box, src=0)

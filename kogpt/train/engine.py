@@ -1,12 +1,12 @@
 """The model under DeepSpeed: built, trained, saved, restored. In: plans and a checkpoint. Out: `TrainingEngine`.
 
-The optimizer is torch's fused AdamW in all stages, with a learning rate of 0 until the first step: DeepSpeed makes
-an empty update while it sets some stages up, which must not decay the weights.
+The optimizer is torch's fused AdamW at every ZeRO stage. Its learning rate is 0 until the first step, because at some
+stages DeepSpeed makes an empty update during set-up, which must not decay the weights.
 
-A group of parameters carries its own peak of the learning rate, `peak_lr`; the schedule scales all of them alike.
+Each parameter group has its own peak learning rate, `peak_lr`. The schedule scales all of them by the same factor.
 
-On resume the weights go in twice: before DeepSpeed takes the model (which gives the half-precision copies) and, exact,
-into its fp32 masters.
+On resume the weights are loaded twice: before DeepSpeed wraps the model, which makes the half-precision copies, and
+then exactly, into its fp32 master weights.
 """
 
 import math
@@ -55,14 +55,14 @@ class TrainingEngine:
         with one_optimizer_for_stages_1_and_2():
             self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=plan.engine)
         if ranks.world_size == 1 and plan.stage == 0:
-            # DeepSpeed would copy all gradients into one buffer and back, to sum them over one rank.
+            # Otherwise DeepSpeed would copy all gradients to a buffer and back, to sum them over one rank.
             self.engine.enable_backward_allreduce = False
         wait_once(self.engine.optimizer)
         self.state = FullState(self.engine, self.optimizer, ranks.rank, ranks.world_size)
 
     @property
     def module(self) -> Decoder:
-        """The model; under ZeRO 3 its weights are whole only inside a forward pass, made by all ranks."""
+        """The model. Under ZeRO 3 its weights are whole only during a forward pass of all ranks."""
         return self.engine.module
 
     def loss(self, batch: Batch) -> Tensor:
@@ -71,20 +71,20 @@ class TrainingEngine:
             return self.engine(*batch)
 
     def backward(self, loss: Tensor, targets: int) -> None:
-        """Gradients of a micro-batch's share of the mean over the `targets` that all ranks score in this step.
+        """Accumulate the gradients of `loss` / `targets`, a micro-batch's part of the mean over the global batch.
 
-        DeepSpeed averages the gradients over the ranks, which is undone here. Its division by the accumulation is
-        switched off. In fp16 the loss scale finds gradients of the size of a mean, not of a sum.
+        `targets` is the number of targets that all ranks score in this step. DeepSpeed averages gradients over ranks;
+        the factor `world_size` undoes this. Its division by the number of micro-batches is switched off.
         """
         self.engine.backward(loss * (self.ranks.world_size / targets), scale_wrt_gas=False)
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()  # only counts
 
     def update(self, schedule: float) -> Tensor | float:
-        """Clip, and let the optimizer update the weights, each group with `schedule` times its peak learning rate.
+        """Clip the gradients and update the weights, each group with `schedule` times its peak learning rate.
 
-        Returns the gradient norm before clipping, perhaps still on the device. Where it is not finite nothing has
-        changed, on any rank.
+        Returns the gradient norm before clipping, which may still be on the device. If it is not finite, the update
+        was skipped on all ranks.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule
@@ -94,9 +94,9 @@ class TrainingEngine:
         return self.engine.get_global_grad_norm()
 
     def _plain_update(self) -> Tensor:
-        """Stage 0, where DeepSpeed looks at no norm: gradients are whole, the same on all ranks.
+        """Stage 0, where DeepSpeed computes no norm. Every rank has the same, whole gradients.
 
-        Nobody waits for the norm: the fused Adam looks at `found_inf` on the device and leaves the update out.
+        The host does not wait for the norm: fused Adam reads `found_inf` on the device and skips the update itself.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.clip or math.inf)
         self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
@@ -104,13 +104,13 @@ class TrainingEngine:
         return norm
 
     def token_nll(self, batch: Batch) -> Tensor:
-        """The nll of every target of a batch, in the precision of training; all ranks call."""
+        """The nll of every target of a batch, in the precision of training. All ranks must call it."""
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.plan.precision == "autocast"):
             return self.module.token_nll(*batch[:2])
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without dropout, gradients, and compiled code for shapes that come once."""
+        """Switch off dropout, gradients, and torch.compile (which would compile for shapes that occur once)."""
         self.engine.eval()
         try:
             with torch.no_grad(), torch.compiler.set_stance("force_eager"):
@@ -120,26 +120,26 @@ class TrainingEngine:
 
     @property
     def loss_scale(self) -> float:
-        """The factor on the loss in fp16; 1 in the other precisions."""
+        """The loss scale of fp16; 1 in other precisions."""
         return float(self.engine.optimizer.loss_scaler.cur_scale) if self.plan.precision == "fp16" else 1.0
 
     def parts(self) -> list[Part]:
-        """What this rank has to save of the weights and the optimizer's slots."""
+        """The parts of the weights and optimizer slots that this rank saves."""
         return self.state.shards()
 
     def counters(self) -> dict[str, Any]:
-        """What is to be saved besides, for state.json."""
+        """The optimizer step and the state of the loss scaler, for state.json."""
         scaler = {field: getattr(self.engine.optimizer.loss_scaler, field) for field in self._scaler_fields()}
         return {"optimizer_step": self.state.step, "loss_scaler": scaler}
 
     def restore(self, checkpoint: Restorer) -> None:
-        """Take over a checkpoint, exactly; all ranks together."""
+        """Restore a checkpoint exactly. All ranks must call it."""
         checkpoint.restore(self.state)
         saved = checkpoint.state
-        if (step := saved.get("optimizer_step", saved.get("adam_step"))) is not None:  # version 1 knew Adam alone
+        if (step := saved.get("optimizer_step", saved.get("adam_step"))) is not None:  # the name in format version 1
             self.state.step = step
         for field in self._scaler_fields():
-            if field in saved["loss_scaler"]:  # a checkpoint of another precision has none
+            if field in saved["loss_scaler"]:  # empty in checkpoints of other precisions
                 setattr(self.engine.optimizer.loss_scaler, field, saved["loss_scaler"][field])
 
     def _scaler_fields(self) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ class TrainingEngine:
 
 
 def _same_weights(model: Decoder, ranks: Ranks, checkpoint: Restorer | None) -> None:
-    """The checkpoint's weights, or else rank 0's, on all ranks."""
+    """Give all ranks the checkpoint's weights, or rank 0's if there is none."""
     for name, parameter in model.named_parameters():
         if checkpoint is not None:
             parameter.data.copy_(checkpoint.weight(name))

@@ -1,15 +1,15 @@
-"""The fp32 weights and the optimizer's slots behind a DeepSpeed engine: this rank's part of each, in and out.
+"""Get and set this rank's part of the fp32 weights and optimizer slots of a DeepSpeed engine.
 
-ZeRO cuts them into partitions. Here a part is (first element, flat fp32 tensor) of one parameter or slot, whatever the
-ZeRO stage, precision and number of ranks, so that a checkpoint knows nothing of partitions. Nothing is sent between
-ranks. Source of the partitions' layout: deepspeed.utils.tensor_fragment.
+ZeRO partitions them between the ranks. Here every part has the same form, whatever the ZeRO stage, precision, and
+number of ranks: the first element, and a flat fp32 tensor of one parameter or slot. Checkpoints therefore need no
+knowledge of ZeRO. Nothing is sent between ranks. DeepSpeed's layout is from deepspeed.utils.tensor_fragment:
 
-    stage 0   all ranks hold everything: the model's own parameters in fp32, else a master copy of each
-    1 and 2   a run of each parameter group, linked to its parameters by `_hp_mapping`
-    stage 3   a run of each parameter, padded to a multiple of the ranks
+    stage 0   all ranks hold everything: the model's parameters in fp32, or else a master copy of each
+    1 and 2   a contiguous range of each parameter group, linked to its parameters by `_hp_mapping`
+    stage 3   a contiguous range of each parameter, padded to a multiple of the number of ranks
 
-A slot is any tensor of the optimizer's state that has the parameter's shape (AdamW: exp_avg, exp_avg_sq). The count of
-updates, `step`, is the same for all parameters; optimizers that keep none have None.
+A slot is any tensor of the optimizer's state that has the parameter's shape (AdamW: exp_avg, exp_avg_sq). `step`, the
+number of updates, is the same for all parameters. It is None if the optimizer does not count.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from kogpt.checkpoint.shards import Shard, numel_of
 
 
 class FullState:
-    """`optimizer` is the torch optimizer that was handed to `deepspeed.initialize`."""
+    """This rank's part of the state. `optimizer` is the torch optimizer given to `deepspeed.initialize`."""
 
     def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, rank: int, world_size: int) -> None:
         self.optimizer, self.rank, self.world_size = optimizer, rank, world_size
@@ -42,12 +42,12 @@ class FullState:
         self._create_slots()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The whole shape, also where ZeRO 3 has left an empty tensor in the model."""
+        """The shape of the whole parameter. (ZeRO 3 leaves an empty tensor in the model.)"""
         parameter = self.parameters[name]
         return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
     def slots(self, name: str) -> tuple[str, ...]:
-        """What the optimizer keeps for a parameter; nothing where another rank holds all of it."""
+        """The optimizer slots of a parameter; none if this rank holds no part of it."""
         parameter = self.parameters[name]
         if hasattr(parameter, "ds_id"):
             group = self.zero.grad_position[self.zero.get_param_id(parameter)][0]
@@ -59,7 +59,7 @@ class FullState:
         return _slots_of(self.optimizer, master)
 
     def extent(self, name: str) -> tuple[int, int]:
-        """The first element of this rank's part of a parameter, and the number of elements."""
+        """This rank's part of a parameter: (first element, number of elements)."""
         parameter = self.parameters[name]
         numel = numel_of(self.shape(name))
         if hasattr(parameter, "ds_id"):
@@ -74,7 +74,7 @@ class FullState:
         return 0, numel
 
     def get(self, name: str, slot: str | None = None) -> Tensor:
-        """This rank's part of the weight or slot, flat, without padding."""
+        """This rank's part of a weight (slot None) or slot, flat, without padding."""
         parameter = self.parameters[name]
         if hasattr(parameter, "ds_id"):
             part = (
@@ -89,7 +89,7 @@ class FullState:
         return (master.data if slot is None else self.optimizer.state[master][slot]).view(-1)
 
     def set(self, name: str, slot: str | None, part: Tensor) -> None:
-        """Overwrite this rank's part, flat, without padding. The half-precision copy is not touched."""
+        """Overwrite this rank's part with `part`, which is flat and without padding. Half-precision copies stay."""
         parameter = self.parameters[name]
         if hasattr(parameter, "ds_id"):
             padded = F.pad(part, (0, parameter.ds_tensor.numel() - part.numel()))
@@ -101,7 +101,10 @@ class FullState:
             self.get(name, slot).copy_(part)
 
     def shards(self) -> list[tuple[Shard, Callable[[], Tensor]]]:
-        """What this rank saves, and how to get it: its part, or, of what all ranks hold, its fair share."""
+        """The shards that this rank saves, each with a function that returns its elements.
+
+        What all ranks hold is divided evenly between them.
+        """
         found: list[tuple[Shard, Callable[[], Tensor]]] = []
         everything = sum(numel_of(self.shape(name)) for name in self.parameters)
         low, high = (everything * (self.rank + more) // self.world_size for more in (0, 1))
@@ -123,7 +126,7 @@ class FullState:
 
     @property
     def step(self) -> int | None:
-        """Updates the optimizer has made: the training step less the skipped ones."""
+        """The number of updates made, without skipped ones; None if the optimizer does not count."""
         counts = [state["step"] for state in self.optimizer.state.values() if "step" in state]
         return int(counts[0]) if counts else None
 
@@ -142,7 +145,7 @@ class FullState:
         return self._masters.get(id(parameter), parameter)
 
     def _find_masters(self) -> dict[int, Tensor]:
-        """Stage 0 in half precision: the fp32 copy of each parameter, by the parameter's id()."""
+        """At stage 0 in half precision: the fp32 master of each parameter, by the parameter's id()."""
         halves, wholes = getattr(self.zero, "fp16_groups", None), getattr(self.zero, "fp32_groups", None)
         if halves is None or wholes is None:
             return {}
@@ -153,9 +156,9 @@ class FullState:
         }
 
     def _create_slots(self) -> None:
-        """Make the state that the optimizer would make at its first update, so that it can be set before one.
+        """Create the optimizer's state, which it would otherwise create at its first update.
 
-        It is asked to make that update, on one tensor at a time, with gradients and learning rate of 0.
+        This makes one update of one tensor at a time, with zero gradients and learning rate 0, and zeroes the slots.
         """
         flats = getattr(self.zero, "fp32_partitioned_groups_flat", None)  # stage 3 hides them from the optimizer
         if flats is None:
@@ -173,7 +176,7 @@ class FullState:
             group["params"], group["lr"] = members, lr
         if hasattr(self.zero, "_lazy_init_hp_params_optimizer_state"):
             self.zero._lazy_init_hp_params_optimizer_state()
-        self.step = 0  # the bf16 optimizer of stage 0 has already made an (empty) update
+        self.step = 0  # these updates do not count
 
     def _update_alone(self, group: dict[str, Any], master: Tensor) -> None:
         for other in self.optimizer.param_groups:

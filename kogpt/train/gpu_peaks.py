@@ -1,12 +1,12 @@
 """Peak FLOP/s of real GPUs, for MFU. In: the name that torch gives a GPU. Out: FLOP/s, or None rather than a guess.
 
-Dense peaks as the maker states them: matrix units with float32 accumulation for fp16 and bf16 (the figures "with
-sparsity" are twice these), plain units for fp32. TF32 is half of bf16
-on every card that has both. Sources: NVIDIA's data sheet of each product;
-for GeForce and RTX cards the tables of the GA102, Ada and RTX Blackwell whitepapers; the RTX 3060, which has none,
-from its units and boost clock (3,584 cores, 112 tensor cores of 64 FMA, 1.777 GHz); the A10G from the data sheet that
-AWS publishes; the H20 from NVIDIA's data sheet as resellers reprint it. Equal to torchtitan's table (A100, H100, H200,
-B200, L40S) and Lightning's (V100, T4, A100, H100).
+These are the maker's dense peaks: tensor cores with float32 accumulation for fp16 and bf16 (figures "with sparsity" are
+twice as high), CUDA cores for fp32. TF32 is half of bf16 on every card that has both.
+
+Sources: NVIDIA's data sheets; for GeForce and RTX cards the GA102, Ada, and RTX Blackwell whitepapers. The RTX 3060 is
+computed from its units and boost clock (3,584 cores, 112 tensor cores of 64 FMA, 1.777 GHz). The A10G is from AWS's
+data sheet, the H20 from resellers' copies of NVIDIA's. The values equal torchtitan's (A100, H100, H200, B200, L40S) and
+Lightning's (V100, T4, A100, H100).
 """
 
 import re
@@ -15,10 +15,10 @@ from typing import Literal
 Dtype = Literal["bf16", "fp16", "tf32", "fp32"]
 
 UNITS: dict[str, Dtype] = {"autocast": "bf16", "bf16": "bf16", "fp16": "fp16", "fp32": "tf32"}
-"""What a GPU computes the matrix products of each precision in (kogpt.common.numerics)."""
+"""The type in which a GPU computes the matrix products of each precision (kogpt.common.numerics)."""
 
-# TFLOP/s; None: the GPU has no such unit. A pattern must match the whole name, so that laptop variants, MIG slices and
-# cut-down models stay unknown instead of being taken for another.
+# TFLOP/s; None: the GPU has no such unit. A pattern must match the whole name, so that laptop variants, MIG slices, and
+# cut-down models stay unknown instead of being confused with another card.
 _PEAKS: list[tuple[str, dict[str, float | None]]] = [
     (r"V100-SXM2-(16|32)GB", {"bf16": None, "fp16": 125, "fp32": 15.7}),
     (r"V100-PCIE-(16|32)GB", {"bf16": None, "fp16": 112, "fp32": 14}),
@@ -50,7 +50,7 @@ _PEAKS: list[tuple[str, dict[str, float | None]]] = [
 
 
 def peak_flops(device_name: str, dtype: Dtype) -> float | None:
-    """Peak FLOP/s of a GPU by the name that torch gives it; None (unknown) rather than a guess."""
+    """Peak FLOP/s of the GPU with this name (as torch reports it); None if it is unknown."""
     name = re.sub(r"\b(NVIDIA|Tesla|GeForce)\b", "", device_name).strip()
     for pattern, peaks in _PEAKS:
         if re.fullmatch(pattern, name):

@@ -1,7 +1,7 @@
-"""Memory that training needs on each rank, as DeepSpeed 0.19.8 allocates it. Numbers in, numbers out.
+"""An estimate of the memory that training needs on each rank, as DeepSpeed 0.19.8 allocates it. Arithmetic only.
 
-What the weights and activations of a model take is its configuration's to say (kogpt.model.config); here is how ZeRO
-divides the rest. Bytes per parameter on each of N ranks, at the worst moment of a step:
+The configuration of a model knows its parameters and activations (kogpt.model.config). This module knows how ZeRO
+partitions them. Bytes per parameter on each of N ranks, at the peak of a step:
 
     stage   fp32, autocast                      bf16, fp16                      with one micro-batch a step
     0       16                                  -                               -
@@ -9,10 +9,10 @@ divides the rest. Bytes per parameter on each of N ranks, at the worst moment of
     2       4 + 20/N                            2 + 16/N                        2 + 20/N
     3       16/N + the larger of 4 + 4/N, 8/N   14/N + the larger of 2 + 4/N, 8/N   14/N + the larger of 2 + 2/N, 8/N
 
-Autocast keeps a bf16 copy of each weight for the backward pass: 2 more where gradients are there already. In half
-precision gradients of several micro-batches are summed in fp32; with one, their partition is copied to fp32 in the
-update. In fp32 ZeRO keeps a second copy of the weights. Stage 3 gathers at most 10^9 weights at once.
-`tests/train/test_memory.py` counts the tensors that DeepSpeed makes.
+Autocast keeps a bf16 copy of each weight for the backward pass: 2 bytes more from the second micro-batch on, when the
+gradients exist as well. In half precision, the gradients of several micro-batches are summed in fp32. With one
+micro-batch, their partition is copied to fp32 during the update. In fp32, ZeRO keeps a second copy of the weights.
+Stage 3 gathers at most 10^9 weights at once. `tests/train/test_memory.py` counts the tensors that DeepSpeed allocates.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -21,22 +21,22 @@ from typing import Literal
 from kogpt.model.config import ModelConfig, Precision
 
 LIVE_PARAMETERS = 10**9
-"""What ZeRO 3 holds gathered at most: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance."""
+"""The most weights that ZeRO 3 gathers: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance."""
 CHUNK_BYTES = 12
-"""Of each logit in a chunk of the loss: in the model's precision, in fp32, its log-probability and its gradient."""
+"""Bytes per logit in a chunk of the loss: in the model's precision, in fp32, its log-probability, its gradient."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one rank needs. Left out: what the allocator cannot use, and CUDA itself."""
+    """Bytes that one rank needs, without the allocator's losses and CUDA itself."""
 
     parameters: int
     gradients: int
-    """With their copies in the update; at ZeRO stage 3 with the weights that are gathered."""
+    """Includes their copies during the update, and at ZeRO stage 3 the gathered weights."""
     optimizer: int
     activations: int
     buffers: int
-    """The loss's chunk of logits, the gradient of the head before it is added, ZeRO's buckets."""
+    """The loss's chunk of logits, the gradient of the head before it is accumulated, and ZeRO's buckets."""
 
     @property
     def total(self) -> int:
@@ -61,9 +61,9 @@ def memory_per_rank(
     chunk_logits: int = 1 << 27,
     bucket_elements: int = 0,
 ) -> Memory:
-    """Training with Adam under a ZeRO stage (Rajbhandari et al. 2020, section 3); see the header.
+    """The estimate for training with Adam (ZeRO: Rajbhandari et al. 2020, section 3). The header has the formulas.
 
-    `offload_optimizer` moves fp32 weights, moments and the sum of the gradients to the host.
+    `offload_optimizer` moves the fp32 weights, the moments, and the summed gradients to the host.
     """
     half = precision in ("bf16", "fp16")
     size, count, n = 2 if half else 4, config.parameter_count, world_size
@@ -78,7 +78,7 @@ def memory_per_rank(
     held = size * count if stage < 3 else -(-size * count // n)
     optimizer = 8 * count if stage == 0 else -(-12 * count // n)
     gradients = whole * count - (-shared * count // n)
-    if stage == 3:  # copies in the update, when nothing is gathered any more
+    if stage == 3:  # the larger of two moments: weights gathered, or copies made in the update
         gradients = max(gradients + size * min(count, LIVE_PARAMETERS), 8 * count // n)
     if offload_optimizer:
         optimizer, gradients = 0, size * count // (n if stage >= 2 else 1)
@@ -94,7 +94,7 @@ def memory_per_rank(
 
 
 def _activations(config: ModelConfig, precision: Precision, micro_batch: int, seq_len: int, forgetful: bool) -> int:
-    """With `forgetful` blocks one of them is whole, and of each there is the input."""
+    """With activation checkpointing (`forgetful`): all activations of one block, and the inputs of the others."""
     shape = {"precision": precision, "micro_batch": micro_batch, "seq_len": seq_len}
     if not forgetful:
         return config.activation_bytes(**shape)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""What fits: the memory that a plan needs against what is free. In: a model, a plan, ranks. Out: a plan that fits.
+"""Fit a plan to the free memory. In: a model's configuration, a plan, ranks. Out: a plan that fits.
 
-The file's micro-batch is an upper limit: where it does not fit, the largest that does is taken and kept in the run
-folder (`micro_batch.json`), by device, ranks, stage and shape, so that a resumed run has the same rounding.
+The micro-batch of the DeepSpeed file is an upper limit. If it does not fit, the largest one that does is used. It is
+kept in `micro_batch.json` of the run folder, for each device, number of ranks, ZeRO stage, and model shape, so that a
+resumed run rounds in the same way.
 """
 
 import json
@@ -25,16 +26,16 @@ from kogpt.train.memory import Memory, memory_per_rank
 log = logging.getLogger(__name__)
 
 HEADROOM = 1.05
-"""What the allocator cannot use, as a factor."""
+"""Factor for the memory that the allocator cannot use."""
 
 
 def fit_memory(
     config: ModelConfig, plan: EnginePlan, ranks: Ranks, run: Path, *, checkpoint_activations: bool = False
 ) -> tuple[EnginePlan, Memory]:
-    """The plan with a micro-batch that fits, and the estimate for one rank; all ranks call and get the same.
+    """The plan with a micro-batch that fits, and its estimate per rank. All ranks must call it and get the same result.
 
     Raises:
-        UserError: on all ranks, with advice, where not even one sequence fits on the tightest of them.
+        UserError: on all ranks, with advice, if not even one sequence fits on the rank with the least memory.
     """
     have = _free(ranks)
     path, key = run / "micro_batch.json", _key(config, plan, ranks, checkpoint_activations)
@@ -46,7 +47,10 @@ def fit_memory(
         need = estimate(config, fitted, ranks, checkpoint_activations)
         if need.total * HEADROOM <= have:
             if size != plan.micro_batch:
-                log.info(f"micro-batch {size} instead of {plan.micro_batch}: {_gib(have)} GiB are free on each rank.")
+                log.info(
+                    f"Using a micro-batch of {size} instead of {plan.micro_batch}, which fits the {_gib(have)} GiB "
+                    "that are free on each rank."
+                )
                 on_first(ranks, lambda: _keep(path, key, size))  # noqa: B023 - called at once
             return fitted, need
     need = estimate(config, fitted, ranks, checkpoint_activations)
@@ -58,11 +62,11 @@ def fit_memory(
 
 
 def estimate(config: ModelConfig, plan: EnginePlan, ranks: Ranks, checkpoint_activations: bool = False) -> Memory:
-    """Bytes per rank under a plan."""
+    """The estimated memory per rank of a plan."""
     zero = plan.engine["zero_optimization"]
     reduce = zero.get("reduce_bucket_size", 500_000_000) * (2 if zero.get("overlap_comm", plan.stage == 3) else 1)
     gather = zero.get("stage3_prefetch_bucket_size" if plan.stage == 3 else "allgather_bucket_size", 500_000_000)
-    if ranks.device.type == "cpu":  # whose kernel gives no memory for what is never filled
+    if ranks.device.type == "cpu":  # Linux provides memory only when it is written to
         reduce = min(reduce, config.parameter_count)
     return memory_per_rank(
         config,
@@ -80,7 +84,7 @@ def estimate(config: ModelConfig, plan: EnginePlan, ranks: Ranks, checkpoint_act
 
 
 def _free(ranks: Ranks) -> int:
-    """Bytes on the tightest rank."""
+    """The free bytes of the rank with the least."""
     if ranks.device.type == "cuda":
         have = torch.cuda.mem_get_info(ranks.device)[0]
     else:
@@ -93,7 +97,7 @@ def _gib(size: float) -> str:
 
 
 def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int, forgetful: bool) -> str:
-    """The smallest change that fits, or the last resort; the micro-batch is 1 already."""
+    """The smallest change that fits, or general advice. The micro-batch is 1 already."""
     changes: list[tuple[str, EnginePlan, bool]] = []
     if not forgetful:
         changes.append(("--checkpoint-activations", plan, True))
@@ -112,7 +116,7 @@ def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int, forg
 
 
 def _at(plan: EnginePlan, stage: Any) -> EnginePlan:
-    """The plan at another ZeRO stage, as far as the estimate goes."""
+    """The plan at another ZeRO stage, good for an estimate only."""
     precision = "bf16" if plan.precision == "autocast" else plan.precision
     return replace(plan, stage=stage, precision=precision)
 

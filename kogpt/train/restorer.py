@@ -1,7 +1,7 @@
-"""Where restored tensors come from. In: a checkpoint. Out: each rank's part of any weight or slot.
+"""Restore a checkpoint on any number of ranks. In: a step folder. Out: each rank's part of every weight and slot.
 
-Where all ranks see the checkpoint each reads its own part. Where only rank 0 does, it reads whole tensors, one at a
-time, and sends them to all.
+If all ranks see the folder, each reads its own part. Otherwise rank 0 reads whole tensors, one at a time, and sends
+them to the others.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from kogpt.train.full_state import FullState
 
 
 class Restorer:
-    """Reads one checkpoint for all ranks, which make the same calls."""
+    """Reads one checkpoint. All ranks must make the same calls."""
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
         self.folder, self.ranks = folder, ranks
@@ -32,7 +32,7 @@ class Restorer:
         self.state, self.shapes, self.slots = index if self.shared and index else broadcast_object(index)
 
     def read(self, name: str, slot: str | None, start: int, numel: int) -> Tensor:
-        """`numel` elements from `start` of the flattened weight or slot."""
+        """`numel` elements, beginning at `start`, of a flattened weight (slot None) or slot."""
         if self.shared and self.reader is not None:
             return self.reader.read(name, slot, start, numel)
         everything = numel_of(self.shapes[name])
@@ -47,13 +47,16 @@ class Restorer:
         return self.read(name, None, 0, numel_of(shape)).view(shape)
 
     def restore(self, state: FullState) -> None:
-        """Take over this rank's part of everything, exactly. Without slots in it the optimizer has yet to begin."""
+        """Restore this rank's part of every weight and slot exactly. A checkpoint without slots restores only weights.
+
+        Raises `UserError` on all ranks if the checkpoint has slots of another optimizer.
+        """
         missing = any(set(state.slots(name)) - set(self.slots.get(name, ())) for name in state.parameters)
         if self.slots and reduce_max(self.ranks, missing)[0]:
             raise UserError(
                 f"the checkpoint {self.folder} was made with another optimizer (its state is "
                 f"{', '.join(sorted({slot for slots in self.slots.values() for slot in slots}))}); "
-                "give its optimizer again, or name another --out."
+                "use that optimizer again, or choose another --out."
             )
         for name in state.parameters:
             start, numel = state.extent(name)
@@ -65,5 +68,5 @@ class Restorer:
 
 
 def sees(folder: Path) -> bool:
-    """Whether this rank finds the checkpoint."""
+    """Whether this rank sees the checkpoint's folder."""
     return (folder / MANIFEST).exists()

@@ -1,8 +1,8 @@
-"""Where a run goes on. In: the run folder and what was asked for. Out: `Start`, the same on all ranks.
+"""Find the checkpoint to resume from. In: the run folder and the options. Out: `Start`, the same on all ranks.
 
-What decides the numbers (model, corpus, seed, global batch) must be what the checkpoint was made with, or it is
-refused with both values named; a shape that no flag names is the checkpoint's. What does not (ranks, ZeRO stage,
-precision, micro-batch, length) may change. An imported checkpoint (kogpt import) leaves the rest to the training.
+Model, corpus, seed, and global batch must be those of the checkpoint; otherwise it is refused, with both values named.
+A model shape that no flag sets is taken from the checkpoint. Ranks, ZeRO stage, precision, micro-batch, and length may
+change. A checkpoint of `kogpt import` fixes only the model and the corpus.
 """
 
 import json
@@ -28,7 +28,7 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint to go on from, and its state.json; None at a fresh start."""
+    """The checkpoint to resume from and its state.json; None for a new run."""
 
     checkpoint: Restorer | None
 
@@ -38,7 +38,7 @@ class Start:
 
 
 def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks) -> Start:
-    """Rank 0 looks, all ranks go the same way; `identity` has a value for each of `FLAGS`."""
+    """Rank 0 chooses, and all ranks get the same. `identity` has a value for each key of `FLAGS`."""
 
     def look() -> Path | None:
         folder = _look(run, resume)
@@ -51,10 +51,10 @@ def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks) -
 
 
 def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
-    """`ModelConfig.to_dict` of the checkpoint that would be gone on from; None at a fresh start."""
+    """`ModelConfig.to_dict` of the checkpoint that would be resumed; None for a new run."""
     named = [] if resume in ("auto", "never") else [Path(resume)]
     for folder in named or step_folders(run):
-        with suppress(OSError, ValueError, KeyError):  # a broken one: `_look` tells
+        with suppress(OSError, ValueError, KeyError):  # a damaged one; `_look` reports it
             return config_from_dict(json.loads((folder / CONFIG).read_bytes())["model"]).to_dict()
     return None
 
@@ -63,7 +63,7 @@ def _look(run: Path, resume: str) -> Path | None:
     if resume not in ("auto", "never"):
         folder = Path(resume)
         if fault := verify(folder):
-            raise UserError(f"--resume {folder} is not a whole checkpoint: {fault}; name another, or --resume auto.")
+            raise UserError(f"--resume {folder} is not a complete checkpoint: {fault}; use another, or --resume auto.")
         newer = [other for other in step_folders(run) if other.name > folder.name]
         if newer:
             raise UserError(
@@ -77,11 +77,11 @@ def _look(run: Path, resume: str) -> Path | None:
     if newest is None:
         if broken := step_folders(run):
             raise UserError(
-                f"--out {run} holds {len(broken)} checkpoints, all of them broken; copy them again, "
+                f"--out {run} holds {len(broken)} checkpoints, all of them damaged; copy them again, "
                 f"remove {run / 'checkpoints'} to start over, or name another --out."
             )
         return None
-    point(newest, "latest")  # a broken one was passed over: never leave it named
+    point(newest, "latest")  # it may name a damaged checkpoint that was skipped
     return newest
 
 

@@ -1,4 +1,4 @@
-"""What a run came from: settings, corpus, code, machine. In: the plans. Out: a JSON-ready dict, a tokenizer's copy."""
+"""Run metadata: settings, corpus, code version, machine; and the run's copy of the tokenizer. Out: a dict for JSON."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def about(
     memory: Memory,
     ranks: Ranks,
 ) -> dict[str, Any]:
-    """For run.json and the W&B configuration."""
+    """The run metadata for run.json and the W&B configuration."""
     cuda = ranks.device.type == "cuda"
     return {
         "options": json.loads(json.dumps(asdict(options), default=str)),
@@ -48,7 +48,7 @@ def about(
 
 
 def git_commit() -> str | None:
-    """The commit of the project's folder, with `+` where files differ from it; None where there is no git."""
+    """The commit of the project's folder, with `+` if files differ from it; None without git."""
     try:
         command = ["git", "-C", str(PROJECT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -58,11 +58,11 @@ def git_commit() -> str | None:
 
 
 def copy_tokenizer(source: Path, run: Path) -> None:
-    """The corpus's tokenizer beside the run, so that the run's folder alone can talk.
+    """Copy the corpus's tokenizer to the run, so that the run folder is all that inference needs.
 
-    Another one that lies there is left over from a start that came to no checkpoint, and goes.
+    A different tokenizer in the run folder is replaced: it is from an attempt that saved no checkpoint.
     """
-    target, about = run / "tokenizer", "kogpt.json"  # which has the sha256 of the vocabulary
+    target, about = run / "tokenizer", "kogpt.json"  # contains the sha256 of the vocabulary
     if (target / about).exists() and (target / about).read_bytes() == (source / about).read_bytes():
         return
     with atomic_folder(target) as copy:

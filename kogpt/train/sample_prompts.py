@@ -1,9 +1,8 @@
-"""Fixed prompts that every evaluation continues, greedily. In: Korean prompts. Out: their continuations.
+"""Fixed prompts that the model continues greedily at every evaluation. In: Korean prompts. Out: their continuations.
 
-Encoding a prompt may need Kkma, thus a JVM, which would take over the training's signal handlers: it runs once, in a
-process of its own (`python -m kogpt.train.sample_prompts TOKENIZER_FOLDER`, prompts and ids as JSON on its standard
-streams). All ranks generate together, since ZeRO 3 brings weights together only when all call the model; rank 0
-decodes.
+Encoding a prompt may need Kkma, whose JVM would replace the training's signal handlers. It therefore runs once, in a
+separate process: `python -m kogpt.train.sample_prompts TOKENIZER_FOLDER`, with prompts and tokens as JSON on stdin and
+stdout. All ranks generate together, because ZeRO 3 gathers weights only when all ranks call the model.
 """
 
 import json
@@ -26,7 +25,7 @@ _SAMPLING = Sampling(max_new_tokens=40, greedy=True)
 
 
 def encode(tokenizer_folder: Path, texts: Sequence[str]) -> list[list[int]]:
-    """[CLS] and the ids of each prompt; [] with a warning where the analyzer does not run here."""
+    """[CLS] and the tokens of each prompt; [] with a warning if the analyzer cannot run."""
     command = [sys.executable, "-m", "kogpt.train.sample_prompts", str(tokenizer_folder)]
     try:
         done = subprocess.run(
@@ -40,14 +39,14 @@ def encode(tokenizer_folder: Path, texts: Sequence[str]) -> list[list[int]]:
 
 
 def continue_prompts(model: Decoder, tokenizer_folder: Path, prompts: list[list[int]]) -> list[str]:
-    """The continuation of each encoded prompt; every rank calls, with the same prompts."""
+    """The continuation of each encoded prompt. All ranks must call it with the same prompts."""
     tokenizer = open_tokenizer(tokenizer_folder)
     rows = [list(prompt) for prompt in prompts]
     for ids in generate(model, prompts, _SAMPLING, stop_id=tokenizer.sep_id):
         for row, id in zip(rows, ids, strict=True):
             if id is not None:
                 row.append(id)
-    # Whether a space comes between is known only to who decodes both parts together.
+    # Decode prompt and continuation together, because only then it is known whether a space separates them.
     texts = [(tokenizer.decode(prompt), tokenizer.decode(row)) for prompt, row in zip(prompts, rows, strict=True)]
     return [whole[len(start) :] for start, whole in texts]
 

@@ -1,15 +1,16 @@
 """Save checkpoints in the background. In: each rank's part of the state. Out: step folders, and their outcomes.
 
-Each rank copies its part to host memory and goes on; a thread of its own hashes it, writes it and waits for the disk.
-Ranks tell rank 0's thread through the process group's key-value store what they have written: no collective waits for
-a disk. When all have, rank 0 publishes the checkpoint, points `best` to it and prunes. A rank whose disk is full says
-so instead, and nothing is left of that checkpoint.
+Each rank copies its part to host memory and continues training. A thread hashes the copy, writes it, and waits for the
+disk. The threads report to rank 0's thread through the process group's key-value store, so no collective waits for a
+disk. When all ranks have written, rank 0 publishes the checkpoint, updates `best`, and prunes old ones. If a rank
+reports an error, such as a full disk, the unfinished checkpoint is removed.
 
-Three things happen in the foreground, with all ranks waiting under a long time-out and a line that says why: a save
-that begins before the last one is through; a rank without room for the copy; nodes without a shared folder, where rank
-0 receives the others' parts, one shard at a time, and writes them.
+In three cases training waits, with a long time-out for the collectives:
+- The previous checkpoint is still being written.
+- A rank has no host memory for the copy.
+- The nodes share no folder. Then rank 0 receives the parts of all ranks, one shard at a time, and writes them.
 
-Cost: while it is being written, as much host memory as this rank's part (AdamW: 12 bytes per parameter / ranks).
+Cost: host memory for this rank's part until it is written (AdamW: 12 bytes per parameter, divided by the ranks).
 """
 
 import json
@@ -35,7 +36,7 @@ from kogpt.train.distributed import Ranks, barrier, patient, reduce_max
 log = logging.getLogger(__name__)
 
 ROOM = 0.8
-"""Share of the free host memory that the copies of all ranks of a node may take."""
+"""The share of a node's free host memory that the copies of its ranks may take."""
 _POLL_SECONDS = 0.05
 
 Part = tuple[Shard, Callable[[], Tensor]]
@@ -43,7 +44,10 @@ Part = tuple[Shard, Callable[[], Tensor]]
 
 @dataclass(frozen=True)
 class Order:
-    """A checkpoint to be made: its JSON, whether it is the best so far, and what must be on disk before it counts."""
+    """A checkpoint to be written: its JSON, and whether it is the best so far.
+
+    `before` is called before it is published, to sync files that must not be older than the checkpoint.
+    """
 
     step: int
     config: dict[str, Any]
@@ -54,7 +58,7 @@ class Order:
 
 
 class Outcome(NamedTuple):
-    """What became of an order; `error` is None where its folder is there. Known to rank 0."""
+    """The result of an order. `error` is None if the checkpoint was saved. Known on rank 0 only."""
 
     order: Order
     folder: Path
@@ -63,9 +67,9 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Saver:
-    """Makes the checkpoints of one training in `run`; `token` is the training's own word for its temporary folders.
+    """Saves the checkpoints of one training to `run`. `token` makes the names of its temporary folders unique.
 
-    All ranks call `await_last`, `start` and `wait` together.
+    All ranks must call `await_last`, `start`, and `wait`.
     """
 
     run: Path
@@ -78,11 +82,11 @@ class Saver:
 
     @property
     def is_busy(self) -> bool:
-        """Whether this rank is still writing (on rank 0: or waiting for another's files)."""
+        """Whether this rank's thread is still writing, or on rank 0 waiting for the other ranks."""
         return self._thread is not None and self._thread.is_alive()
 
     def await_last(self) -> None:
-        """Before a new checkpoint: wait for the one that is still being written on any rank, and say so."""
+        """Call this before a new checkpoint: if any rank is still writing the previous one, warn and wait."""
         if reduce_max(self.ranks, self.is_busy)[0]:
             log.warning(
                 "The previous checkpoint is still being written, and training waits for it; "
@@ -91,7 +95,7 @@ class Saver:
             self.wait()
 
     def start(self, order: Order, parts: list[Part]) -> None:
-        """Begin to save; `parts` of this rank may change as soon as this returns."""
+        """Begin to save this rank's `parts`. They may change as soon as this returns."""
         if not self.shared:
             self._gather(order, parts)
             return
@@ -108,17 +112,17 @@ class Saver:
             self._begin(order, copied(parts))
 
     def wait(self) -> None:
-        """Until what has been started is on disk, or given up; all ranks together."""
+        """Wait until the checkpoint that was started is on disk or has failed."""
         with patient(self.ranks):
             thread = self._thread
             if thread is not None and not self.ranks.first:
                 thread.join()
-            barrier(self.ranks)  # rank 0 waits here, where it notices a rank that dies
+            barrier(self.ranks)  # rank 0 waits here and not in join, because here it notices a rank that dies
             if thread is not None and self.ranks.first:
                 thread.join()
 
     def outcomes(self) -> list[Outcome]:
-        """What has ended since the last call; on rank 0."""
+        """The outcomes since the last call, on rank 0."""
         done, self._outcomes = self._outcomes, []
         return done
 
@@ -127,11 +131,11 @@ class Saver:
         self._thread.start()
 
     def _save(self, order: Order, parts: list[Part]) -> None:
-        """The thread's work: this rank's files, then the report, or, on rank 0, the rest."""
+        """Run in the thread: write this rank's files and report them; rank 0 then completes the checkpoint."""
         temporary = temporary_folder(self.run, order.step, self.token)
         ranks = self.ranks
         if ranks.device.type == "cuda":
-            torch.cuda.set_device(ranks.device)  # a setting of each thread
+            torch.cuda.set_device(ranks.device)  # is set per thread
         report = _attempt(lambda: self._write(temporary, parts))
         if not ranks.first:
             _store().set(self._key(order, ranks.rank), json.dumps(report))
@@ -141,13 +145,13 @@ class Saver:
 
     def _write(self, temporary: Path, parts: list[Part]) -> Files:
         get = dict(parts)
-        parts.clear()  # so that each copy is freed when it is written
+        parts.clear()  # so that each copy is freed once it is written
         return write_shards(
             temporary, self.ranks.rank, self.ranks.world_size, list(get), lambda shard: get.pop(shard)()
         )
 
     def _conclude(self, order: Order, temporary: Path, reports: list[dict[str, Any]]) -> None:
-        """Rank 0, when all ranks have written or given up."""
+        """On rank 0, when all ranks have reported: publish or discard the checkpoint."""
         folder = step_folder(self.run, order.step)
         errors = [report["error"] for report in reports if "error" in report]
         if not errors:
@@ -167,14 +171,14 @@ class Saver:
                 point(folder, "best")
             prune(self.run, order.keep)
         except OSError as error:
-            log.warning("cannot clean up %s: %s.", self.run / "checkpoints", error)
+            log.warning(f"Cannot clean up {self.run / 'checkpoints'}: {error}.")
         return files
 
     def _key(self, order: Order, rank: int) -> str:
         return f"kogpt-checkpoint/{self.token}/{order.step}/{rank}"
 
     def _await(self, key: str) -> dict[str, Any]:
-        """A rank's report. One that dies before it has written ends the training, and this thread with it."""
+        """Wait for a rank's report. If the rank dies, the training ends, and with it this daemon thread."""
         while not _store().check([key]):
             time.sleep(_POLL_SECONDS)
         report = json.loads(_store().get(key))
@@ -182,7 +186,7 @@ class Saver:
         return report
 
     def _gather(self, order: Order, parts: list[Part]) -> None:
-        """Without a shared folder: rank 0 receives all parts, a shard at a time, and writes every rank's files."""
+        """Without a shared folder: rank 0 receives all parts, one shard at a time, and writes every rank's files."""
         with patient(self.ranks):
             tables: list[Any] = [None] * self.ranks.world_size
             dist.all_gather_object(tables, [shard for shard, _ in parts])
@@ -196,7 +200,7 @@ class Saver:
             barrier(self.ranks)
 
     def _write_for(self, rank: int, table: list[Shard], temporary: Path, parts: list[Part]) -> dict[str, Any]:
-        """Write one rank's files as its parts come in; what the disk refuses is received all the same."""
+        """Write one rank's files as its parts arrive. After a disk error the remaining parts are still received."""
         own = dict(parts)
         left = [shard for shard, _ in _in_file_order([(shard, None) for shard in table])]
 
@@ -215,7 +219,7 @@ class Saver:
 
 
 def copied(parts: list[Part]) -> list[Part]:
-    """The parts in host memory of their own; page-locked behind a GPU, so that the copy takes the bus's whole width."""
+    """Copies of the parts in host memory. With a GPU the memory is pinned, which makes the copy as fast as the bus."""
     pinned = torch.cuda.is_available()
     copies: list[Part] = []
     for shard, part in parts:
@@ -228,21 +232,21 @@ def copied(parts: list[Part]) -> list[Part]:
 
 
 def _in_file_order(parts: list[Any]) -> list[Any]:
-    """Weights first, as `write_shards` asks for them."""
+    """Weights first: the order in which `write_shards` reads them."""
     return sorted(parts, key=lambda part: part[0].kind != MODEL)
 
 
 def _attempt(write: Callable[[], Files]) -> dict[str, Any]:
-    """{"files"}, or {"error"}: whatever goes wrong in the thread must reach rank 0, and the user."""
+    """A report, {"files"} or {"error"}. Every error in the thread must reach rank 0 and the user."""
     try:
         return {"files": write()}
     except OSError as error:
         return {"error": str(error)}
     except Exception as error:
-        log.exception("a checkpoint could not be written")
+        log.exception("A checkpoint could not be written.")
         return {"error": repr(error)}
 
 
 def _store() -> dist.Store:
-    """The key-value store through which the process group met."""
+    """The key-value store of the process group."""
     return dist.distributed_c10d._get_default_store()

@@ -1,8 +1,8 @@
-"""What is measured, reduced over ranks. In: sums of one rank. Out: numbers of the run.
+"""Metrics of a step, reduced over ranks. In: sums of one rank. Out: numbers of the run.
 
-The loss is the mean nll over all targets of the global batch, in nats. Validation scores the val split by
-kogpt.eval.likelihood. MFU is the model's FLOPs (its configuration knows them) over the peak of the GPUs
-(kogpt.train.gpu_peaks), None where the peak is unknown.
+The loss is the mean nll over all targets of the global batch, in nats. Validation scores the val split with
+kogpt.eval.likelihood. MFU is the FLOPs of the model (from its configuration) divided by the peak of the GPUs
+(kogpt.train.gpu_peaks). It is None if the peak is unknown.
 """
 
 import math
@@ -17,12 +17,12 @@ from kogpt.train.distributed import Ranks, reduce_sum
 from kogpt.train.stop_signal import INTERRUPTED, OUT_OF_TIME, TERMINATED, Stop
 
 STOPS = (TERMINATED, INTERRUPTED, OUT_OF_TIME)
-"""Exit statuses of those who are told to stop; where ranks were told different things, the first one counts."""
+"""Exit statuses of requests to stop. If ranks received different requests, the first in this order counts."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all ranks know after a step."""
+    """The same on all ranks after a step."""
 
     loss: float
     grad_norm: float
@@ -31,9 +31,9 @@ class Agreement:
 
 
 def agree(ranks: Ranks, stop: Stop, loss: Tensor | float, grad_norm: Tensor | float) -> Agreement:
-    """The sum of the ranks' parts of the loss (nan if any is), whether to stop, and each rank's peak memory.
+    """Sum the ranks' parts of the loss (nan if any is nan), and share stop requests and peak memory.
 
-    `grad_norm` is the same on all ranks. One collective, and one wait for the device, which brings everything.
+    `grad_norm` must be the same on all ranks. Costs one collective and one wait for the device.
     """
     memory = [0.0] * ranks.world_size
     memory[ranks.rank] = memory_gib(ranks.device)
@@ -45,7 +45,7 @@ def agree(ranks: Ranks, stop: Stop, loss: Tensor | float, grad_norm: Tensor | fl
 
 
 def memory_gib(device: torch.device) -> float:
-    """Peak memory of this rank in GiB: of the GPU's allocator; on a CPU the process as it is now."""
+    """Peak memory of this rank in GiB, by the GPU's allocator. On a CPU, the current memory of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return psutil.Process().memory_info().rss / 2**30
@@ -60,9 +60,9 @@ class Validation:
 
 
 def validate(token_nll: TokenNll, text: HeldOut, batch_rows: int, ranks: Ranks, stop: Stop) -> Validation | int:
-    """Score every target of `text`, which the ranks share; or, cut short by a stop, its exit status.
+    """Score every target of `text`, divided between the ranks. Returns the exit status instead if told to stop.
 
-    The ranks look at the stop flag together after each batch.
+    The ranks agree on stopping after each batch.
     """
     nll = 0.0
     batches = score_batches(
@@ -82,7 +82,7 @@ def validate(token_nll: TokenNll, text: HeldOut, batch_rows: int, ranks: Ranks, 
 
 
 def is_better(loss: float | None, best: float | None) -> bool:
-    """Whether a validation loss is the lowest so far; nan never is, and anything is lower than it."""
+    """Whether a validation loss is the lowest so far. A nan never is, and every number is lower than nan."""
     return loss is not None and math.isfinite(loss) and not (best is not None and best <= loss)
 
 

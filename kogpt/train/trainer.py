@@ -1,11 +1,11 @@
-"""The loop: step, evaluate, save. In: options, corpus, ranks. Out: a run folder, and an exit status.
+"""The training loop: step, evaluate, save. In: options, corpus, ranks. Out: a run folder, and an exit status.
 
-After every step all ranks agree (one small sum over ranks, one wait for the device) on the loss, on whether the update
-was left out, and on whether to stop. Position and randomness are functions of (seed, step, rank): a run that was killed
-goes on with the same numbers. Where a stop cut an evaluation short, the step's record waits in the checkpoint.
+After every step all ranks agree on the loss, on whether the update was skipped, and on whether to stop. This takes one
+small collective and one wait for the device. Position and randomness depend only on (seed, step, rank), so a resumed
+run continues with the same numbers. If a stop interrupts an evaluation, the step's record waits in the checkpoint.
 
-Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 a mistake in flags, files or settings; 130 SIGINT,
-143 SIGTERM or a launcher that died: these two save a checkpoint first.
+Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 wrong flags, files, or settings; 130 SIGINT; 143
+SIGTERM, or the launcher died. With 130 and 143 a checkpoint is saved first.
 """
 
 import hashlib
@@ -42,15 +42,15 @@ from kogpt.train.stop_signal import Stop
 log = logging.getLogger(__name__)
 
 SKIPS_IN_A_ROW = 20
-"""Updates that may be left out one after the other; fp16 looks for its loss scale in fewer."""
+"""Training fails after this many skipped updates in a row. The search for an fp16 loss scale takes fewer."""
 
 
 class TrainingFailed(Exception):
-    """The training cannot go on; its text says why, and from where it can."""
+    """Training cannot continue. The message says why, and from which checkpoint to resume."""
 
 
 class Trainer:
-    """One training, from its start (or where it was killed) to its end."""
+    """One training, from its first step, or the step it resumes from, to its end."""
 
     def __init__(self, options: TrainOptions, plan: EnginePlan, corpus: TokenCorpus, ranks: Ranks, stop: Stop) -> None:
         self.options, self.corpus, self.ranks, self.stop = options, corpus, ranks, stop
@@ -79,12 +79,12 @@ class Trainer:
         self.tracker: Tracker | None = None
         self.step = self.skipped = self.skips_in_a_row = 0
         self.best: dict[str, Any] | None = None  # the saved step with the lowest validation loss, {"step", "val_loss"}
-        self.unlogged: dict[str, Any] | None = None  # the record of this step, while its evaluation is outstanding
-        self.unsaved: str | None = None  # why the last checkpoint is not there; on rank 0
+        self.unlogged: dict[str, Any] | None = None  # the record of this step while its evaluation is incomplete
+        self.unsaved: str | None = None  # why the last checkpoint could not be saved (rank 0 only)
 
     def train(self) -> int:
-        """Everything; the exit status."""
-        set_timeouts(PATIENT_SECONDS)  # until the first step is done: a rank may read or compile for long
+        """Train to the end or until stopped, and return the exit status."""
+        set_timeouts(PATIENT_SECONDS)  # until the first step is done, because a rank may read or compile for long
         lock = on_first(self.ranks, lambda: hold(self.run))
         state = "failed"
         try:
@@ -100,7 +100,7 @@ class Trainer:
         return code
 
     def prepare(self) -> bool:
-        """Find the start, build the engine, open the files; False where there is nothing left to train."""
+        """Find the checkpoint, build the engine, open the files. Returns False if there is nothing left to train."""
         start = find_start(self.run, self.options.run.resume, self.identity, self.ranks)
         self._take_position(start)
         if self.step >= self.steps and self.unlogged is None:
@@ -146,7 +146,7 @@ class Trainer:
         return code
 
     def train_step(self) -> tuple[dict[str, Any], int]:
-        """One optimizer step: its record, and the exit status if the ranks agreed to stop after it."""
+        """One optimizer step. Returns its record, and the exit status if the ranks agreed to stop (else 0)."""
         started = time.perf_counter()
         schedule = self._schedule()
         if self.config.dropout:
@@ -171,7 +171,7 @@ class Trainer:
     def _record(
         self, loss: float, lr: float, grad_norm: float, seconds: float, waited: float, memory: list[float]
     ) -> dict[str, Any]:
-        """The line of metrics.jsonl: the names are the W&B run's, too."""
+        """The line of metrics.jsonl. W&B uses the same names."""
         tokens_per_s = self.tokens_per_step / seconds
         consumed = self.step * self.plan.global_batch
         return {
@@ -208,7 +208,7 @@ class Trainer:
             )
 
     def _evaluate(self, record: dict[str, Any]) -> int:
-        """Validation numbers and the continued prompts into the record; the exit status if cut short."""
+        """Add validation results and continued prompts to the record. Returns the exit status of a stop, else 0."""
         with self.engine.evaluating():
             if self.validation.rows:
                 result = validate(self.engine.token_nll, self.validation, self.plan.micro_batch, self.ranks, self.stop)
@@ -221,7 +221,7 @@ class Trainer:
         return 0
 
     def log(self, record: dict[str, Any]) -> None:
-        """Hand a step on to where numbers go."""
+        """Record the metrics of a step. Only rank 0 has a tracker."""
         if self.tracker is None:
             return
         every = self.options.run.eval_every
@@ -230,7 +230,7 @@ class Trainer:
             self.tracker.evaluated(record)
 
     def _save(self, record: dict[str, Any]) -> None:
-        """Begin a checkpoint of this step, which is written while the training goes on."""
+        """Start a checkpoint of this step. It is written while training continues."""
         self.saver.await_last()
         self._hear_of_saves()
         better = is_better(record["val_loss"], self.best["val_loss"] if self.best is not None else None)
@@ -258,7 +258,7 @@ class Trainer:
         self.saver.start(order, self.engine.parts())
 
     def _hear_of_saves(self) -> None:
-        """On rank 0: what became of checkpoints. Without disk space the training goes on, loudly."""
+        """Report finished and failed checkpoints (on rank 0). Training continues without them, with a warning."""
         for order, folder, error in self.saver.outcomes():
             self.unsaved = error
             if error is not None:
@@ -269,7 +269,7 @@ class Trainer:
                 self.tracker.saved(folder)
 
     def _end_saving(self, code: int) -> None:
-        """The last checkpoint is on disk, or it is said that it is not; a training without it has not finished."""
+        """Wait for the last checkpoint. Raises `TrainingFailed` if training is complete but it could not be saved."""
         self.saver.wait()
         self._hear_of_saves()
         unsaved = broadcast_object(self.unsaved)
@@ -296,7 +296,7 @@ class Trainer:
             log.info(f"Continuing after step {self.step} of {self.run}.")
 
     def _schedule(self) -> float:
-        """The share of its peak that each learning rate has in this step."""
+        """The factor on the peak learning rate of each parameter group in this step."""
         schedule = self.options.schedule
         return learning_rate(
             self.step,
@@ -314,7 +314,7 @@ class Trainer:
         return broadcast_object(encoded)
 
     def _compile(self) -> None:
-        """As --compile says; `auto` is on a GPU where it can work."""
+        """Compile as --compile says; `auto` compiles on GPUs, if possible."""
         wish, device = self.options.run.compile, self.ranks.device.type
         if wish == "off" or (wish == "auto" and device == "cpu"):
             return
@@ -325,7 +325,7 @@ class Trainer:
         compile_blocks(self.engine.module)
 
     def _start_tracking(self, start: Start) -> None:
-        """On rank 0: open the files and the W&B run."""
+        """Open the metrics files and the W&B run (on rank 0)."""
         source = start.checkpoint.folder.parent.parent if start.checkpoint is not None else self.run
 
         def open_tracker() -> Tracker:
@@ -345,5 +345,5 @@ class Trainer:
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    """Dropout's seed for one step of one rank: another for each, the same whenever it is asked for."""
+    """The dropout seed of one step on one rank."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:7])

@@ -1,4 +1,4 @@
-"""A broken checkpoint is found, whichever of its files it is and however it broke, and the one before is taken."""
+"""A damaged checkpoint is detected, whatever the file and the damage, and the previous checkpoint is used instead."""
 
 import json
 import shutil
@@ -39,7 +39,8 @@ def test_a_broken_file_is_found_and_the_checkpoint_before_is_taken(
         )
     assert newest_good(tmp_path) == step_folder(tmp_path, 1)
     assert len(caplog.messages) == 1
-    assert "step-00000002 is broken and skipped" in caplog.messages[0]
+    assert "Skipping the damaged checkpoint" in caplog.messages[0]
+    assert "step-00000002" in caplog.messages[0]
     if kind_of(name) in (MODEL, CONFIG):
         loaded = load_for_inference(tmp_path)
         assert loaded.info["step"] == 1
@@ -69,7 +70,7 @@ def test_a_run_whose_checkpoints_are_all_broken_is_not_begun_anew(tmp_path: Path
     alone = Ranks(0, 1, 0, 1, torch.device("cpu"))
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        with pytest.raises(UserError, match="1 checkpoints, all of them broken"):
+        with pytest.raises(UserError, match="1 checkpoints, all of them damaged"):
             find_start(tmp_path, "auto", {}, alone)
     finally:
         dist.destroy_process_group()
@@ -90,5 +91,5 @@ def test_nothing_usable_is_said_in_a_sentence(tmp_path: Path) -> None:
     write(tmp_path, 1)
     folder = step_folder(tmp_path, 1)
     (folder / MANIFEST).write_text(json.dumps({"format": "else"}))
-    with pytest.raises(UserError, match="is broken"):
+    with pytest.raises(UserError, match="is damaged"):
         load_for_inference(folder)

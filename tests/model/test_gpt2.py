@@ -205,7 +205,7 @@ def test_cache_with_and_without_padding_equals_the_full_forward():
     out = torch.cat([model(part, cache=cache) for part in padded.split([13, 1, 6], dim=1)], 1)
     for row, pad in enumerate(pads.tolist()):
         assert (out[row, pad:] - full[row, : 20 - pad]).abs().max() < 1e-5
-    with pytest.raises(ValueError, match="13 tokens where 12 fit"):
+    with pytest.raises(ValueError, match="13 tokens, but only 12 fit"):
         model(ids[:, :13], cache=cache)
 
 
@@ -250,5 +250,5 @@ def test_config_names_every_problem_at_once():
         GPTConfig(vocab_size=0, n_head=5, n_embd=48, dropout=1.0)
     for word in ("vocab_size is 0", "n_embd 48 is not a multiple of n_head 5", "dropout is 1.0"):
         assert word in str(caught.value)
-    with pytest.raises(ValueError, match="33 tokens where 32 fit"):
+    with pytest.raises(ValueError, match="33 tokens, but only 32 fit"):
         make()(torch.zeros(1, 33, dtype=torch.int64))
