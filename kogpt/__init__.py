@@ -1,4 +1,4 @@
-"""kogpt: a Korean GPT from scratch, from token corpus to a model that talks.
+"""kogpt: train a Korean GPT from scratch, and use it from Python.
 
 >>> model = kogpt.load("runs/small")
 >>> model.generate("대한민국은", max_new_tokens=50)
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from kogpt.generate.model import Model
 
 __version__ = "0.2.0"
-"""The one place of the version: pyproject.toml reads it here."""
+"""The version. pyproject.toml reads it from here."""
 
 __all__ = ["__version__", "load"]
 
 
 def load(run: str | Path, device: str | None = None) -> "Model":
-    """Load the newest intact checkpoint of a run folder (or the step folder given), to generate, encode and decode.
+    """Load the newest intact checkpoint of a run folder, or the given step folder, to generate, encode, and decode.
 
     `device` is cpu, cuda, cuda:1, ...; by default a GPU if there is one. See kogpt.generate.model.Model.
     """

@@ -4,8 +4,8 @@ After every step all ranks agree on the loss, on whether the update was skipped,
 small collective and one wait for the device. Position and randomness depend only on (seed, step, rank), so a resumed
 run continues with the same numbers. If a stop interrupts an evaluation, the step's record waits in the checkpoint.
 
-Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 wrong flags, files, or settings; 130 SIGINT; 143
-SIGTERM, or the launcher died. With 130 and 143 a checkpoint is saved first.
+Exit status: 0 finished; 1 failed (`TrainingFailed`, or a bug); 2 wrong flags, files, or settings. A request to stop
+saves a checkpoint first: 130 SIGINT; 143 SIGTERM, or the launcher died; 138 SIGUSR1.
 """
 
 import hashlib
