@@ -61,7 +61,7 @@ class Log:
                 dir=str(folder.parent),
                 mode=mode,
                 config=settings,
-                settings=quiet_settings(),
+                settings=quiet_settings(mode),
             )
 
     def send(self, numbers: dict[str, float], at_once: bool = False) -> None:

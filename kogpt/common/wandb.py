@@ -10,6 +10,9 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 INIT_SECONDS = 20
+"""Wait for a server."""
+OFFLINE_SECONDS = 120
+"""Wait for W&B's own process on this machine."""
 Mode = Literal["auto", "online", "offline", "off"]
 _AUTO: dict[str, Mode] = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}
 
@@ -33,8 +36,9 @@ def logged_in() -> bool:
         return False
 
 
-def quiet_settings() -> Any:
-    """W&B's settings: no console output, and a limited wait for a server."""
+def quiet_settings(mode: Literal["online", "offline"]) -> Any:
+    """W&B's settings: no console output, and a limited wait for a server; a busy machine may take longer by itself."""
     import wandb
 
-    return wandb.Settings(init_timeout=INIT_SECONDS, console="off", silent=True, quiet=True)
+    seconds = INIT_SECONDS if mode == "online" else OFFLINE_SECONDS
+    return wandb.Settings(init_timeout=seconds, console="off", silent=True, quiet=True)

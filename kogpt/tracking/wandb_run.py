@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
-from kogpt.common.wandb import INIT_SECONDS, Mode, decided, quiet_settings
+from kogpt.common.wandb import OFFLINE_SECONDS, Mode, decided, quiet_settings
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,9 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
             group=_id_of(run),
             job_type="evaluation",
             dir=folder,
-            mode="online" if mode == "online" else "offline",
+            mode=mode,
             config={"run": run.name, "step": step},
-            settings=quiet_settings(),
+            settings=quiet_settings(mode),
         ) as handle:
             handle.log(numbers)
     except wandb.Error as error:
@@ -77,7 +77,7 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "Wandb
                 mode=attempt,
                 resume="allow" if attempt == "online" else None,
                 config=config,
-                settings=quiet_settings(),
+                settings=quiet_settings(attempt),
             )
         except Exception as error:  # no network, a bad setting in the environment, ...
             log.warning(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")
@@ -124,7 +124,7 @@ def _end_service(run: Path) -> None:
     try:
         if socket.is_socket():
             _core("stop", WANDB_SERVICE=address)
-        end = time.monotonic() + INIT_SECONDS
+        end = time.monotonic() + OFFLINE_SECONDS
         while socket.is_socket() and time.monotonic() < end:
             time.sleep(0.05)
     except (OSError, subprocess.SubprocessError):
@@ -137,7 +137,7 @@ def _end_service(run: Path) -> None:
 def _core(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "wandb", "beta", "core", *arguments]
     env = os.environ | environment
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=INIT_SECONDS, check=True)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=OFFLINE_SECONDS, check=True)
 
 
 def _id_of(run: Path) -> str:

@@ -170,7 +170,7 @@ def test_full_disk_is_one_sentence_and_goes_on(options: Options, undisturbed: di
     for limit in (100, 3_000, 30_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         try:
-            with pytest.raises(UserError, match=r"no space is left for .* run the same command again"):
+            with pytest.raises(UserError, match=r"no space is left for .* repeat the same command"):
                 preprocess(other)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,13 +1,12 @@
 """Parts of the state in and out, of optimizers with other slots than Adam's; a learning rate for each group."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import pytest
 import torch
-from engines import SHAPE, batch, one_rank, plan_for, train_step
+from engines import SHAPE, batch, plan_for, train_step
 
 from kogpt.checkpoint.layout import step_folder
 from kogpt.checkpoint.writer import publish, write_shards
@@ -18,13 +17,6 @@ from kogpt.train.full_state import FullState
 from kogpt.train.restorer import Restorer
 
 STAGES = [0, 2, 3]
-
-
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[Any]:
-    with one_rank() as found, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")  # deepspeed.initialize asks for it
-        yield found
 
 
 class Mixed(torch.optim.Optimizer):
