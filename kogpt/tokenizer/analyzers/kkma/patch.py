@@ -1,16 +1,16 @@
-"""Kkma made fast and stoppable: konlpy's own class files changed at start, in Python.
+"""Change the class files of the installed konlpy in memory, so that Kkma becomes fast and has a budget.
 
-In: the kkma-2.0.jar of the installed konlpy, known by its checksum. Out: the bytes of the changed classes, which
-Patched.java defines before the jar's own are loaded. Nothing of Kkma ships with this project, and the morphemes
-stay the same. Three kinds of change, none of which moves an instruction:
+In: konlpy's kkma-2.0.jar, identified by its checksum. Out: the bytes of the changed classes. Patched.java defines them
+before the JVM loads those of the jar. Nothing of Kkma ships with this project, and the morphemes stay the same.
+There are three kinds of changes, none of which moves an instruction:
 
-- a call becomes `invokestatic` of an own method (kogpt/tokenizer/analyzers/kkma/java), which takes the receiver as its
-  first argument; the new references are appended to the constant pool;
-- a statement that only builds a debug string becomes no-ops, and so does a computation done twice;
-- a private member becomes package-private, so that own classes in Kkma's package reach it.
+- A call becomes an `invokestatic` of one of our methods (kogpt/tokenizer/analyzers/kkma/java), which takes the receiver
+  as its first argument. The new references are appended to the constant pool.
+- A statement that only builds a debug string, or repeats a computation, becomes no-ops.
+- A private member becomes package-private, so that our classes in Kkma's package can use it.
 
-The classes are of version 50, which verifies without stack maps. Format: the Java Virtual Machine
-Specification, chapter 4. Cost: about 30 ms. A jar with another checksum is left alone.
+The class files have version 50, which is verified without stack maps. Format: the Java Virtual Machine Specification,
+chapter 4. Cost: about 30 ms. A jar with another checksum is not changed.
 """
 
 import struct
@@ -30,7 +30,7 @@ _DIC = "org/snu/ids/ha/dic/"
 _UTIL = "org/snu/ids/ha/util/"
 _EXPRESSION = f"L{_MA}MExpression;"
 
-# class -> (owner.name descriptor of a called method, own class.method it becomes)
+# class -> (owner.name descriptor of a called method, our class.method that replaces it)
 _REDIRECTED = {
     "MCandidate": [
         (f"{_DIC}PDDictionary.getLnprPosGMorpInter (JLjava/lang/String;J)F", "Tables.afterSpace"),
@@ -70,7 +70,7 @@ _LENGTHS = {
 
 
 def konlpy_java() -> Path:
-    """The folder of konlpy's jars; konlpy itself is not imported (it would import JPype)."""
+    """The folder of konlpy's jars. konlpy itself is not imported, because it would import JPype."""
     spec = find_spec("konlpy")
     if spec is None or spec.origin is None:
         raise UserError("The analyzer kkma needs konlpy, which is not installed: run pip install konlpy==0.6.0.")
@@ -78,7 +78,7 @@ def konlpy_java() -> Path:
 
 
 def patched_classes(jar: Path) -> dict[str, bytes] | None:
-    """Path within the jar -> content of the changed class files; None for an unknown jar."""
+    """The changed class files, by their path within the jar; None for an unknown jar."""
     if sha256_of(jar) != KNOWN_JAR:
         return None
     with zipfile.ZipFile(jar) as archive:
@@ -86,7 +86,7 @@ def patched_classes(jar: Path) -> dict[str, bytes] | None:
 
 
 def _patched(name: str, original: bytes) -> bytes:
-    """The class file with this module's changes; a change that finds nothing to change is an error."""
+    """The class file with the changes of this module. A change that finds nothing to change raises `ValueError`."""
     file = _ClassFile(original)
     for callee, own in _REDIRECTED[name]:
         file.redirect(callee, own)
@@ -124,7 +124,7 @@ class _ClassFile:
         return bytes(self._data[: self._pool_end] + self._added + self._data[self._pool_end :])
 
     def redirect(self, callee: str, own: str) -> None:
-        """Every call of `callee` becomes a static call of the own method `own`."""
+        """Replace every call of `callee` by a static call of our method `own`."""
         calls = [at for at in self._instructions() if self._callee(at) == callee]
         if not calls:
             raise ValueError(f"no call of {callee}")
@@ -136,7 +136,7 @@ class _ClassFile:
             self._data[at : at + 3] = struct.pack(">BH", _INVOKESTATIC, reference)
 
     def silence(self, callee: str) -> None:
-        """Every statement `this.callee(...)` whose arguments do not use `this` becomes no-ops."""
+        """Replace every statement `this.callee(...)` by no-ops. Its arguments must not use `this`."""
         start, found = -1, False
         for at in self._instructions():
             if self._data[at] == _ALOAD_0:
@@ -148,7 +148,7 @@ class _ClassFile:
             raise ValueError(f"no call of {callee}")
 
     def once(self, callee: str) -> None:
-        """Of two calls in a row, on the same variable and without arguments, the second becomes no-ops."""
+        """Replace the second of two consecutive calls, on the same variable and without arguments, by no-ops."""
         calls = [at for at in self._instructions() if self._callee(at) == callee]
         found = False
         for first, second in pairwise(calls):
@@ -160,7 +160,7 @@ class _ClassFile:
             raise ValueError(f"no double call of {callee}")
 
     def open(self, names: set[str]) -> None:
-        """Private members of these names become package-private."""
+        """Make the private members with these names package-private."""
         if missing := names - {name for _, name in self._members}:
             raise ValueError(f"no member {missing}")
         for at, name in self._members:
@@ -198,7 +198,7 @@ class _ClassFile:
         return struct.unpack(">HH", self._constants[index][1])
 
     def _callee(self, at: int) -> str | None:
-        """What the instruction at `at` calls: 'owner.name descriptor'."""
+        """The method that the instruction at `at` calls, as 'owner.name descriptor'; None if it calls none."""
         if self._data[at] not in _CALLS:
             return None
         owner, signature = self._pair(self._u2(at + 1))
@@ -218,7 +218,7 @@ class _ClassFile:
         return self._add(10, struct.pack(">HH", owner_class, signature))
 
     def _instructions(self) -> Iterator[int]:
-        """The offset of every instruction of every method."""
+        """The offsets of all instructions of all methods."""
         for first, end in self._codes:
             at = first
             while at < end:
