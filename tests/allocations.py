@@ -1,4 +1,4 @@
-"""How many bytes of tensors are alive, and were at most: counted where torch makes them, on any device."""
+"""Count the bytes of living tensors and their peak, on any device, by intercepting torch's allocations."""
 
 import gc
 import weakref

@@ -1,7 +1,7 @@
-"""What tests are made of: a tokenizer, a token corpus and a run, as preprocessing and training leave them.
+"""Build a tokenizer, a token corpus, and a run for tests, in the form that preprocessing and training write.
 
-`tests/conftest.py` makes one of each per session (`corpus`, `tokenizer`, `run`, `trained`): take those, and build one
-of your own only where its content is the point of the test. All morpheme boundaries are those of the analyzer `none`.
+`tests/conftest.py` makes one of each per session (`corpus`, `tokenizer`, `run`, `trained`). Use those. Build your own
+only if the test is about its content. All morpheme boundaries are those of the analyzer `none`.
 """
 
 import gzip

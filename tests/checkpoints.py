@@ -1,4 +1,4 @@
-"""Checkpoints of a very small model, as any number of ranks write them."""
+"""Checkpoints of a very small model, written by any number of ranks."""
 
 from dataclasses import asdict
 from itertools import pairwise

@@ -1,7 +1,7 @@
-"""What tests share: a token corpus, its tokenizer, a run with a random model and one that was trained.
+"""Shared fixtures: a token corpus, its tokenizer, a run with a random model, and a trained run.
 
-Each is made once per session, when the first test asks for it, also where several processes run tests side by side.
-They are read-only: a test that changes one copies it first (`shutil.copytree`); the session fails if it did not.
+Each is made once per session when a test first asks for it, also when several processes run tests in parallel. They are
+read-only. A test that changes one must copy it first (`shutil.copytree`); otherwise the session fails.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""A DeepSpeed engine of one rank inside the test's own process: a process group that comes and goes."""
+"""A DeepSpeed engine of one rank in the test's own process, with a temporary process group."""
 
 import os
 from collections.abc import Iterator

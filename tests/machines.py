@@ -1,20 +1,19 @@
-"""Machines of our own for the tests of clusters: Linux namespaces with address, sshd, home, /tmp and /dev/shm.
+"""Emulated machines for the cluster tests: Linux namespaces, each with its own address, sshd, home, /tmp, and /dev/shm.
 
-In: names and a scratch folder. Out: `Machine`s that see one another over a network of their own, share the
-folder /srv/shared as over NFS, and share the host's programs (nothing is installed twice).
+In: names and a scratch folder. Out: `Machine`s with a network between them. They share the folder /srv/shared, as over
+NFS, and the host's programs, so nothing is installed twice.
 
 How: a "switch" process owns a network namespace with a bridge. Every machine is a process tree under
-`unshare --net --pid --mount --uts --ipc`; its first process lays its own folders over /tmp, /srv, /run and
-/dev/shm and becomes sshd. A cable is a veth pair between machine and switch. Nothing lives in the host's network
-or mount tables: two runs cannot clash, and when the test's process dies, however it dies, the kernel kills
-switch and machines (PR_SET_PDEATHSIG, --kill-child) and what they held goes with them.
+`unshare --net --pid --mount --uts --ipc`. Its first process mounts its own folders over /tmp, /srv, /run, and /dev/shm,
+and becomes sshd. A veth pair connects a machine to the switch. Nothing is added to the host's network or mount tables,
+so two runs cannot conflict. When the test's process dies in any way, the kernel kills the switch and the machines
+(PR_SET_PDEATHSIG, --kill-child), and everything they own disappears with them.
 
-On every machine the project's folder is its own ~/kogpt: on the laptop a clone as of the test's start, on a node
-what rsync brings there; that is what runs. ~/kogpt/.venv is the test's virtual environment under a writable overlay
-whose stamp says "installed": `make install` finds all of it up to date, instead of installing gigabytes once more
-for each machine.
+On every machine the project is in ~/kogpt: on the laptop a clone made at the start of the test, on a node what rsync
+copied there. ~/kogpt/.venv is the test's virtual environment under a writable overlay that is marked as installed, so
+`make install` does not install gigabytes again on each machine.
 
-Cost: about 0.3 s a machine. Needs root, Linux, and Debian's iproute2, openssh-server and util-linux.
+Cost: about 0.3 s per machine. Needs root, Linux, and Debian's iproute2, openssh-server, and util-linux.
 """
 
 import contextlib

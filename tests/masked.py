@@ -1,4 +1,4 @@
-"""Training batches whose rows have very different numbers of scored targets, as chats and packed articles will."""
+"""Training batches whose rows have very different numbers of scored targets, as chats and packed articles do."""
 
 from collections.abc import Iterator
 

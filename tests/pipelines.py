@@ -1,4 +1,4 @@
-"""What tests of the preprocessing pipeline share: other outputs for the same options, and the bytes of a corpus."""
+"""Helpers for tests of the preprocessing pipeline: other outputs for the same options, and the bytes of a corpus."""
 
 import hashlib
 from collections.abc import Iterable, Iterator

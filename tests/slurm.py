@@ -1,4 +1,4 @@
-"""A SLURM cluster of one node for tests: its own controller and node daemon, ports and folder."""
+"""A SLURM cluster of one node for tests, with its own daemons, ports, and folder."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`import kogpt`: what the README promises to a notebook."""
+"""The Python API (`kogpt.load`), as the README and docs/python.md describe it."""
 
 import subprocess
 import sys

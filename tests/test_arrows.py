@@ -1,11 +1,11 @@
 """Imports run one way: launch -> preprocess, kogpt; preprocess -> kogpt.common, kogpt.data, kogpt.tokenizer.
 
-Files are read, not imported. An import counts at the top of a file and inside a function, written as `import`, as
-`importlib.import_module`, `__import__` or `runpy.run_module`, as `python -m`, and inside a program that is a string. A
-bare name that is a file of the project (`import train` behind a `sys.path` trick) counts as that file.
+Files are parsed, not imported. Imports count at the top of a file and inside functions, as `import`,
+`importlib.import_module`, `__import__`, `runpy.run_module`, `python -m`, and in programs within strings. The bare name
+of a file of the project (`import train` with a changed `sys.path`) counts as that file.
 
-Which room may import which heavy package is the table MAY_IMPORT; which rooms of kogpt depend on which is free, but
-never a circle.
+The table MAY_IMPORT says which package may import which heavy dependency. Packages of kogpt may import each other
+freely, but not in a circle.
 """
 
 import ast

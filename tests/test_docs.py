@@ -1,4 +1,4 @@
-"""The documentation names every file, its links lead somewhere, and the commands in it exist."""
+"""The documentation names every file, its links work, and its commands exist."""
 
 import re
 from pathlib import Path

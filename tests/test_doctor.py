@@ -1,4 +1,4 @@
-"""`kogpt doctor` on this machine, and on ones that lack something."""
+"""`kogpt doctor` on this machine, and on machines where something is missing."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""fp16 with loss scaling, as a GPU without bf16 gets it: the same path on a CPU, whose kernels compute in it, too."""
+"""fp16 with loss scaling, which a GPU without bf16 uses. The test runs the same code on a CPU."""
 
 import json
 from pathlib import Path

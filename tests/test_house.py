@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: small files, each with a first line that says what it is."""
+"""Rules that can be checked automatically: small files, each with a header docstring."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What version 0.1 left behind opens for good: a corpus, its cache, a run and an export (tests/fixtures/version-0.1).
+"""Files of version 0.1 still open: a corpus, its cache, a run, and an export (tests/fixtures/version-0.1).
 
 They were made by version 0.1 with
 
@@ -7,8 +7,8 @@ They were made by version 0.1 with
         --compile off --wandb off --steps 12
     kogpt export RUN EXPORT
 
-and the run was cut back to its checkpoint of step 6, with the metrics of all 12 steps. Never make them again: whoever
-breaks one of these tests breaks it for everybody who has such a folder.
+The run was then cut back to its checkpoint of step 6, with the metrics of all 12 steps. Do not regenerate these files:
+if one of these tests fails, it fails for everybody who has such a folder.
 """
 
 import json

@@ -1,5 +1,8 @@
-"""A second architecture, as unlike GPT-2 as the rest of the project allows: other names, a head of its own, two query
-heads for each KV head, no positions but a decay with distance, one matrix of another width per block."""
+"""A second architecture, as different from GPT-2 as the project allows.
+
+It has other parameter names, an untied head, two query heads per KV head, a decay with distance instead of positions,
+and one matrix of another width per block.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Real trainings for tests: a small corpus, and ranks as processes, with or without the `deepspeed` command.
 
-`launch` starts launch/train.py as a user does. `together` runs several trainings one after the other in the same ranks
-(this file is the program: `python trainings.py PLAN.json`), since starting ranks costs more than fifty small steps; it
-can also break something inside a rank on purpose, see `_sabotage`.
+`launch` starts launch/train.py as a user does. `together` runs several trainings one after another in the same ranks,
+because starting ranks costs more than fifty small steps. Its program is this file: `python trainings.py PLAN.json`. It
+can also break something inside a rank on purpose (see `_sabotage`).
 """
 
 import json

@@ -1,12 +1,12 @@
-"""The one scorer of likelihood: validation in training, `kogpt evaluate` and multiple choice all use it.
+"""The scorer of likelihood for validation in training, `kogpt evaluate`, and multiple choice.
 
-In: rows of tokens, and a function that gives the negative log-likelihood (nll, in nats) of every target of a batch.
+In: rows of tokens, and a function that computes the negative log-likelihood (nll, in nats) of every target of a batch.
 Out: the nll of each row; bits per character.
 
-Bits per character: every token of an article ([SEP] included) is predicted once, by sliding windows with at least
-max_seq_len - stride tokens of context (kogpt.data.windows.eval_windows). Their nll is summed, converted to bits, and
-divided by the characters of the normalised text, spaces and line feeds counted: a number that does not depend on the
-tokenizer. Cost: max_seq_len / stride passes over the text. Rows are batched by length, longest first.
+Bits per character: every token of an article, including [SEP], is predicted once. Sliding windows give it at least
+max_seq_len - stride tokens of context (kogpt.data.windows.eval_windows). The nll is summed, converted to bits, and
+divided by the number of characters of the normalized text, including spaces and line feeds. The result can be compared
+across tokenizers. Cost: max_seq_len / stride passes over the text. Rows are batched by length, longest first.
 """
 
 import math
@@ -30,14 +30,14 @@ TokenNll = Callable[[Batch], Tensor]
 """The nll of every target of a batch, [B, T], 0 where it is not scored."""
 
 BATCH_ROWS = 16
-"""Rows in a forward pass where nobody says otherwise."""
+"""Default number of rows per forward pass."""
 
 _LENGTH_STEP = 64
-"""Batches are padded to a multiple of this many tokens, so that kernels see few shapes."""
+"""Batches are padded to a multiple of this many tokens, so that there are few different shapes."""
 
 
 class Row(NamedTuple):
-    """At most max_seq_len + 1 tokens, whose targets from number `first` on are scored (target j is token j + 1)."""
+    """At most max_seq_len + 1 tokens. Target j is token j + 1; the targets from `first` on are scored."""
 
     tokens: Tokens
     first: int
@@ -52,10 +52,10 @@ def score_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Batch by batch: the numbers of its rows, and the nll of each, float64.
+    """Yield (indices of the rows, nll of each row as float64) for each batch.
 
-    Several ranks take turns over the batches. All of them get the same number of batches, some maybe without rows,
-    because under ZeRO 3 a forward pass needs every rank.
+    The batches are divided between the ranks. All ranks get the same number of them, because under ZeRO 3 a forward
+    pass needs every rank. The last one may have no rows.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
     batches = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
@@ -67,7 +67,7 @@ def score_batches(
 
 
 def _batch(rows: list[Row], batch_rows: int, longest: int, device: torch.device) -> Batch:
-    """[batch_rows, T]; rows and positions that are not there are token 0 without a target."""
+    """A batch [batch_rows, T]. Missing rows and positions are filled with token 0, and not scored."""
     length = max((len(row.tokens) - 1 for row in rows), default=1)
     length = max(1, min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest))
     ids = np.zeros((batch_rows, length), dtype=np.int64)
@@ -80,7 +80,7 @@ def _batch(rows: list[Row], batch_rows: int, longest: int, device: torch.device)
 
 
 def row_nll(model: Decoder, rows: Sequence[Row]) -> np.ndarray:
-    """The nll of each row by a whole model in this process: [n] float64."""
+    """The nll of each row, [n] float64, computed in this process."""
     nll = np.zeros(len(rows))
     for chosen, scored in score_batches(lambda batch: model.token_nll(*batch[:2]), rows, device=model.device):
         nll[chosen] = scored
@@ -89,7 +89,7 @@ def row_nll(model: Decoder, rows: Sequence[Row]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Articles cut into rows that score each of their targets once; `owners` names each row's article."""
+    """Articles as rows that score each target once. `owners` holds the index of each row's article."""
 
     rows: list[Row]
     owners: list[int]
@@ -99,7 +99,10 @@ class HeldOut:
 
 
 def held_out(articles: Iterable[tuple[Tokens, int]], max_seq_len: int, stride: int | None = None) -> HeldOut:
-    """Articles are (tokens [CLS] .. [SEP], characters of the text); `stride` is max_seq_len / 2 unless given."""
+    """Split articles, given as (tokens [CLS] ... [SEP], number of characters), into rows.
+
+    `stride` is max_seq_len / 2 by default.
+    """
     rows: list[Row] = []
     owners: list[int] = []
     chars = targets = number = 0
@@ -112,19 +115,19 @@ def held_out(articles: Iterable[tuple[Tokens, int]], max_seq_len: int, stride: i
 
 
 def corpus_articles(corpus: TokenCorpus, split: str = "val") -> list[tuple[np.ndarray, int]]:
-    """The articles of a split as `held_out` takes them; tokens are views of the mapped files."""
+    """The articles of a split in the form that `held_out` takes. Tokens are views of the mapped files."""
     chars = corpus.articles["chars"].to_numpy()
     return [(corpus.article(int(i)), int(chars[i])) for i in corpus.split(split)]
 
 
 def bits_per_char(nll: float, chars: int) -> float:
-    """The nll of a text in nats, as bits for each of its characters."""
+    """Convert the nll of a text (in nats) to bits per character."""
     return nll / math.log(2) / chars
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """How likely a model finds some articles; `nll` holds each article's, in their order, for paired comparisons."""
+    """The likelihood of articles under a model. `nll` holds that of each article, for paired comparisons."""
 
     bits_per_char: float
     loss: float
@@ -135,7 +138,7 @@ class TextScore:
 
 
 def score_articles(model: Decoder, articles: Iterable[tuple[Tokens, int]], *, stride: int | None = None) -> TextScore:
-    """Score articles given as `held_out` takes them. Raises `UserError` where there is no text."""
+    """Score articles in the form that `held_out` takes. Raises `UserError` if there is no text."""
     text = held_out(articles, model.config.max_seq_len, stride)
     if not text.chars:
         raise UserError("there is no text to evaluate on; give a corpus with a val split or a folder of texts.")

@@ -1,11 +1,10 @@
 """Accuracy on multiple-choice questions (KoBEST: COPA, HellaSwag, BoolQ). In: a model and items. Out: `Accuracy`.
 
-Each choice is scored by its log-likelihood after the prompt, divided by its length in characters (not tokens:
-analyzers differ in how many they make), which is what lm-eval calls acc_norm. Prompt and choice are encoded apart and
-joined, so that all choices of an item follow the very same tokens; in a text of spacing "original" that reads as one
-space between them. Few-shot: solved examples from the other items of the same task, drawn by (seed, item), stand
-before the prompt. What does not fit into max_seq_len is cut off on the left. The standard error is
-sqrt(p (1 - p) / (n - 1)).
+The score of a choice is its log-likelihood after the prompt, divided by its length in characters (acc_norm in lm-eval).
+Characters are used because the number of tokens depends on the analyzer. Prompt and choice are encoded separately and
+joined, so that all choices of an item follow the same tokens. With the spacing "original" this gives one space between
+them. Few-shot prompts begin with solved examples from other items of the same task, drawn by (seed, item). Prompts that
+exceed max_seq_len are truncated on the left. The standard error is sqrt(p (1 - p) / (n - 1)).
 """
 
 import math
@@ -21,7 +20,7 @@ from kogpt.tokenizer.codec import TextCodec
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of items answered as labelled, its standard error, and what guessing gets."""
+    """The share of correct answers, its standard error, and the share that guessing would get."""
 
     accuracy: float
     standard_error: float
@@ -31,7 +30,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Item:
-    """A multiple-choice question; `label` is the number of the right choice, from 0."""
+    """A multiple-choice question. `label` is the index of the correct choice."""
 
     task: str
     prompt: str
@@ -51,7 +50,7 @@ def multiple_choice(
 
 
 def by_task(items: Sequence[Item], shots: int) -> dict[str, list[Item]]:
-    """The items of each task; `UserError` where they are too few for so many examples."""
+    """Group items by task. Raises `UserError` if a task has too few items for this number of examples."""
     grouped: dict[str, list[Item]] = {}
     for item in items:
         grouped.setdefault(item.task, []).append(item)
@@ -62,7 +61,7 @@ def by_task(items: Sequence[Item], shots: int) -> dict[str, list[Item]]:
 
 
 def _remembering(encode: Callable[[str], list[int]]) -> Callable[[str], list[int]]:
-    """The analyzer sees each text once, however many items have it among their examples."""
+    """The same function with a cache, because a text may be an example of many items."""
     known: dict[str, list[int]] = {}
     return lambda text: known[text] if text in known else known.setdefault(text, encode(text))
 

@@ -1,4 +1,4 @@
-"""What is written is what safetensors and we read, by any number of ranks; what broke on the way leaves nothing."""
+"""Checkpoints are readable by safetensors and by us, for any number of ranks. A failed write leaves nothing behind."""
 
 import os
 import subprocess

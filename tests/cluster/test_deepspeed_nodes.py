@@ -1,6 +1,6 @@
-"""launch/train.py on two machines: `deepspeed --hostfile` over ssh, one rank each, as docs/training.md describes it.
+"""launch/train.py on two machines: `deepspeed --hostfile` over ssh with one rank each, as docs/training.md describes.
 
-The reference is the same training with two ranks on one machine. The two nodes see one folder, as over NFS.
+The reference is the same training with two ranks on one machine. The two nodes share one folder, as over NFS.
 """
 
 import time

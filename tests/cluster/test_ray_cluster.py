@@ -1,8 +1,8 @@
-"""launch/cluster.yaml on real machines of our own: `ray up`, `ray submit` of real Kkma runs, and machines that fail.
+"""launch/cluster.yaml on emulated machines: `ray up`, `ray submit` of real Kkma runs, and machines that fail.
 
-The reference is one run of the same command on one machine with a Ray of its own; every run on the cluster, whatever
-happens to it, must end in the same bytes. The tests run in their order: they share one cluster, which grows, loses
-machines and gets them back. The head is given no core, so that all work is done where the faults are.
+The reference is one run of the same command on one machine with a Ray of its own. Every run on the cluster must give
+the same bytes, whatever happens to it. The tests run in order and share one cluster, which grows, loses machines, and
+gets them back. The head has no cores, so that all work is done where the failures happen.
 """
 
 import contextlib

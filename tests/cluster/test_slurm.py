@@ -1,4 +1,4 @@
-"""launch/*.sbatch on a real SLURM of one node: preprocessing in a Ray of the job's own, training that is cut off."""
+"""launch/*.sbatch on a real SLURM of one node: preprocessing in its own Ray cluster, and interrupted training."""
 
 import json
 import os

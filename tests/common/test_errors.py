@@ -1,4 +1,4 @@
-"""What a user caused ends in one sentence and status 2; what we caused keeps its stack trace."""
+"""Errors of the user end in one sentence and status 2. Bugs keep their stack trace."""
 
 import pytest
 

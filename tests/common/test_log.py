@@ -1,4 +1,4 @@
-"""One set-up of logging: who is heard, where, and that no line goes through a progress bar."""
+"""Logging: which ranks and modules log, where to, and how lines coexist with progress bars."""
 
 import io
 import logging

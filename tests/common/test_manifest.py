@@ -1,4 +1,4 @@
-"""A manifest's entries find every way in which a file can be other than it was."""
+"""Every way in which a file can differ from its manifest entry is detected."""
 
 from pathlib import Path
 

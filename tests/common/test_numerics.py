@@ -1,4 +1,4 @@
-"""What computes: attention that makes no T x T matrix, TF32 where there is a GPU, and determinism when asked for."""
+"""TF32 on GPUs, attention kernels without a T x T matrix, and `--deterministic`."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A driver is played by a program named nvidia-smi; torch is the real one, here without CUDA."""
+"""What the driver says about GPUs. A fake nvidia-smi plays the driver; torch is the real one, without CUDA."""
 
 from pathlib import Path
 

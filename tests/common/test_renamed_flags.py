@@ -1,4 +1,4 @@
-"""Old spellings of flags still work and are not shown."""
+"""Old spellings of flags still work, and are not shown in --help."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Texts in whatever encoding Korean files have."""
+"""Text files in the encodings of Korean files."""
 
 import gzip
 from pathlib import Path

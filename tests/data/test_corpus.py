@@ -1,4 +1,4 @@
-"""The token corpus: what is written comes back, shards and splits are as promised, and damage is found."""
+"""The token corpus: what is written can be read, shards and splits are correct, and damage is detected."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""`kogpt inspect`: counts, a sample, every text back, and damage named."""
+"""`kogpt inspect`: counts, a sample, decoded texts, and reported damage."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Windows of 256 tokens out of a corpus and back, in three formats, against their other readers."""
+"""Windows of 256 tokens from a corpus and back, in three formats, compared with other readers of them."""
 
 import hashlib
 import random

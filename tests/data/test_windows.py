@@ -1,4 +1,4 @@
-"""Where windows begin, by properties: every target once, and the original script's own loop."""
+"""Properties of windows: every target is scored once. Compared with the loop of the original script."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""The scorer: every target once, over any number of ranks; sums against positions written out one at a time."""
+"""The scorer scores every target once, on any number of ranks, and agrees with sums computed position by position."""
 
 import math
 from collections import Counter

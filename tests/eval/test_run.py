@@ -1,4 +1,4 @@
-"""Evaluation against the sums written out, one position at a time."""
+"""`evaluate_run`, compared with sums computed one position at a time."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Items and texts as people have them: KoBEST's own columns, odd values, folders of mixed files."""
+"""Items and texts as users have them: KoBEST's columns, odd values, folders of mixed files."""
 
 import gzip
 import json

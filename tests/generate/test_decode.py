@@ -1,4 +1,4 @@
-"""Generation against the full forward pass, transformers' greedy search and its logits processors."""
+"""Generation, compared with the full forward pass and with transformers' greedy search and logits processors."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Export and import against transformers itself: what it loads computes what we compute."""
+"""Export and import, compared with transformers: it loads the export and computes the same logits."""
 
 import json
 import subprocess

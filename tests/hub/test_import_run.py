@@ -1,4 +1,4 @@
-"""`kogpt import`: the same model afterwards, rows by piece, and a training that begins where the checkpoint stood."""
+"""`kogpt import`: the imported model is the same, rows are matched by token, and training continues from it."""
 
 import json
 import math

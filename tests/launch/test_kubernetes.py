@@ -1,4 +1,4 @@
-"""The Kubernetes manifests are what the API takes, and agree with the project and with themselves."""
+"""The Kubernetes manifests are valid, consistent, and agree with the project."""
 
 import re
 import tomllib

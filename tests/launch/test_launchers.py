@@ -1,4 +1,4 @@
-"""launch/train.py under `srun`, and where it was told of ranks that never come, or of a port that is taken."""
+"""launch/train.py under `srun`, with ranks that never come, and with a port that is taken."""
 
 import os
 import signal

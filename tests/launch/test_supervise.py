@@ -1,4 +1,4 @@
-"""launch/supervise.py around small commands: what is started again and what is not."""
+"""launch/supervise.py around small commands: what is restarted, and what is not."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""launch/train.py as a user starts it: under the `deepspeed` command, killed, told to stop, and given nonsense."""
+"""launch/train.py as users start it: under the `deepspeed` command, killed, told to stop, and with wrong options."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a configuration says of its model, against the model itself and what torch counts."""
+"""Configurations: parameters, FLOPs, memory, and cache shape, compared with the model and with torch's counts."""
 
 import pytest
 import torch

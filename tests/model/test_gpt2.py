@@ -1,4 +1,4 @@
-"""The model against transformers' GPT-2 and torch's own encoder layer, and what must hold of any decoder."""
+"""GPT-2, compared with transformers and torch's encoder layer; and properties of any decoder."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The chunked loss against torch's cross_entropy: values, gradients, half precision, memory."""
+"""The chunked loss, compared with torch's cross_entropy: values, gradients, half precision, memory."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Properties that any learning-rate schedule here must have, over all its settings."""
+"""Properties that every learning-rate schedule must have, for all settings."""
 
 from itertools import pairwise
 from typing import Any

@@ -1,4 +1,4 @@
-"""One small input and its undisturbed corpus for all tests of the pipeline."""
+"""A small input and its corpus from an undisturbed run, for all tests of the pipeline."""
 
 import json
 import random

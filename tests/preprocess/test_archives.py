@@ -1,4 +1,4 @@
-"""Archives as people really have them: from a Mac, split, locked, cut, damaged, and made to do harm."""
+"""Archives as users have them: from a Mac, split, encrypted, truncated, damaged, and malicious."""
 
 import bz2
 import gzip

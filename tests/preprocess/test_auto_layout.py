@@ -1,4 +1,4 @@
-"""What `--layout auto` finds behind side files, and what it says where it finds nothing."""
+"""`--layout auto`: what it finds among side files, and its message if it finds nothing."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""Mistakes that are found before the work."""
+"""Mistakes that are reported before the work starts."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Joining Ray or starting it here, and what its nodes have."""
+"""Joining Ray or starting it here, and the resources of its nodes."""
 
 import os
 from collections.abc import Iterator

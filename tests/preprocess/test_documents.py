@@ -1,4 +1,4 @@
-"""Documents and what is dropped, from files with the traps of real deliveries."""
+"""Documents and dropped texts, from files with the problems of real data sets."""
 
 import gzip
 import json

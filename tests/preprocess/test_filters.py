@@ -1,4 +1,4 @@
-"""Filters: what is kept, in which order, and that one more is one function."""
+"""Filters: what they keep, their order, and how to add one."""
 
 from kogpt.tokenizer.normalize import Removed
 from preprocess.documents import Document, Dropped

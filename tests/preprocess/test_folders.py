@@ -1,4 +1,4 @@
-"""Folders with links, cycles, pipes and doors that are shut."""
+"""Folders with links, cycles, pipes, and missing permissions."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The path language and the presets, on values shaped like the real deliveries."""
+"""The path language and the presets, on values shaped like the real data sets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What was left out is told on the screen, and an input that gives nothing is an error."""
+"""Dropped texts are reported, and an --input without articles is an error."""
 
 from pathlib import Path
 

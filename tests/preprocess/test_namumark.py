@@ -1,4 +1,4 @@
-"""Namumark to plain text: what shows words keeps them, in linear time."""
+"""Namumark to plain text: visible words are kept, in linear time."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Flags in conflict are named, all of them at once."""
+"""Conflicting flags are reported, all of them at once."""
 
 from pathlib import Path
 

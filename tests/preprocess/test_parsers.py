@@ -1,4 +1,4 @@
-"""Tables, WikiExtractor, CoNLL-U and large JSON: what comes out, and what a broken part costs."""
+"""Tables, WikiExtractor, CoNLL-U, and large JSON: the parsed values, and what is lost in a damaged file."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Articles to a finished corpus in this process: accounts, the same bytes on every road, refusals, trouble."""
+"""The pipeline in this process: counts, identical bytes on every path, refusals, and failures."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The scan's accounts and fingerprint, and which folders a run refuses."""
+"""The counts and fingerprint of a scan, and which output folders a run refuses."""
 
 from pathlib import Path
 

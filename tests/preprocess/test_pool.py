@@ -1,4 +1,4 @@
-"""The pool under planted deaths: the same results with any number of workers, and only the guilty fail."""
+"""The pool with workers that are made to die: the same results with any number of workers, and only bad items fail."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The command itself, as a user calls it: real Kkma, real Ray, another working folder; and kill -9 at random."""
+"""preprocess/run.py as users call it: real Kkma, real Ray, another working folder, and kill -9 at random times."""
 
 import hashlib
 import json

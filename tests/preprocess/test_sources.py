@@ -1,4 +1,4 @@
-"""Folders, globs, archives and their traps: which streams come out, under which names, in which order."""
+"""Folders, globs, and archives: which streams they give, with which names, in which order."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""What actors do to one document, here in this process."""
+"""The functions that actors run on a document, called in this process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What goes wrong during a run costs nothing: texts that kill or outlast their worker, damaged results, full disks."""
+"""Failures during a run: texts that kill or block their worker, damaged results, full disks. Nothing is lost."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""Files that a server gives, half gives or refuses: each costs only itself."""
+"""Files on a server that are complete, truncated, or refused. A failure affects only its own file."""
 
 import io
 import zipfile

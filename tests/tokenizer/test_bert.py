@@ -1,4 +1,4 @@
-"""BERT's words and WordPiece against the `tokenizers` library's own."""
+"""BERT's words and WordPiece, compared with the `tokenizers` library."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

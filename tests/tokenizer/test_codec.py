@@ -1,4 +1,4 @@
-"""Prompts go through what articles went through, and nothing is started to decode."""
+"""Prompts are encoded exactly like articles, and decoding starts no analyzer."""
 
 import json
 

@@ -1,6 +1,6 @@
-"""Texts made to be slow: twice the text takes at most 2.5 times the CPU time, from normaliser to tokens and back.
+"""Texts that are made to be slow: twice the text may take at most 2.5 times the CPU time, encoded and decoded.
 
-A regular expression, a sort or a library that is quadratic takes minutes on such texts and is caught here by its ratio.
+A quadratic regular expression, sort, or library takes minutes on such texts. The ratio reveals it.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Normalisation: NFC, line ends, what is dropped and counted; idempotent for every text."""
+"""Normalization: NFC, line ends, removed characters and their counts; idempotent for every text."""
 
 import sys
 import unicodedata

@@ -1,4 +1,4 @@
-"""No text becomes a control token, whatever cut it and however it is spaced."""
+"""No text becomes a control token, whatever the analyzer and spacing."""
 
 import pytest
 from hypothesis import given, settings

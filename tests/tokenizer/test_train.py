@@ -1,4 +1,4 @@
-"""Training a vocabulary: deterministic, cased, with continuations, and what the library's own trainer finds."""
+"""Training a vocabulary: deterministic, cased, with continuations, compared with the library's own trainer."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Vocabularies as people have them: tokenizer.json alone, a byte order mark, decomposed Hangul."""
+"""Vocabularies as users have them: tokenizer.json alone, a byte order mark, decomposed Hangul."""
 
 import json
 import unicodedata

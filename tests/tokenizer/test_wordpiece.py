@@ -1,4 +1,4 @@
-"""WordPiece: lossless for every text, equal to the libraries that read it, trained deterministically."""
+"""WordPiece: lossless for every text, equal to the libraries that read its files, and deterministic."""
 
 import json
 import os

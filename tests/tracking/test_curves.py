@@ -1,4 +1,4 @@
-"""curves.png is drawn from whatever metrics.jsonl holds."""
+"""curves.png can be drawn from any metrics.jsonl."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: cut at the right place, nothing glossed over, alive on a full disk."""
+"""metrics.jsonl: truncated at the right step on resume, no silent gaps, and a full disk."""
 
 import json
 import math

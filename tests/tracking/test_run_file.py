@@ -1,4 +1,4 @@
-"""run.json is whole at any time, and not written too often."""
+"""run.json is complete at any time, and is not written too often."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One call per step brings everything up to date: files and console."""
+"""One call per step updates all files and the console."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Blocks that forget: the same losses bit for bit, dropout included, for less memory."""
+"""Activation checkpointing: bit-identical losses, also with dropout, for less memory."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Compiled blocks under a DeepSpeed engine, whose hooks must stay out of the graph; and what a compiler needs."""
+"""Compiled blocks under a DeepSpeed engine, whose hooks must not be traced; and what a compiler needs."""
 
 import functools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The DeepSpeed file fitted to the machine: what is changed is said."""
+"""Fitting the DeepSpeed file to the machine. Every change is reported."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The DeepSpeed file: whatever DeepSpeed would take in silence, or answer with a stack trace, ends in sentences."""
+"""The DeepSpeed file: what DeepSpeed would ignore, or answer with a stack trace, gives a clear error."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""How ranks start and stop, in processes of their own (signal handlers and the environment are the process's)."""
+"""How ranks start and stop, in separate processes, because signal handlers and environment belong to a process."""
 
 import os
 import signal

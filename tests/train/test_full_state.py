@@ -1,4 +1,4 @@
-"""Parts of the state in and out, of optimizers with other slots than Adam's; a learning rate for each group."""
+"""Getting and setting parts of the state, also for optimizers with other slots than Adam's; a rate for each group."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Peaks against published figures; a name that is not known whole stays unknown."""
+"""Peaks of GPUs, compared with published figures. Names that are not fully known stay unknown."""
 
 import pytest
 

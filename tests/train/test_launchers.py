@@ -1,4 +1,4 @@
-"""Launchers' variables as torch's: SLURM's and Open MPI's as they set them, and what contradicts itself."""
+"""torch's variables from those of SLURM and Open MPI, and contradictory environments."""
 
 import pytest
 

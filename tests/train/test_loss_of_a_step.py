@@ -1,7 +1,7 @@
 """The loss of a step is the sum over all scored targets of the global batch, divided by their number.
 
-Rows with no, one, five and all targets scored, at any micro-batch, accumulation and number of ranks, against the whole
-batch at once.
+Rows have no, one, five, or all targets scored. For every micro-batch, accumulation, and number of ranks, the result
+must equal that of the whole batch at once.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The estimate against the tensors that DeepSpeed and torch make, counted; and how ZeRO divides them."""
+"""The memory estimate, compared with the tensors that DeepSpeed and torch allocate; and how ZeRO partitions them."""
 
 import gc
 from typing import Any

@@ -1,4 +1,4 @@
-"""Flags: all problems at once, presets with GPT-2's sizes, lengths in three units."""
+"""Flags: all problems at once, presets with GPT-2's sizes, and lengths in three units."""
 
 import inspect
 import re

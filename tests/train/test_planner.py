@@ -1,4 +1,4 @@
-"""The memory estimate before the start: the largest micro-batch that fits; advice where none does."""
+"""Fitting a plan to the free memory: the largest micro-batch that fits, or advice."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Prompts: encoded in a process of their own, continued by a model, left out with a line where that fails."""
+"""Sample prompts: encoded in a separate process, continued by the model, and skipped with a warning if that fails."""
 
 from pathlib import Path
 

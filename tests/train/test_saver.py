@@ -1,4 +1,4 @@
-"""Checkpoints beside the training: slow, full, unshared disks, no room, kills; one training per run folder."""
+"""Checkpoints in the background: slow, full, and unshared disks, too little memory, kills, and the run's lock."""
 
 import json
 import os

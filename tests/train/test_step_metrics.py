@@ -1,4 +1,4 @@
-"""Numbers of a run against arithmetic by hand."""
+"""Metrics of a step, compared with arithmetic by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The training loop against a plain PyTorch loop, at every ZeRO stage, and against what is broken on purpose."""
+"""The training loop, compared with a plain PyTorch loop at every ZeRO stage, and with injected failures."""
 
 import json
 import math

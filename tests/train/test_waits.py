@@ -1,4 +1,4 @@
-"""How often a step waits for the device: counted by what makes a host wait for a tensor's value."""
+"""How often a step waits for the device, counted where the host reads a tensor's value."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The interface: what each analyzer returns, cuts that join, identities found without starting anything."""
+"""The analyzers' interface: results, boundaries that join to the text, identities without starting an analyzer."""
 
 import subprocess
 import sys

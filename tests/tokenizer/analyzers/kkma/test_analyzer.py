@@ -1,4 +1,4 @@
-"""Kkma against konlpy's own in a JVM of its own, poison, emoji, threads, and a jar that is not the known one."""
+"""Kkma, compared with konlpy's in a JVM of its own: costly texts, emoji, threads, and an unknown jar."""
 
 import gc
 import json

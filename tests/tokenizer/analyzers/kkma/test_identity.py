@@ -1,4 +1,4 @@
-"""The cache key's part that stands for our code: it follows the files, and caches of 0.1 are still found."""
+"""The version of our code in cache keys: it changes with the files, and caches of version 0.1 still match."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The class files: what changes, that javac gives the committed ones, and where the JVM takes them from."""
+"""Kkma's class files: what is changed, that javac gives the committed classes, and where the JVM loads them from."""
 
 import os
 import shutil
