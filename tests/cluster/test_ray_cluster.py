@@ -21,7 +21,7 @@ from machines import SHARED, Machine, machines, missing, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-ACTOR = "^ray::_Actor"
+ACTOR = "^ray::Actor"
 RAYLET = "raylet/raylet"
 DRIVER = "^python .*run.py"
 
