@@ -47,7 +47,7 @@ class Usage:
 
 def role_of(process: psutil.Process) -> str:
     """Whose process below the driver it is."""
-    return "actors" if "".join(process.cmdline()[:1]).startswith("ray::_Actor") else "ray"
+    return "actors" if "".join(process.cmdline()[:1]).startswith("ray::Actor") else "ray"
 
 
 def sample_memory(driver: psutil.Process, peak: Counter[str]) -> None:

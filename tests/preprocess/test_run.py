@@ -142,7 +142,7 @@ def named(process: subprocess.Popen, name: str) -> list[psutil.Process]:
     for child in process.family.values():  # type: ignore[attr-defined]
         try:
             title = " ".join(child.cmdline())
-            if "ray::_Actor" in title if name == "actor" else Path(title.split(" ")[0]).name == name:
+            if "ray::Actor" in title if name == "actor" else Path(title.split(" ")[0]).name == name:
                 found.append(child)
         except psutil.Error:
             continue
@@ -177,11 +177,13 @@ def kill_and_go_on(ground: tuple, folder: Path, plan: list[tuple[str, float]]) -
             if run_until(process, share * seconds):
                 assert process.returncode == 0, (folder / "log").read_text()
                 continue
-            for found in named(process, victim)[:1]:
-                found.kill()
             if victim == "driver":
                 os.kill(process.pid, signal.SIGKILL)
-            elif victim == "raylet":
+                continue
+            while not (found := named(process, victim)):  # between two stages there is no actor
+                assert not run_until(process, 0.2), f"it ended, and no {victim} was seen"
+            found[0].kill()
+            if victim == "raylet":
                 run_until(process, 60)  # Ray ends the driver; when, is its own affair
             else:
                 assert run_until(process, SECONDS)
