@@ -65,7 +65,7 @@ def run(*command: str | Path) -> None:
     words = [str(word) for word in command]
     shown = [os.path.relpath(w, ROOT) if w.startswith(str(ROOT)) else w for w in words]
     print("$", shlex.join([Path(shown[0]).name, *shown[1:]]), flush=True)
-    # By name of the interpreter: the first line of a script breaks where the project's path has a space.
+    # Call the interpreter, because a script's first line fails if the project's path contains a space.
     script = [] if words[0] == "python" else [str(BIN / words[0])]
     code = subprocess.run([sys.executable, *script, *words[1:]], cwd=ROOT).returncode
     if code:

@@ -69,8 +69,8 @@ def main() -> None:
         if begin := distributed.speaker():
             print(f"{begin}{error}", file=sys.stderr, flush=True)
         else:
-            time.sleep(2)  # the launcher ends all ranks when one has ended: let the first one speak
-    if status := os.environ.get("KOGPT_STATUS_FILE"):  # launch/supervise.py: a launcher would make a 1 of all of them
+            time.sleep(2)  # the launcher ends all ranks once one has ended, so rank 0 must print first
+    if status := os.environ.get("KOGPT_STATUS_FILE"):  # for launch/supervise.py: launchers turn every status into 1
         Path(status).write_text(str(code))
     distributed.leave(code)
 

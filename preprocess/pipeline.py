@@ -116,7 +116,7 @@ class _Run:
         options = self.options
         tokenizer = None
         if options.vocab_size is None:
-            # Before the hours of the first stage, not after them.
+            # Fail before the first stage, which may take hours.
             tokenizer = load_tokenizer(options.tokenizer, spacing=options.spacing, analyzer=self.identity)
         self.sources = not_ours(find_sources(options.input), options)
         self.layout = self._choose_layout()

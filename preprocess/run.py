@@ -9,7 +9,7 @@ own processes were killed, which ends this one without a message. After each of 
 import sys
 from pathlib import Path
 
-# A script's own folder comes first on the path. What belongs there is the project, if this file lies in it.
+# Python puts the script's folder first on the path. Replace it by the project's folder, if this file is in it.
 _HERE = Path(__file__).resolve().parent
 if Path(sys.path[0]).resolve() == _HERE:
     sys.path[:1] = [str(_HERE.parent)] if (_HERE.parent / "kogpt" / "cli.py").is_file() else []

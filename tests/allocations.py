@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Allocations(TorchDispatchMode):
-    """While it is active every new storage counts, until it is freed; `now` and `peak` in bytes."""
+    """While active, counts every new storage until it is freed. `now` and `peak` are in bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def alive() -> int:
     """Bytes of all tensors that Python can reach, each storage once."""
     storages = {}
     for thing in gc.get_objects():
-        with suppress(Exception):  # some objects are odd enough to raise when asked for their class
+        with suppress(Exception):  # some objects raise when asked for their class
             if issubclass(type(thing), torch.Tensor):
                 storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
     return sum(storages.values())

@@ -38,7 +38,7 @@ def plan_for(precision: str = "fp32", stage: int = 0, **more: Any) -> EnginePlan
 
 @contextmanager
 def one_rank() -> Iterator[Any]:
-    """`Ranks` of a group of one; the environment is as before, and in the end the group is gone."""
+    """`Ranks` of a process group of one. Group and environment variables are removed at the end."""
     from kogpt.train import distributed
 
     kept = dict(os.environ)
@@ -46,7 +46,7 @@ def one_rank() -> Iterator[Any]:
         os.environ.pop(name, None)
     distributed.prepare_environment()
     found = distributed.start()
-    os.environ.clear()  # processes that tests start must not take themselves for this rank
+    os.environ.clear()  # otherwise processes that tests start would take this rank's place
     os.environ.update(kept)
     yield found
     dist.destroy_process_group()
@@ -60,7 +60,7 @@ def batch(seed: int = 0, rows: int = 2, config: GPTConfig = SHAPE) -> Batch:
 
 
 def train_step(engine: Any, step: int) -> float:
-    """One step of four micro-batches at the peak learning rate; the mean loss."""
+    """Make one step of four micro-batches at the peak learning rate, and return the mean loss."""
     total, targets = 0.0, engine.plan.global_batch * SHAPE.max_seq_len
     for micro in range(engine.plan.grad_accum):
         loss = engine.loss(batch(step * 100 + micro))

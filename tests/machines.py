@@ -47,7 +47,7 @@ if [ "$IS_NODE" = yes ]; then mount --bind "$BASE/shared" "$ROOT/srv/shared"; fi
 touch "$ROOT/run/venv/upper/installed"
 mount -t overlay overlay -o "lowerdir=$VENV,upperdir=$ROOT/run/venv/upper,workdir=$ROOT/run/venv/work" \
     "$ROOT/srv/home/kogpt/.venv"
-show() {  # show FOLDER AT: FOLDER at the path AT, also where AT is about to be covered
+show() {  # show FOLDER AT: mount FOLDER at the path AT, also if AT is about to be covered
     at=$2
     for covered in /tmp /srv /run; do
         case "$2" in "$covered"/*) at="$ROOT$2"; mkdir -p "$at";; esac
@@ -62,8 +62,8 @@ mount --rbind "$ROOT/srv" /srv
 mount --rbind "$ROOT/run" /run
 mount --rbind "$ROOT/tmp" /tmp
 ip link set lo up
-read -r _  # the cable is in
-# bash stays the first process: it reaps the orphans, as an init does (sshd does so late, and `ray stop` waits for it)
+read -r _  # the network is connected
+# bash stays the first process, because it reaps orphans as an init does (sshd is slow, and `ray stop` waits for it)
 /usr/sbin/sshd -D -e -f /dev/null -h "$HOST_KEY" -o PidFile=none -o UsePAM=no -o StrictModes=no \
     -o PermitRootLogin=yes -o PasswordAuthentication=no -o AuthorizedKeysFile=.ssh/authorized_keys &
 wait $!
@@ -71,7 +71,7 @@ wait $!
 
 
 def missing(*more: str) -> str | None:
-    """Why machines cannot be made here, or lack the programs `more`; or None."""
+    """Why machines cannot be created here, for example because programs (also `more`) are missing; or None."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "namespaces need root on Linux"
     programs = ("ip", "ssh", "ssh-keygen", "sshd", "rsync", "make", "unshare", "nsenter", "setpriv", "pgrep", *more)
@@ -83,7 +83,7 @@ def missing(*more: str) -> str | None:
 
 
 def wait_for(what: str, condition: Callable[[], object], limit: float, interval: float = 0.2) -> None:
-    """Poll `condition` until it holds; an AssertionError that names `what` after `limit` seconds."""
+    """Poll `condition` until it is true. Raises an AssertionError that names `what` after `limit` seconds."""
     end = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {limit:.0f} s"
@@ -92,7 +92,7 @@ def wait_for(what: str, condition: Callable[[], object], limit: float, interval:
 
 @dataclass
 class Machine:
-    """One machine. `home`, `tmp`, `shared`: the host's paths of its ~, /tmp and /srv/shared."""
+    """One machine. `home`, `tmp`, and `shared` are the host's paths of its ~, /tmp, and /srv/shared."""
 
     name: str
     address: str
@@ -124,7 +124,7 @@ class Machine:
         return f"port{self.number}"
 
     def start(self) -> None:
-        """Switch it on. The disk (home, /tmp) is as it was when it went off."""
+        """Switch it on. Its disk (home, /tmp) is as it was when it was switched off."""
         shutil.rmtree(self.tmp, ignore_errors=True)  # as Debian does at boot
         for folder in ("tmp", "run", "etc", "srv/shared", "srv/home/kogpt/.venv"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ class Machine:
         wait_for(f"{self.name} has its own network", self._has_own_network, 10, 0.02)
         self._in_switch(f"ip link add {self.cable} type veth peer name eth0 netns {self.first}")
         self._in_switch(f"ip link set {self.cable} master bridge up")
-        # the default route leads nowhere, but programs ask it which address is theirs
+        # the default route leads nowhere, but programs use it to find their own address
         self._in_network(
             f"ip addr add {self.address}/24 dev eth0 && ip link set eth0 up && ip route add default via 10.99.0.1"
         )
@@ -173,29 +173,29 @@ class Machine:
         return self.process is not None and self.process.poll() is None
 
     def power_off(self) -> None:
-        """Pull the plug: every process of the machine is gone at once, as is what it held in memory."""
+        """Cut the power: all processes end at once, and the contents of memory are lost."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def unplug(self) -> None:
-        """Pull the network cable: packets vanish, nobody is told."""
+        """Disconnect the network: packets are lost without an error."""
         self._in_switch(f"ip link set {self.cable} down")
 
     def plug(self) -> None:
         self._in_switch(f"ip link set {self.cable} up")
 
     def argv(self, *words: str) -> list[str]:
-        """The host's argv that runs a program there as root."""
+        """The host's command line that runs a program on the machine as root."""
         inside = ["env", "-i", f"HOME={HOME}", f"PATH={PATH}", "USER=root", "LANG=C.UTF-8", "TERM=dumb"]
         return [*DIES_WITH_US, "nsenter", "--target", str(self.first), *NAMESPACES, *inside, *words]
 
     def command(self, line: str) -> list[str]:
-        """The host's argv that runs `line` there in a login shell, in root's home."""
+        """The host's command line that runs `line` on the machine in a login shell, in root's home."""
         return self.argv("bash", "--login", "-c", f"cd; . ~/.bashrc; {line}")
 
     def run(self, line: str, *, limit: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run `line` there; stderr goes where stdout goes. The caller looks at the return code."""
+        """Run `line` on the machine, with stderr in stdout. The caller checks the return code."""
         return subprocess.run(
             self.command(line),
             stdin=subprocess.DEVNULL,
@@ -206,19 +206,19 @@ class Machine:
         )
 
     def spawn(self, line: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start `line` there, output into the file `log`; the caller waits for it."""
+        """Start `line` on the machine with its output in the file `log`. The caller waits for it."""
         with log.open("wb") as output:
             return subprocess.Popen(
                 self.command(line), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
 
     def pids(self, pattern: str) -> list[int]:
-        """PIDs (the machine's own) of the processes whose command line matches."""
+        """The machine's PIDs of the processes whose command line matches."""
         found = subprocess.run(self.argv("pgrep", "-f", "--", pattern), capture_output=True, text=True)
         return [int(pid) for pid in found.stdout.split()]
 
     def signal(self, name: str, pattern: str) -> None:
-        """Send the signal to the processes whose command line matches; there must be one."""
+        """Send the signal to the processes whose command line matches. There must be at least one."""
         subprocess.run(self.argv("pkill", f"-{name}", "-f", "--", pattern), check=True)
 
     def _has_own_network(self) -> bool:
@@ -239,7 +239,7 @@ class Machine:
 
 @contextlib.contextmanager
 def machines(base: Path, laptop: str, *nodes: str) -> Iterator[list[Machine]]:
-    """A laptop (has the project and the ssh key) and bare nodes that let it in; all off again at the end."""
+    """A laptop with the project and the ssh key, and bare nodes that accept it. All are switched off at the end."""
     (base / "shared").mkdir(parents=True)
     switch = subprocess.Popen([*DIES_WITH_US, "unshare", "--net", "sleep", "infinity"])
     made: list[Machine] = []

@@ -9,12 +9,12 @@ from kogpt.model.loss import IGNORED
 
 
 def scored(window: int, max_seq_len: int) -> int:
-    """How many targets at the start of a window are scored."""
+    """The number of scored targets at the start of a window."""
     return (1, max_seq_len, 0, 5)[window % 4]
 
 
 class MaskedBatches(TrainBatches):
-    """The windows of `TrainBatches`; those of one micro-batch may have no target at all."""
+    """The windows of `TrainBatches`. A micro-batch may have no scored target at all."""
 
     def step(self, consumed_samples: int) -> StepBatches:
         whole = self._order(consumed_samples, self.share.global_batch, 1, 0, 1)

@@ -39,7 +39,7 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> list[str]:
-    """The programs that are not installed (Debian: slurmctld, slurmd, slurm-client)."""
+    """The programs that are missing (Debian: slurmctld, slurmd, slurm-client)."""
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 

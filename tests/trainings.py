@@ -42,7 +42,7 @@ def deepspeed_file(path: Path, stage: int, precision: str = "fp32", lr: float = 
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """A free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -60,7 +60,7 @@ def losses(run: Path) -> list[float]:
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Poll until it is true."""
+    """Poll until the condition is true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
@@ -69,13 +69,13 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
 
 @dataclass
 class Job:
-    """Processes of one training, each the leader of its own session; `log` is what they said."""
+    """The processes of one training, each in a session of its own. `log` holds their output."""
 
     processes: list[subprocess.Popen[bytes]]
     log: Path
 
     def wait(self, seconds: float = 120) -> list[int]:
-        """All exit codes; fails with what was said when one is still there."""
+        """All exit codes. Fails with the output if a process is still running."""
         end = time.monotonic() + seconds
         for process in self.processes:
             try:
@@ -85,7 +85,7 @@ class Job:
         return [process.returncode for process in self.processes]
 
     def kill(self) -> None:
-        """kill -9 for everything that was started."""
+        """Kill (-9) everything that was started."""
         for process in self.processes:
             try:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -135,7 +135,7 @@ def flags(corpus: Path, out: Path, config: Path, steps: int, *more: str) -> list
 
 
 def copy_as_of(run: Path, step: int, target: Path) -> Path:
-    """The run as a kill -9 at some step after `step` left it."""
+    """Cut a run back to what a kill -9 after `step` would leave."""
     from kogpt.checkpoint.layout import step_folder
 
     shutil.copytree(run, target, ignore=shutil.ignore_patterns("step-*", "best", "latest"))
@@ -146,7 +146,7 @@ def copy_as_of(run: Path, step: int, target: Path) -> Path:
 
 @contextmanager
 def launch(arguments: list[str], log: Path, *, world: int = 2, command: bool = True):
-    """launch/train.py under the `deepspeed` command (one process to wait for), or as bare ranks (`world` of them)."""
+    """Start launch/train.py under the `deepspeed` command (one process), or as `world` ranks without it."""
     if command:
         runner = [str(Path(sys.executable).with_name("deepspeed")), "-q", "--num_gpus", str(world)]
         runner += ["--master_port", str(free_port()), str(TRAIN), *arguments]
@@ -161,14 +161,14 @@ def launch(arguments: list[str], log: Path, *, world: int = 2, command: bool = T
 
 @dataclass(frozen=True)
 class Plan:
-    """A training for `together`: its command line, and what to break in it."""
+    """A training for `together`: its command line, and the failures to inject."""
 
     arguments: list[str]
     sabotage: dict[str, Any] = field(default_factory=dict)
 
 
 def together(world: int, plans: list[Plan], scratch: Path, seconds: float = 200) -> list[Any]:
-    """Run the trainings in turn in the same ranks; what each ended with: its exit status, or the failure's text."""
+    """Run the trainings one after another in the same ranks. Returns the exit status or error message of each."""
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / "plan.json"
     path.write_text(json.dumps([{"arguments": plan.arguments, "sabotage": plan.sabotage} for plan in plans]))
@@ -178,7 +178,7 @@ def together(world: int, plans: list[Plan], scratch: Path, seconds: float = 200)
 
 
 def killed(world: int, plan: Plan, scratch: Path, seconds: float = 60) -> list[int]:
-    """Run one training that a rank does not survive; the exit codes of all."""
+    """Run one training in which a rank dies, and return the exit codes of all ranks."""
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / "plan.json"
     path.write_text(json.dumps([{"arguments": plan.arguments, "sabotage": plan.sabotage}]))
@@ -243,7 +243,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any], patch: Any) -> None:
 
 
 def _break_disk(orders: dict[str, Any], patch: Any) -> None:
-    """A disk that is full at some step's checkpoint, or slow to write or read, or a death while it is written to."""
+    """A disk that is full at a step's checkpoint, or slow to write or read, or a rank that dies while writing."""
     import torch
 
     from kogpt.checkpoint.reader import CheckpointReader
@@ -254,7 +254,7 @@ def _break_disk(orders: dict[str, Any], patch: Any) -> None:
 
     @contextmanager
     def full(path: Path) -> Iterator[None]:
-        """At the steps given, the kernel refuses to write more than 50,000 bytes to a file."""
+        """At the given steps, the kernel refuses to write more than 50,000 bytes to a file."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         if any(f".step-{step:08d}." in str(path) for step in orders.get("full_disk", [])):
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
@@ -309,7 +309,7 @@ def _main() -> None:
     for plan in plans:
         options = parse(plan["arguments"])
         path, old_gpu = options.run.deepspeed_config, plan["sabotage"].get("old_gpu", False)
-        if old_gpu:  # torch's CPU kernels compute in fp16; only DeepSpeed does not offer it there
+        if old_gpu:  # torch's CPU kernels support fp16, but DeepSpeed does not offer it on a CPU
             get_accelerator().is_fp16_supported = lambda: True
         fitted = deepspeed_config.plan(
             path,

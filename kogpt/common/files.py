@@ -119,7 +119,7 @@ def _new_temporary(path: Path, flags: int) -> tuple[Path, int]:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), temporary.stat()):
                 return temporary, descriptor
-        os.close(descriptor)  # it looked like a stray between its creation and its lock, and was removed
+        os.close(descriptor)  # another process removed it as a stray between its creation and its lock
 
 
 def _fsync(path: Path) -> None:

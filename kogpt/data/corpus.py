@@ -155,7 +155,7 @@ class CorpusWriter:
         hashes = (sha256 for batch in self._table for sha256 in batch["text_sha256"].to_pylist())
         split = pa.array(splits(hashes, written, self._val_fraction), pa.string())
         self._table.clear()
-        # In one piece: where a column is cut into chunks decides where its pages end in the file.
+        # Combine the chunks, because they would decide where the pages of the file end.
         table = table.set_column(_ARTICLES.get_field_index("split"), _ARTICLES.field("split"), split).combine_chunks()
         _write_table(self.folder / "articles.parquet", table)
         _write_table(self.folder / "dropped.parquet", pa.Table.from_pylist(dropped, schema=_DROPPED))

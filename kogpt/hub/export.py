@@ -57,7 +57,7 @@ def export_model(
         "generation_config.json": generation.to_json_string().encode(),
         "config.json": (json.dumps(adapter.export_config(shape, special), indent=2) + "\n").encode(),
     }
-    # Under a temporary name until it is complete: an incomplete model might load and write nonsense.
+    # Use a temporary name until it is complete, because an incomplete model might load and generate nonsense.
     with atomic_folder(folder) as temporary:
         for name, content in contents.items():
             (temporary / name).write_bytes(content)

@@ -24,7 +24,7 @@ _BLOCK_NAMES = (
 )
 _OUTER_NAMES = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
 
-# Settings of transformers' GPT2Config that change the arithmetic, with the values that ours has.
+# Settings of transformers' GPT2Config that change the computation, with the values that our model uses.
 _ARITHMETIC: dict[str, tuple[Any, ...]] = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "layer_norm_epsilon": (1e-5,),
@@ -78,7 +78,7 @@ class GPT2Adapter:
             raise UserError(
                 f"{place}/config.json has {', '.join(odd)}, which plain GPT-2 does not; it cannot be imported."
             )
-        # The tensors' own sizes: configurations on the web are now and then those of another file.
+        # Use the sizes of the tensors, because some published configurations belong to another checkpoint.
         state = _without_prefix(state)
         sizes = {name: state[name].size(0) for name in ("wte.weight", "wpe.weight") if name in state}
         return GPTConfig(

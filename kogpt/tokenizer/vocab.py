@@ -123,7 +123,7 @@ def _reach_hub(name: str) -> None:
         with urllib.request.urlopen(urllib.request.Request(ENDPOINT, method="HEAD"), timeout=_SECONDS):
             pass
     except urllib.error.HTTPError:
-        pass  # any answer will do
+        pass  # any answer shows that the hub can be reached
     except OSError:
         raise UserError(
             f"--tokenizer {name}: {ENDPOINT} cannot be reached; name a local folder with a vocab.txt "

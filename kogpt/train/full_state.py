@@ -176,7 +176,7 @@ class FullState:
             group["params"], group["lr"] = members, lr
         if hasattr(self.zero, "_lazy_init_hp_params_optimizer_state"):
             self.zero._lazy_init_hp_params_optimizer_state()
-        self.step = 0  # these updates do not count
+        self.step = 0  # neither these updates nor an empty one by DeepSpeed count
 
     def _update_alone(self, group: dict[str, Any], master: Tensor) -> None:
         for other in self.optimizer.param_groups:

@@ -85,14 +85,14 @@ def test_broken_ones_that_were_passed_over_do_not_count_as_kept(tmp_path: Path) 
     for step in (1, 2, 3):
         write(tmp_path, step)
     (step_folder(tmp_path, 3) / shard_file(MODEL)).write_bytes(b"")
-    write(tmp_path, 2)  # what the run saves after it went on from step 1
+    write(tmp_path, 2)  # saved after the run resumed from step 1
     point(step_folder(tmp_path, 2), "latest")
     prune(tmp_path, 1)
     assert [folder.name[-1] for folder in step_folders(tmp_path)] == ["3", "2"]
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The kernel refuses files over 2,000 bytes; in a process of its own, since that is for good."""
+    """The kernel refuses files over 2,000 bytes. In a separate process, because the limit cannot be removed."""
     write(tmp_path, 1)
     program = f"""
 import errno, resource

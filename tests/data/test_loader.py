@@ -18,7 +18,7 @@ def corpus(corpus: Path) -> TokenCorpus:
 
 
 def _step(corpus: TokenCorpus, consumed: int, world: int) -> list[list[int]]:
-    """All rows of a global batch of 12, whoever reads them, with the target behind."""
+    """All rows of a global batch of 12 over all ranks, each with its last target appended."""
     rows = []
     for rank in range(world):
         share = Share(2, 6 // world, rank, world, CPU)

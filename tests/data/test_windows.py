@@ -65,7 +65,7 @@ def test_eval_windows_score_each_target_exactly_once_with_context(sizes):
 
 
 def original(input_ids, max_seq_len=256, stride=128):
-    """The original script's loop, by the formula of its windows, over ids truncated as its tokenizer does."""
+    """The loop of the original script, with tokens truncated as by its tokenizer."""
     saved = []
     num_windows = (len(input_ids) - max_seq_len + stride) // stride + 1
     for i in range(num_windows):

@@ -124,7 +124,7 @@ def test_prompts_are_lm_evals(tmp_path):
 
 
 def test_choices_are_scored_per_character_after_the_prompt(model, codec, tmp_path):
-    """Accuracy equals that of scores written out; labels are set by those, so every task has hits and misses."""
+    """Accuracy equals that of scores computed by hand. These set the labels, so every task has hits and misses."""
     chosen, wrong = [], []
     for item in item_list(tmp_path):
         prompt = [codec.tokenizer.cls_id, *codec.encode(item.prompt)]
@@ -146,7 +146,7 @@ def test_choices_are_scored_per_character_after_the_prompt(model, codec, tmp_pat
 
 
 def test_few_shot_examples_help_a_model_that_copies(codec, tmp_path):
-    """Trained to end every question like the one before it, a model can only be right with examples."""
+    """The model is trained to repeat the ending of the previous question, so it can be right only with examples."""
     words = ["가", "나"]
     config = GPTConfig(vocab_size=codec.tokenizer.vocab_size, max_seq_len=16, n_layer=2, n_head=2, n_embd=32)
     torch.manual_seed(0)
@@ -249,7 +249,7 @@ def test_reads_the_whole_of_kobest(run, codec, model):
 
 @pytest.mark.ecosystem
 def test_lm_eval_agrees(run, model, codec, tmp_path, monkeypatch):
-    """EleutherAI's harness on the exported model, with a task file of ours: the same likelihoods and accuracy."""
+    """EleutherAI's harness gives the same likelihoods and accuracy for the exported model."""
     import lm_eval
     from lm_eval.tasks import TaskManager
 

@@ -51,7 +51,7 @@ def reference(model: GPT):
 
 
 def rows(steps) -> list[list[int]]:
-    """The ids of each row, without the None behind its end."""
+    """The tokens of each row, without the None after its end."""
     return [[id for id in row if id is not None] for row in zip(*steps, strict=True)]
 
 
@@ -83,7 +83,7 @@ def test_greedy_equals_transformers(model, reference, penalty):
 
 @pytest.mark.parametrize("greedy", [True, False])
 def test_a_row_does_not_depend_on_its_neighbours(model, greedy):
-    """Over 60 ids at a context of 24: the windows slide, each row's at its own steps."""
+    """60 tokens at a context of 24, so that the windows slide, in each row at other steps."""
     sampling = Sampling(max_new_tokens=60, greedy=greedy, seed=5, top_k=20)
     together = rows(generate(model, PROMPTS, sampling, seeds=[7, 8, 9, 10]))
     for prompt, seed, row in zip(PROMPTS, [7, 8, 9, 10], together, strict=True):
@@ -219,7 +219,7 @@ def test_text_streams_and_equals_the_decoded_whole(run, monkeypatch):
 
 
 def test_stream_ends_at_the_end_of_the_article(run):
-    """A model made to answer [SEP] says nothing, and says that it is over."""
+    """A model that always answers [SEP] gives an empty text that is marked as the last."""
 
     codec = TextCodec(run / "tokenizer")
     model = load_for_inference(run).model

@@ -86,7 +86,7 @@ def test_a_byte_level_gpt2_gives_its_words(corpus, tmp_path):
     assert torch.equal(ours.wte.weight[vocab.index("[CLS]")], wte[0])
     assert torch.equal(ours.wte.weight[vocab.index("[SEP]")], wte[0])
     config = json.loads((tmp_path / "config.json").read_bytes())
-    # GPT-2's own end, which a configuration has that names none, is no row of this model.
+    # A configuration without an end token has that of GPT-2 by default, which is no row of this model.
     (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 50256}))
     assert "[SEP]" not in read_pieces(tmp_path)
     import_run(tmp_path, tmp_path / "without an end", corpus)

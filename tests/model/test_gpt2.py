@@ -24,7 +24,7 @@ def make(config: GPTConfig = SMALL, seed: int = 0, dtype: torch.dtype = torch.fl
 
 
 def randomise(module: nn.Module) -> None:
-    """Weights away from their initial values (biases not 0, gains not 1), so that none can be forgotten."""
+    """Weights that differ from their initial values (biases not 0, gains not 1), so that a missing one is noticed."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -210,7 +210,7 @@ def test_cache_with_and_without_padding_equals_the_full_forward():
 
 
 def test_packed_documents_are_what_they_are_alone():
-    """Positions that begin anew and documents that do not see each other: as if each had a row of its own."""
+    """Documents in one row, with positions from 0 and no attention between them, equal those in separate rows."""
     model = make()
     ids, targets = torch.randint(SMALL.vocab_size, (2, 1, 20))
     lengths = [7, 1, 12]

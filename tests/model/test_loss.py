@@ -43,7 +43,7 @@ def test_chunked_loss_equals_unchunked(rows, chunk, pad_to, ignored, seed):
 
 
 def test_chunked_loss_is_no_less_exact_in_half_precision():
-    """float16 under a loss scale of 65,536: as near to the float32 gradients as torch's own loss is."""
+    """In float16 with a loss scale of 65,536, gradients are as close to float32 as those of torch's own loss."""
     torch.manual_seed(0)
     hidden, weight = torch.randn(512, 64), torch.randn(1000, 64) * 0.2
     targets = torch.randint(1000, (512,))
@@ -64,7 +64,7 @@ def test_chunked_loss_is_no_less_exact_in_half_precision():
 
 
 class Largest(TorchDispatchMode):
-    """The largest tensor that any operation makes."""
+    """The size of the largest tensor that any operation creates."""
 
     numel = 0
 

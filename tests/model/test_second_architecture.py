@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class _NoStop(Stop):
-    """Without signal handlers, which would replace pytest's."""
+    """A `Stop` without signal handlers, which would replace pytest's."""
 
     def __init__(self) -> None:
         self.code = 0

@@ -19,7 +19,7 @@ from preprocess.streams import Broken, Joined
 
 
 def contents(folder: Path) -> dict[str, bytes | str]:
-    """name -> content, or the reason why there is none."""
+    """name -> content, or the reason why it cannot be read."""
     found: dict[str, bytes | str] = {}
     for source in find_sources((str(folder),)):
         for name, stream in source.members():
@@ -213,7 +213,7 @@ def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
     while content[at : at + 4] == b"PK\x01\x02":
         entries.append(at)
         at += 46 + int.from_bytes(content[at + 28 : at + 30], "little")
-    for entry in entries:  # each claims all that lies in front of the directory
+    for entry in entries:  # each claims everything before the directory
         content[entry + 20 : entry + 24] = (first - 100).to_bytes(4, "little")
     (tmp_path / "a.zip").write_bytes(content)
     assert contents(tmp_path) == {"a.zip": "unreadable file"}

@@ -12,7 +12,7 @@ from preprocess.streams import Broken
 
 
 def names(*inputs: Path | str) -> dict[str, str]:
-    """name -> content, or the reason and detail why there is none."""
+    """name -> content, or (reason, detail) why it cannot be read."""
     found = {}
     for source in find_sources(tuple(map(str, inputs))):
         for name, stream in source.members():
@@ -50,7 +50,7 @@ def test_a_folder_is_read_once_and_under_its_own_name(farm: Path) -> None:
 def test_a_cycle_of_links_ends(farm: Path) -> None:
     (farm / "here").symlink_to(".")
     (farm.parent / "store" / "1" / "up").symlink_to("../../farm")
-    for i in range(30):  # each with two ways to the next: two to the thirtieth paths
+    for i in range(30):  # each with two links to the next: 2^30 paths
         (farm / f"c{i}").mkdir()
         for way in "ab":
             (farm / f"c{i}" / way).symlink_to(f"../c{i + 1}" if i < 29 else "../d2")

@@ -18,7 +18,7 @@ PLAIN = named_layout("plain")
 
 
 def parsed(name: str, content: bytes | str) -> list[Any]:
-    """The values in a file; (reason, detail) for what is broken."""
+    """The values in a file, or (reason, detail) for a broken part."""
     stream = io.BytesIO(content if isinstance(content, bytes) else content.encode())
     found: list[Any] = []
     try:

@@ -31,7 +31,7 @@ def command(folder: Path, *flags: str) -> list[str]:
 
 
 def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The command in an empty working folder, to its end."""
+    """Run the command in an empty working folder, and wait for it."""
     elsewhere = folder / "cwd"
     elsewhere.mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -78,7 +78,7 @@ def test_mistakes_are_one_sentence_and_exit_2(tmp_path: Path, flags: tuple[str, 
 
 
 def test_kkma_from_end_to_end(tmp_path: Path) -> None:
-    """Poison and emoji among laws and articles; a trained vocabulary; everything comes back to the last character."""
+    """Costly texts and emoji among laws and articles, and a trained vocabulary: every text decodes exactly."""
     texts = [text.strip() for text in (*constitution(), *bills()[4:6])]
     texts += ["웃음ㅋㅋㅋ 🙂👍 끝\n\n  둘", "ㄷ" * 40, "굿" * 30 + "!"]
     (tmp_path / "원천").mkdir()
@@ -108,7 +108,7 @@ def test_kkma_from_end_to_end(tmp_path: Path) -> None:
 
 @contextmanager
 def started(folder: Path, *flags: str) -> Iterator[subprocess.Popen]:
-    """The command in the background; whatever it started is gone at the end."""
+    """Run the command in the background. Everything it started is killed at the end."""
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen(command(folder, *flags), cwd=folder, stdout=log, stderr=log)
     family: dict[int, psutil.Process] = {}
@@ -124,7 +124,7 @@ def started(folder: Path, *flags: str) -> Iterator[subprocess.Popen]:
 
 
 def run_until(process: subprocess.Popen, seconds: float) -> bool:
-    """Let it run that long, noting all it starts; True when it ended by itself."""
+    """Let it run for this time, and note what it starts. Returns True if it ended by itself."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         if process.poll() is not None:
@@ -151,7 +151,7 @@ def named(process: subprocess.Popen, name: str) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def killing_ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...], dict[str, str], float]:
-    """(folder, flags, bytes of an undisturbed run, its seconds): some seconds of work in both stages."""
+    """(folder, flags, bytes of an undisturbed run, its seconds), with some seconds of work in both stages."""
     folder = tmp_path_factory.mktemp("kill")
     rng = random.Random(1)
     syllables = [chr(code) for code in range(0xAC00, 0xAC00 + 11172, 41)]

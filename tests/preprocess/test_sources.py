@@ -15,7 +15,7 @@ from preprocess.sources import find_sources
 
 
 def contents(*inputs: str | Path) -> dict[str, bytes | str]:
-    """name -> content of everything the inputs hold (the error's type where there is none), in order."""
+    """name -> content of all members of the inputs in order, or the type of the error."""
     found: dict[str, bytes | str] = {}
     for source in find_sources(tuple(map(str, inputs))):
         for name, stream in source.members():

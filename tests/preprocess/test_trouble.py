@@ -74,7 +74,7 @@ def test_text_that_kills_its_worker_is_kept_and_listed(
 
 
 def _sleeps_over(long: str) -> Callable[[str], Callable[[], Callable[[str], Any]]]:
-    """An analysis that never comes back from one text."""
+    """An analyzer that never returns from one text."""
 
     def planted(name: str) -> Callable[[], Callable[[str], Any]]:
         def setup() -> Callable[[str], Any]:

@@ -75,7 +75,7 @@ def test_store_gives_back_what_was_put_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_runs_share_a_folder_at_the_same_time(tmp_path: Path) -> None:
-    """Eight writers of the same 40 keys, each of which opens the folder anew all the time."""
+    """Eight processes write the same 40 keys, and keep opening the folder again."""
 
     def run(number: int) -> list[bytes | None]:
         store = Store(tmp_path)

@@ -45,7 +45,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def controls(tokenizer: Tokenizer, text: str, analyzer: str) -> set[str]:
-    """The control tokens in the encoded text; [UNK] counts only in the spacing that can do without."""
+    """The control tokens in the encoded text. [UNK] counts only for the spacing that never needs it."""
     text = normalize(text)[0]
     ids = tokenizer.encode(text, load_analyzer(analyzer).analyze(text))
     forbidden = {*CONTROLS} - ({"[UNK]"} if tokenizer.spacing == "morphemes" else set())

@@ -34,7 +34,7 @@ def test_training_is_deterministic_cased_and_knows_continuations():
 
 
 def test_training_agrees_with_the_librarys_trainer():
-    """Without cuts it is the library's WordPiece training, up to the order in which ties are broken."""
+    """Without morpheme boundaries it equals the library's WordPiece training, up to the order of ties."""
     from tokenizers import Tokenizer as LibraryTokenizer
     from tokenizers import models, pre_tokenizers, trainers
 

@@ -120,7 +120,7 @@ def test_pieces_by_rule(small):
     assert pieces(small, "학교에 갔었다", [2, 4, 5]) == ["학교", "##에", "갔", "##었다"]
     assert pieces(small, "갔었다", [1, 2]) == ["갔", "##었", "##다"]
     assert pieces(small, "가  나\n다 ") == ["가", "[SP]", "[SP]", "나", "[LF]", "다", "[SP]"]
-    # an uncovered character: its bytes, the greedy goes on behind; before it at an eojeol's start the space is told
+    # a character without a token becomes bytes; at the start of an eojeol its space is explicit
     assert pieces(small, "가 뷁다 나") == ["가", "[SP]", "<0xEB>", "<0xB7>", "<0x81>", "##다", "나"]
     assert pieces(small, "[LF]") == ["[LF", "##]"]
     assert pieces(small, "##가") == ["#", "###", "##가"]
@@ -221,7 +221,7 @@ def test_unreachable_hub_is_one_sentence_at_once(monkeypatch, tmp_path):
 
 
 def test_a_name_on_the_hub_goes_through_transformers_and_its_cache(tmp_path):
-    """The cache is what a download leaves; a process of its own, since the libraries read HF_HOME once."""
+    """The cache looks like after a download. In a separate process, because the libraries read HF_HOME once."""
     cache = tmp_path / "hub" / "models--someone--some-bert"
     snapshot = cache / "snapshots" / "0123456789012345678901234567890123456789"
     snapshot.mkdir(parents=True)
@@ -280,7 +280,7 @@ def test_articles_lossless_and_equal_to_transformers(name, own_bert, tmp_path):
 
 @VOCABULARIES
 def test_costs_little_against_plain_wordpiece_on_the_same_cuts(name, own_bert):
-    """Plain: every piece a word of its own, [UNK] for what the vocabulary lacks, line ends lost."""
+    """Plain: every token is a word of its own, unknown ones become [UNK], line ends are lost."""
     ours, plain = load(name, own_bert, "original")
     analyzer = load_analyzer("kiwi")
     tokens = plain_tokens = 0

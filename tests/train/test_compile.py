@@ -17,7 +17,7 @@ from kogpt.train.engine import TrainingEngine
 
 @pytest.fixture
 def synchronised(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """DeepSpeed's accelerator waits for the device as the CUDA one does: a list of calls, while traced or not."""
+    """Make DeepSpeed's accelerator wait for the device as on CUDA. Returns a list of the calls, traced or not."""
     from deepspeed.accelerator import get_accelerator
 
     calls = []
@@ -43,7 +43,7 @@ def test_deepspeed_never_waits_for_the_device(ranks: Any, synchronised: list[boo
 def test_one_graph_for_all_blocks_and_the_losses_of_eager(
     layers: int, forgetful: bool, ranks: Any, synchronised: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps 3 and later, too, where DeepSpeed's timer would be traced into the graph and break it."""
+    """Also from step 3 on, when DeepSpeed's timer would be traced into the graph and break it."""
     shape = replace(SHAPE, n_layer=layers)
     losses = {}
     for compiled in (False, True):
@@ -53,7 +53,7 @@ def test_one_graph_for_all_blocks_and_the_losses_of_eager(
         if compiled:
             torch._dynamo.reset()
             torch._dynamo.utils.counters.clear()
-            # Dynamo's part alone: what the graph is made into is torch's own business, and takes a minute.
+            # Only Dynamo's part, because compiling the graph is up to torch and takes a minute.
             monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
             compile_blocks(engine.module)
         losses[compiled] = [train_step(engine, step) for step in range(4)]

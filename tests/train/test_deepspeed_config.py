@@ -79,7 +79,7 @@ def test_bf16_at_stage_0_is_autocast_over_fp32_weights() -> None:
 
 
 def test_gradients_are_summed_in_fp32_unless_told_otherwise() -> None:
-    """Named where something is summed and there is a choice."""
+    """It is set only if gradients are summed and there is a choice."""
     half = BASE | {"bf16": {"enabled": True}, "zero_optimization": {"stage": 2}}
 
     def named(content: dict[str, Any], ranks: int = 2) -> str | None:

@@ -49,7 +49,7 @@ def test_a_second_ctrl_c_ends_at_once_but_what_launchers_send_after_one_does_not
 
 
 def test_a_launcher_that_dies_is_noticed(tmp_path: Path) -> None:
-    """The parent has `deepspeed` in its command line, as the real ones."""
+    """The parent has `deepspeed` in its command line, like the real launchers."""
     program = tmp_path / "deepspeed_like.py"
     done = tmp_path / "done"
     child = WAITING.replace("raise SystemExit(stop.code)", f"open({str(done)!r}, 'w').write(str(stop.code))")
@@ -81,7 +81,7 @@ def test_cores_are_shared_out(given: str | None, threads: int | None) -> None:
 
 
 def test_leaving_flushes_and_tears_nothing_down() -> None:
-    """What would abort in the interpreter's teardown does not get to run."""
+    """Code that would abort during the interpreter's teardown does not run."""
     program = "import atexit, os\nfrom kogpt.train.distributed import leave\n"
     program += "atexit.register(os.abort)\nprint('done')\nleave(3)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

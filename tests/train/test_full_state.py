@@ -41,7 +41,7 @@ def _sgd(model: GPT) -> torch.optim.Optimizer:
 
 
 class Training:
-    """Some steps of an engine with an optimizer of ours."""
+    """Some steps of an engine with an optimizer that is defined here."""
 
     def __init__(self, stage: int, make: Any) -> None:
         torch.manual_seed(stage)

@@ -43,7 +43,7 @@ def test_what_the_user_set_stands() -> None:
 
 
 def test_one_process_is_alone() -> None:
-    """In the batch script itself, in a shell of one task, and where torchrun has spoken already."""
+    """In the batch script, in a shell of one task, and when torchrun has already set the variables."""
     batch = {"ENVIRONMENT": "BATCH", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1"}
     assert rank_variables(batch) == {}
     assert rank_variables(STEP | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) == {}

@@ -24,7 +24,7 @@ STEPS = 2
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("micro", [1, 2, 4])
 def test_parts_add_up_to_the_whole_batch(ranks: int, micro: int) -> None:
-    """In float64, to 1e-12: each rank sums its micro-batches, the ranks' gradients are averaged, as DeepSpeed does."""
+    """In float64 to 1e-12: each rank sums over its micro-batches, and gradients are averaged over ranks."""
     torch.manual_seed(0)
     rows, length, width, vocab = 12, 9, 5, 23
     hidden = torch.randn(rows, length, width, dtype=torch.float64)
@@ -50,7 +50,7 @@ def test_parts_add_up_to_the_whole_batch(ranks: int, micro: int) -> None:
 
 @pytest.fixture(scope="module")
 def reference(corpus: Path) -> list[tuple[float, float]]:
-    """(loss, gradient's norm) of each step, the whole batch at once in float64."""
+    """(loss, gradient norm) of each step, computed for the whole batch at once in float64."""
     opened = TokenCorpus.open(corpus)
     share = Share(GLOBAL_BATCH, 1, 0, 1, torch.device("cpu"))
     batches = MaskedBatches(opened, max_seq_len=32, seed=1, share=share)
@@ -72,7 +72,7 @@ def reference(corpus: Path) -> list[tuple[float, float]]:
 def test_engine_at_any_micro_batch_accumulation_and_stage(
     world: int, corpus: Path, reference: list[tuple[float, float]], tmp_path: Path
 ) -> None:
-    """fp32: 1e-6 of the loss, 1e-5 of the gradient's norm. A learning rate of 0 keeps the weights where they are."""
+    """In fp32: 1e-6 of the loss, 1e-5 of the gradient norm. A learning rate of 0 keeps the weights unchanged."""
     runs = {}
     for stage, micro in [(0, 1), (0, 8 // world), (1, 2), (2, 1), (2, 4), (3, 2)]:
         run = tmp_path / f"{stage}-{micro}"

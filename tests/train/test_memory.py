@@ -26,7 +26,7 @@ BUCKETS = {
     [(0, "fp32"), (0, "bf16"), (1, "fp32"), (1, "bf16"), (2, "fp32"), (2, "bf16"), (3, "fp32"), (3, "bf16")],
 )
 def test_the_estimate_is_what_is_allocated(stage: Any, precision: str, accumulating: bool, ranks: Any) -> None:
-    """On one rank, which holds every part, at the worst moment of the second step: within 12 %."""
+    """One rank, which holds all parts: within 12 % of the peak of the second step."""
     micro = 2 if accumulating else 8
     zero = {"stage": stage} | (BUCKETS if stage else {})
     plan = plan_for(precision, stage, zero_optimization=zero, train_micro_batch_size_per_gpu=micro)
@@ -63,7 +63,7 @@ def test_the_estimate_is_what_is_allocated(stage: Any, precision: str, accumulat
 
 @pytest.mark.parametrize("ranks", [1, 2, 8])
 def test_bytes_per_parameter_by_stage(ranks: int) -> None:
-    """The table in the module's header; the parts that all ranks hold, and those that they share out."""
+    """The table in the module's header: the parts that all ranks hold, and those that are partitioned."""
 
     def each(stage: Any, precision: Any, **more: Any) -> float:
         shape: Any = {"micro_batch": 1, "seq_len": 8}

@@ -19,7 +19,7 @@ from kogpt.train.run_folder import hold
 from kogpt.train.step_metrics import is_better
 
 LIMIT, SLOW = 4.0, 5.5
-"""Seconds that a collective waits, and that one rank's part of a checkpoint takes to be written or opened."""
+"""The time-out of collectives, and the time to write or open one rank's part of a checkpoint, in seconds."""
 
 
 def _plan(corpus: Path, run: Path, stage: int, *more: str, steps: int = 4, **sabotage: object) -> Plan:
@@ -28,13 +28,13 @@ def _plan(corpus: Path, run: Path, stage: int, *more: str, steps: int = 4, **sab
 
 
 def _files(run: Path, step: int) -> dict[str, dict[str, object]]:
-    """What the manifest says of the tensors."""
+    """The manifest entries of the tensor files."""
     files = json.loads((step_folder(run, step) / MANIFEST).read_text())["files"]
     return {name: entry for name, entry in files.items() if name.endswith(".safetensors")}
 
 
 def test_a_disk_slower_than_the_time_out_of_collectives_ends_in_nobodys(corpus: Path, tmp_path: Path) -> None:
-    """At every stage one of two ranks writes for longer than any collective waits; then it reads for as long."""
+    """At every stage one of two ranks writes, and then reads, for longer than the time-out of collectives."""
     runs = {stage: tmp_path / f"run-{stage}" for stage in range(4)}
     slow: dict[str, Any] = {"rank": 1, "stall_seconds": LIMIT}
     plans = [_plan(corpus, run, stage, slow_write=SLOW, **slow) for stage, run in runs.items()]
@@ -56,7 +56,7 @@ def test_training_goes_on_beside_a_save_and_waits_for_the_one_before(corpus: Pat
 
 
 def test_no_room_no_shared_folder_and_a_full_disk(corpus: Path, tmp_path: Path) -> None:
-    """The same bytes in every case, and nothing left of what could not be written, on whichever rank."""
+    """The bytes are the same in every case. A failed checkpoint leaves nothing behind, whichever rank failed."""
     every = ("--save-every", "2")
     cases: dict[str, dict[str, Any]] = {
         "plain-1": {},
@@ -106,7 +106,7 @@ def test_killed_in_the_middle_of_a_save_the_checkpoint_before_stands(rank: int, 
 
 
 def test_an_evaluation_that_a_stop_cuts_short_is_made_up_for(corpus: Path, tmp_path: Path) -> None:
-    """At the last step, where the run would count as finished, and before it; every step once in the metrics."""
+    """At the last step, when the run would count as finished, and before it. The metrics hold every step once."""
     stop = {"rank": 1, "signal_in_evaluation": signal.SIGTERM}
     runs = {steps: tmp_path / f"run-{steps}" for steps in (4, 6)}
     config = deepspeed_file(tmp_path / "ds.json", 2)
@@ -124,7 +124,7 @@ def test_an_evaluation_that_a_stop_cuts_short_is_made_up_for(corpus: Path, tmp_p
 
 
 def test_a_run_folder_belongs_to_one_training(corpus: Path, tmp_path: Path) -> None:
-    """The second one refuses and leaves what the first is writing alone; the kernel frees the folder of a dead one."""
+    """The second one refuses and does not touch the first one's files. The kernel releases the lock of a dead one."""
     run = tmp_path / "run"
     lock = hold(run)
     writing = run / "checkpoints" / ".step-00000002.cafe"

@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).with_name("golden_losses.json")
 
 @pytest.fixture(scope="module")
 def reference(corpus: Path) -> list[float]:
-    """The losses of a loop that has heard of neither ranks, micro-batches, ZeRO nor fused optimizers."""
+    """The losses of a plain loop without ranks, micro-batches, ZeRO, or fused optimizers."""
     opened = TokenCorpus.open(corpus)
     stream = opened.stream("train")
     ids = torch.from_numpy(stream.read(0, len(stream)))
@@ -69,7 +69,7 @@ def test_every_stage_gives_the_losses_of_a_plain_loop(
         found = losses(tmp_path / f"{precision}-{stage}")
         deviation = max(abs(a - b) for a, b in zip(found, reference, strict=True))
         assert deviation < (1e-5 if precision == "fp32" else 2e-2), f"{precision}, stage {stage}: {deviation}"
-    # The numbers do not move unless somebody means them to (then: write the new ones into the file).
+    # These numbers must not change by accident. If a change is intended, write the new ones to the file.
     assert losses(tmp_path / "fp32-0")[::7] == pytest.approx(json.loads(GOLDEN.read_text()), abs=2e-4)
     bits = {round(records(tmp_path / f"fp32-{stage}")[-1]["val_bits_per_char"], 4) for stage in STAGES}
     assert len(bits) == 1
@@ -78,7 +78,7 @@ def test_every_stage_gives_the_losses_of_a_plain_loop(
 
 
 def test_resume_is_exact_on_as_many_ranks_and_close_on_others(corpus: Path, tmp_path: Path) -> None:
-    """The weights, Adam's moments and step, dropout, order and schedule go on as if nothing had been."""
+    """Weights, Adam's moments and step, dropout, data order, and schedule continue as if not interrupted."""
     kinds = [*((stage, "fp32") for stage in STAGES), (2, "bf16"), (3, "bf16")]
     every = ("--save-every", "6", "--eval-every", "100")
     wet = {kind: tmp_path / f"dropout-{kind[0]}-{kind[1]}" for kind in kinds}
@@ -114,7 +114,7 @@ def test_a_run_that_is_lengthened_does_not_warm_up_again(corpus: Path, tmp_path:
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(2, 4, marks=pytest.mark.slow)])
 def test_resume_on_more_ranks(before: int, after: int, corpus: Path, tmp_path: Path) -> None:
-    """Every stage: the windows of each step are the same, the losses to rounding."""
+    """At every stage the windows of each step are the same, and the losses are equal to rounding error."""
     every = ("--save-every", "6", "--eval-every", "100")
 
     def train(world: int, prefix: str) -> dict[int, Path]:
@@ -149,7 +149,7 @@ def _windows(folder: Path, step: int) -> list[bytes]:
 
 
 def test_what_breaks_inside_a_rank(corpus: Path, tmp_path: Path) -> None:
-    """A gradient that is not finite, a full disk, a signal during evaluation: on one of two ranks."""
+    """A gradient that is not finite, a full disk, or a signal during evaluation, on one of two ranks."""
     poisoned = [*((stage, "fp32") for stage in STAGES), (0, "bf16"), (2, "bf16")]
     plans = [Plan(_arguments(corpus, tmp_path / f"nan-{s}-{p}", s, p, 6), {"rank": 1, "nan": [3]}) for s, p in poisoned]
     forever = Plan(_arguments(corpus, tmp_path / "hopeless", 2, "fp32", 40), {"rank": 1, "nan": list(range(3, 41))})

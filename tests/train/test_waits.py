@@ -14,7 +14,7 @@ FETCHES = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "c
 
 
 class OnHost(torch.Tensor):
-    """What has been fetched, and what is computed from it: free to look at."""
+    """A tensor that is already on the host, or computed from such tensors. Reading it costs no wait."""
 
 
 class _Wish(Stop):

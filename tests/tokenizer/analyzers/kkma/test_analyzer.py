@@ -46,7 +46,7 @@ json.dump([kkma.analyze(text).morphemes for text in json.load(sys.stdin)], open(
 
 
 def run_python(code: str, texts: list[str], *arguments: Path) -> tuple[list[list[str]], str]:
-    """What `code`, in a process and a JVM of its own, makes of the texts; and its standard error."""
+    """The result of `code` for the texts, in its own process and JVM; and its standard error."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

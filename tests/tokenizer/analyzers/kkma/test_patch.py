@@ -85,7 +85,7 @@ def test_a_change_that_finds_nothing_is_an_error() -> None:
 
 
 def test_no_class_comes_from_a_folder_that_somebody_else_could_write(tmp_path: Path) -> None:
-    """Every class of Kkma stems from memory, the jar, or this package, wherever homes and temporary folders are."""
+    """Every class of Kkma is loaded from memory, the jar, or this package, never from homes or temporary folders."""
     for planted in (tmp_path / ".cache" / "kogpt", tmp_path / f"kogpt-{os.getuid()}"):
         for name in patched_classes(JAR) or ():
             path = planted / "kkma-0000" / name
