@@ -48,19 +48,19 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Task:
-    """What all contestants have to do: `windows` of `context` ids a step, in micro-batches of `micro`."""
+    """The task of all contestants: `windows` of `context` tokens per step, in micro-batches of `micro`."""
 
     corpus: Path
     scratch: Path
     shape: tuple[str, ...]
-    """The flags of launch/train.py that name the shape."""
+    """The flags of launch/train.py for the shape."""
     context: int
     windows: int
     micro: int
 
     @property
     def tokens(self) -> int:
-        """Ids in an optimizer step."""
+        """Tokens per optimizer step."""
         return self.windows * self.context
 
     @property
@@ -70,7 +70,7 @@ class Task:
         return model_config(options.model, TokenCorpus.open(self.corpus).vocab_size)
 
     def flags(self, out: Path, config: Path, steps: int) -> list[str]:
-        """A training that only steps."""
+        """A training without evaluations and checkpoints."""
         return [
             *("--corpus", str(self.corpus), "--out", str(out), "--deepspeed-config", str(config), *self.shape),
             *("--steps", str(steps), "--max-seq-len", str(self.context), "--stride", str(self.context)),
@@ -89,7 +89,7 @@ class Task:
 
 
 def make_corpus(folder: Path, vocab: int = 8000, ids: int = 400_000) -> Path:
-    """Ids drawn at random: speed does not depend on what they say."""
+    """A corpus of random tokens, because speed does not depend on their meaning."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[LF]", "[SP]", *(f"<0x{n:02X}>" for n in range(256))]
     words = [*special, *(f"w{n}" for n in range(vocab - len(special)))]
     identity = {"name": "none", "version": "1"}
@@ -162,7 +162,7 @@ def nanogpt_recipe(task: Task, ranks: Ranks, *, compiled: bool) -> Step:
 
 
 def of_transformers(task: Task, ranks: Ranks, *, precision: str, compiled: bool, fused: bool) -> Step:
-    """GPT2LMHeadModel with its own loss; labels shift inside, so it gets the ids themselves."""
+    """GPT2LMHeadModel with its own loss. It shifts the labels itself, so it gets the tokens as labels."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     shape = {name: getattr(task.model, name) for name in ("vocab_size", "n_layer", "n_head", "n_embd")}

@@ -29,7 +29,7 @@ class Options:
     """Measure the speed-up of the KV cache."""
 
     lengths: tuple[int, ...] = (64, 128, 256)
-    """Contexts to fill: the prompt is 16 ids, the rest is generated."""
+    """Context lengths. The prompt has 16 tokens, and the rest is generated."""
     batch: int = 4
     """Rows generated together."""
     n_layer: int = 6
@@ -37,11 +37,11 @@ class Options:
     n_embd: int = 384
     """Width; heads are 64 wide."""
     vocab_size: int = 20_000
-    """Ids in the vocabulary."""
+    """Size of the vocabulary."""
     rounds: int = 2
-    """How often each is measured, in turns."""
+    """Number of measurements of each, in turns."""
     json: Path | None = None
-    """Write the numbers to this file, too."""
+    """Also write the numbers to this file."""
 
 
 def uncached(model: GPT, prompts: list[list[int]], count: int) -> list[list[int]]:
@@ -61,7 +61,7 @@ def cached(model: GPT, prompts: list[list[int]], count: int) -> list[list[int]]:
 
 
 def timed(device: str, work: Callable[[], list[list[int]]]) -> tuple[float, list[list[int]]]:
-    """Seconds that `work` takes, and what it gives."""
+    """The seconds that `work` takes, and its result."""
     clock = time.perf_counter if device == "cuda" else time.process_time
     start = clock()
     result = work()  # ends with .tolist(), which waits for a GPU

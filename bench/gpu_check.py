@@ -45,7 +45,7 @@ class Options:
 
 
 def main() -> int:
-    """Run the parts, print a line for each check; 1 if one failed."""
+    """Run the parts, and print a line for each check. Returns 1 if one failed."""
     wheels = _argument("--wheels")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def _argument(flag: str) -> str | None:
-    """A flag's value before there is a parser."""
+    """The value of a flag, read before the flags are parsed."""
     for word, following in zip(sys.argv, [*sys.argv[1:], None], strict=True):
         if word == flag:
             return following
@@ -76,7 +76,7 @@ def _argument(flag: str) -> str | None:
 
 
 def _unpack(wheels: Path, target: Path) -> None:
-    """Make the wheels importable, here and in the parts' processes; what is installed already comes first."""
+    """Make the wheels importable, here and in the parts' processes. Installed packages come first."""
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(target)
@@ -104,7 +104,7 @@ def _run_parts(options: Options, scratch: Path) -> list[dict[str, Any]]:
 
 
 def _in_a_process(name: str, seconds: int, toy: bool, scratch: Path) -> dict[str, Any]:
-    """A part's checks, from its file; what ended it before as one more check that failed."""
+    """The checks of a part, from its file. If it ended early, the reason is one more failed check."""
     answer, log = scratch / f"{name}.json", scratch / f"{name}.log"
     command = [sys.executable, str(HERE / "gpu_parts.py"), name, str(scratch / name), str(answer), str(int(toy))]
     with open(log, "wb") as file:

@@ -20,7 +20,7 @@ import torch
 from contestants import ROOT, Task
 
 SAVES_SECONDS, TOY_SAVES_SECONDS = 60.0, 2.0
-"""How long the slow disk takes for a checkpoint: longer than a collective may wait."""
+"""The seconds that the slow disk takes for a checkpoint: more than the time-out of collectives."""
 
 
 def main(scratch: Path, answer: Path, *, toy: bool) -> None:
@@ -69,7 +69,7 @@ def main(scratch: Path, answer: Path, *, toy: bool) -> None:
 
 
 class _Run:
-    """What became of a training."""
+    """The result of a training."""
 
     def __init__(self, out: Path, codes: list[int | None], seconds: float, log: Path) -> None:
         self.codes, self.seconds = codes, seconds
@@ -134,7 +134,7 @@ def _train(
 
 
 def _stop(process: subprocess.Popen[bytes], metrics: Path) -> float:
-    """Stop a rank once steps are made; the time of it."""
+    """Stop a rank after some steps, and return the time."""
     end = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 3):
         assert time.monotonic() < end, "no steps are made"
@@ -144,7 +144,7 @@ def _stop(process: subprocess.Popen[bytes], metrics: Path) -> float:
 
 
 def _rank(plan: dict[str, Any]) -> None:
-    """One rank: launch/train.py with its disk or cache spoilt."""
+    """Run one rank: launch/train.py with a slow disk or an empty compiler cache."""
     if int(os.environ["RANK"]) == plan.get("rank"):
         if "cold_cache" in plan:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["TRITON_CACHE_DIR"] = plan["cold_cache"]

@@ -50,20 +50,20 @@ class Part:
         return self.ranks.device.type == "cuda"
 
     def check(self, name: str, passed: bool | None, figure: Any) -> None:
-        """Keep the outcome; None is "not to be shown here"."""
+        """Record a result. None means that this machine cannot run the check."""
         self.checks.append({"name": name, "passed": passed, "figure": str(figure)})
         self.answer.write_text(json.dumps({"part": self.name, "checks": self.checks}))
 
     @contextmanager
     def guarded(self, name: str) -> Iterator[None]:
-        """What raises inside is a check that failed; the next ones still run."""
+        """An exception inside counts as a failed check, and the next checks still run."""
         try:
             yield
         except Exception as error:
             self.check(name, False, f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}")
 
     def task(self, preset: str, context: int, windows: int, micro: int) -> Task:
-        """A shape and a batch; in the toy form the smallest ones."""
+        """A shape and a batch; with --toy the smallest ones."""
         if self.toy:
             preset, context, windows, micro = "depth 1", 64, 4, 2
         corpus = self.scratch / "corpus"
@@ -80,7 +80,7 @@ class Part:
         adam = {"optimizer": {"type": "AdamW", "params": {"lr": 6e-4, "weight_decay": 0.1}}, "gradient_clipping": 1.0}
         path.write_text(json.dumps(batch | adam | settings))
         content = deepspeed_file.read(path)
-        # One rank alone would get stage 0 whatever it asks for: plan for two, with half the batch each.
+        # One rank would always get stage 0, so plan for two ranks with half of the batch each.
         ranks = 2 if content["zero_optimization"]["stage"] else 1
         content["train_batch_size"] = ranks * task.windows
         plan = deepspeed_config.plan(path, content, world_size=ranks, device=self.ranks.device.type, has_bf16=True)
@@ -92,7 +92,7 @@ class Part:
 
 
 def steps(trainer: Trainer, count: int) -> list[float]:
-    """The losses of that many steps."""
+    """The losses of this many steps."""
     found = []
     for _ in range(count):
         record, _ = trainer.train_step()
@@ -101,7 +101,7 @@ def steps(trainer: Trainer, count: int) -> list[float]:
 
 
 def free() -> None:
-    """Give back what the last training held."""
+    """Free the memory of the last training."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -118,7 +118,7 @@ def zero(stage: int, precision: str, **more: Any) -> dict[str, Any]:
 
 
 def paths(part: Part) -> None:
-    """A: every ZeRO stage and precision, eager and compiled, has the losses of fp32, step 3 and later included."""
+    """A: every ZeRO stage and precision, eager and compiled, gives the losses of fp32, also from step 3 on."""
     task = part.task("depth 4", 256, 16, 8)
     precisions = [*((stage, "bf16") for stage in range(4)), (0, "autocast"), (0, "fp32"), (1, "fp16")]
     kinds: list[tuple[int, str, dict[str, Any]]] = [(*kind, {}) for kind in precisions]
@@ -146,7 +146,7 @@ def paths(part: Part) -> None:
 
 
 def profile(part: Part) -> None:
-    """C: launches and waits of a step, and how busy the GPU is."""
+    """C: kernel launches and waits of a step, and the GPU's utilization."""
     task = part.task("small", 1024, 64, 16)
     for stage in (0, 2):
         with part.guarded(f"profile of ZeRO {stage}"):
@@ -178,7 +178,7 @@ def _judge_profile(part: Part, name: str, found: Any, seconds: float, micro_step
 
 
 def speed(part: Part) -> None:
-    """D: tokens/s and MFU against a plain loop and transformers."""
+    """D: tokens/s and MFU, compared with a plain loop and transformers."""
     options = train_gpu.Options()
     if part.toy:
         options = train_gpu.Options(shapes=("tiny:64",), ids=256, steps=1, blocks=2, eager=not part.cuda)
@@ -207,7 +207,7 @@ def _judge_mfu(part: Part, rows: list[dict[str, Any]]) -> None:
 
 
 def memory(part: Part) -> None:
-    """E: the estimate against what is allocated."""
+    """E: the memory estimate, compared with the allocated memory."""
     for stage, precision in ((0, "bf16"), (0, "fp32"), (2, "bf16"), (3, "bf16")):
         name = f"memory of ZeRO {stage} {precision}"
         if not part.cuda:
@@ -229,7 +229,7 @@ def memory(part: Part) -> None:
 
 
 def resume(part: Part) -> None:
-    """B: which metrics of a resumed run are bit for bit those of one that was not interrupted."""
+    """B: which metrics of a resumed run are bit-identical to those of an uninterrupted one."""
     task = part.task("depth 4", 256, 16, 8)
     for stage, precision in ((0, "fp32"), (0, "bf16"), (2, "bf16"), (3, "bf16")):
         name = f"resume of ZeRO {stage} {precision}"
@@ -252,7 +252,7 @@ def resume(part: Part) -> None:
 
 
 def kernels(part: Part) -> None:
-    """F: which attention runs, and that a trained run is evaluated, generates and is exported."""
+    """F: which attention kernel runs, and whether a trained run can be evaluated, generate, and be exported."""
     import kogpt
     from kogpt.eval.run import evaluate_run
     from kogpt.hub.export import export_model
@@ -289,7 +289,7 @@ def kernels(part: Part) -> None:
 
 
 def checkpoint(part: Part) -> None:
-    """G: seconds of a save and of a restore."""
+    """G: the seconds that a save and a restore take."""
     task = part.task("medium", 1024, 8, 8)
     for stage in (0, 2):
         with part.guarded(f"checkpoint of ZeRO {stage}"):
@@ -329,7 +329,7 @@ def main() -> None:
 
         gpu_pair.main(Path(scratch), Path(answer), toy=toy == "1")
         return
-    if name == "speed":  # each contestant has a process, and a port, of its own
+    if name == "speed":  # each contestant has its own process and port
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         ranks, stop = Ranks(0, 1, 0, 1, device), Stop()
         for variable in ("RANK", "MASTER_PORT"):

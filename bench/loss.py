@@ -33,7 +33,7 @@ class Options:
     """The head's shape."""
 
     rows: int = 4096
-    """Positions whose next id is predicted: micro-batch times context."""
+    """Positions whose next token is predicted: micro-batch times context."""
     width: int = 256
     """Width of the model."""
     vocab: int = 20000

@@ -1,10 +1,10 @@
-"""Does saving a checkpoint hold the training up? Steps before, at and beside a save, on a disk as slow as you say.
+"""Measure how much saving a checkpoint delays training: steps before, at, and during a save, with a slow disk.
 
     python bench/save.py --depth 12 --disk-mb-per-s 100
 
-In: a shape (12 is 85M parameters and the vocabulary: 100M with the default). Out: a table, and with --json a file. The
-engine and the saver are those of launch/train.py, with random tokens; the disk is slowed by sleeping in the writer's
-thread. The goal is that no step beside a save takes longer than two steps without one.
+In: a shape (depth 12 has 100M parameters with the default vocabulary). Out: a table, and with --json a file. Engine and
+saver are those of launch/train.py, on random tokens. The disk is slowed down by sleeping in the writer's thread. The
+goal: no step during a save takes longer than two steps without one.
 """
 
 import json
@@ -41,21 +41,21 @@ class Options:
     depth: int = 12
     """Layers, 64 wide per layer."""
     vocab: int = 20_000
-    """Tokens in the vocabulary."""
+    """Size of the vocabulary."""
     tokens: int = 64
-    """Tokens of a step."""
+    """Tokens per step."""
     stage: int = 0
     """ZeRO stage."""
     steps: int = 6
-    """Steps without a save, after two to warm up."""
+    """Steps without a save, after two warm-up steps."""
     disk_mb_per_s: float = 100.0
-    """How fast the disk pretends to be."""
+    """Speed of the emulated disk."""
     json: Path | None = None
-    """Write the numbers here, too."""
+    """Also write the numbers to this file."""
 
 
 def slow_disk(mb_per_s: float) -> None:
-    """Let every write to a checkpoint take as long as on such a disk."""
+    """Make every write to a checkpoint take as long as on such a disk."""
     write = writer.ShardFile._write
 
     def slowed(self: writer.ShardFile, data: bytes | memoryview) -> None:
@@ -67,7 +67,7 @@ def slow_disk(mb_per_s: float) -> None:
 
 
 def measure(options: Options, run: Path) -> dict[str, Any]:
-    """Seconds of steps, of handing a checkpoint over, and of writing it."""
+    """Measure the seconds of steps, of starting a save, and of writing it."""
     ranks = distributed.start()
     content = {
         "train_batch_size": ranks.world_size,

@@ -1,7 +1,7 @@
 """Measure training throughput and memory on this machine: ours against others, with the same shape and batches.
 
     python bench/train.py speed                  # ours, a plain loop, nanoGPT's recipe, transformers
-    python bench/train.py speed --windows 64     # ... at the shipped batch: 16,384 tokens a step, 8 micro-batches
+    python bench/train.py speed --windows 64     # ... with 64 windows per step (16,384 tokens), 8 micro-batches
     python bench/train.py speed --compiled       # ... each also under torch.compile (minutes to compile)
     python bench/train.py ranks --windows 64     # 2 ranks against 1
     python bench/train.py memory                 # memory per rank by ZeRO stage against the formula
@@ -37,7 +37,7 @@ from rich.table import Table
 from kogpt.train.memory import memory_per_rank
 
 MICRO = 8
-"""The micro-batch of ds_config.json."""
+"""The largest micro-batch of "speed" and "ranks"."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Bench:
     what: tyro.conf.Positional[Literal["speed", "ranks", "memory", "gpu"]]
     """One of these."""
     windows: int = 4
-    """speed and ranks: windows of 256 ids in an optimizer step, in micro-batches of at most 8."""
+    """speed and ranks: windows of 256 tokens per optimizer step, in micro-batches of at most 8."""
     rounds: int = 8
-    """speed and ranks: rounds, in each of which every contestant runs."""
+    """speed and ranks: rounds. Every contestant runs once per round."""
     steps: int = 4
-    """Optimizer steps of a contestant in a round."""
+    """Optimizer steps per contestant and round."""
     compiled: bool = False
-    """speed: also everything under torch.compile."""
+    """speed: also measure everything under torch.compile."""
     gpu: train_gpu.Options = field(default_factory=train_gpu.Options)
     """gpu: what to measure there."""
     json: Path | None = None
@@ -61,7 +61,7 @@ class Bench:
 
 
 def speed(bench: Bench, task: Task) -> dict[str, Any]:
-    """Interleaved rounds; each line is a ratio of tokens/s that has a goal."""
+    """Run interleaved rounds, and print one line per ratio of tokens/s that has a goal."""
     ranks, stop = contestants.start()
 
     def build(name: str, compiled: bool) -> Step:
@@ -143,7 +143,7 @@ def _train(task: Task, ranks: int, out: Path, config: Path, steps: int) -> list[
 
 
 def ranks(bench: Bench, task: Task) -> dict[str, Any]:
-    """The same global batch on one rank with all cores and on two with half of them each, in turn."""
+    """Measure the same global batch on one rank with all cores, and on two ranks with half of them each, in turn."""
     config = task.deepspeed_file(2, "bf16")
     found = []
     for number in range(bench.rounds):
@@ -158,7 +158,7 @@ def ranks(bench: Bench, task: Task) -> dict[str, Any]:
 
 
 def memory(bench: Bench, task: Task) -> dict[str, Any]:
-    """Resident memory per rank before the update over that of a tiny model, by stage, against the formula; bf16."""
+    """Compare resident memory per rank before the update, minus that of a tiny model, with the formula."""
     table = Table("stage", "ranks", "bytes per parameter, measured", "formula", "formula with activations")
     shapes = {depth: replace(task, shape=("--depth", str(depth))) for depth in (1, 8)}
     found = []
@@ -185,7 +185,7 @@ def memory(bench: Bench, task: Task) -> dict[str, Any]:
 
 
 def main(bench: Bench) -> None:
-    """Measure, print, write."""
+    """Measure, print the table, and write the numbers."""
     what: dict[str, Callable[[Bench, Task], dict[str, Any]]] = {"speed": speed, "ranks": ranks, "memory": memory}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

@@ -44,17 +44,17 @@ class Options:
     shapes: tuple[str, ...] = ("small:256", "small:1024", "medium:1024")
     """PRESET:CONTEXT; small is 124M, medium 355M."""
     ids: int = 32768
-    """Ids in a step, in one micro-batch."""
+    """Tokens per step, in one micro-batch."""
     steps: int = 10
     """Steps in a block."""
     blocks: int = 5
-    """Blocks that are timed."""
+    """Number of timed blocks."""
     eager: bool = False
     """Without torch.compile."""
 
 
 def measure(options: Options, scratch: Path) -> dict[str, Any]:
-    """All shapes, one contestant after the other; what fails has its error in its row."""
+    """Measure all shapes, one contestant after another. If one fails, its row shows the error."""
     corpus = make_corpus(scratch / "corpus", vocab=VOCABULARY, ids=2_000_000)
     found = []
     for shape in options.shapes:
@@ -74,7 +74,7 @@ def _in_a_process(task: Task, name: str, options: Options) -> dict[str, Any]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(_run, task, name, options).result()
-        except Exception as error:  # out of memory, a compiler that gives up: the others shall still run
+        except Exception as error:  # out of memory, or a compiler error: continue with the others
             return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -86,7 +86,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _run(task: Task, name: str, options: Options) -> dict[str, Any]:
-    """One contestant, in this process alone."""
+    """Measure one contestant in this process."""
     ranks, stop = contestants.start()
     cuda = ranks.device.type == "cuda"
     step = _contestant(task, ranks, stop, name, compiled=not options.eager)
@@ -134,7 +134,7 @@ def _wait(ranks: Ranks) -> None:
 
 
 def _demand_flash(task: Task) -> None:
-    """Raises where torch has no flash kernel for this shape on this GPU."""
+    """Raises an error if torch has no flash kernel for this shape on this GPU."""
     heads = (1, task.model.n_head, task.context, task.model.n_embd // task.model.n_head)
     query = torch.zeros(heads, device="cuda", dtype=torch.bfloat16)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
