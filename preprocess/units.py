@@ -3,7 +3,7 @@
 A unit ends after a document whose sha256 meets a condition that one in 64 does (content-defined chunking,
 Muthitacharoen et al. 2001, LBFS), or when it is full. Units therefore depend only on the texts. A new article changes
 one unit, and the results of the others are found in the cache. A unit's key is the sha256 of its texts' hashes, the
-analyzer's identity, and the normaliser.
+analyzer's identity, and the normalizer.
 
 A `Store` keeps one file per key. The file's name contains the sha256 of its content, so that one rename publishes both
 and a damaged file is detected. The result of stage 1 is a parquet file (zstd) with one row per document: text, cuts

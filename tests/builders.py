@@ -45,13 +45,13 @@ def bills() -> list[str]:
 
 
 def articles_of(path: Path, count: int, every: int = 1) -> list[str]:
-    """Normalised texts of a .jsonl.gz of articles with a `passage` each: `count` of them, from each `every`-th line."""
+    """Normalized texts of a .jsonl.gz of articles with a `passage` each: `count` of them, from each `every`-th line."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [normalize(json.loads(line)["passage"])[0] for line in islice(lines, 0, count * every, every)]
 
 
 def analyzed(texts: Iterable[str]) -> list[tuple[str, Analysis]]:
-    """Normalised texts with their morpheme boundaries."""
+    """Normalized texts with their morpheme boundaries."""
     analyzer = load_analyzer(ANALYZER)
     return [(text, analyzer.analyze(text)) for text in (normalize(text)[0] for text in texts)]
 

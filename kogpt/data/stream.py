@@ -1,6 +1,6 @@
 """The articles of a split as one long array of tokens. In: a corpus and where its articles lie. Out: int64 slices.
 
-Articles that are neighbours in a shard count as one run, so that reading across them is one copy. Cost: a few numbers
+Articles that are neighbors in a shard count as one run, so that reading across them is one copy. Cost: a few numbers
 per run; a read touches the pages it needs.
 """
 

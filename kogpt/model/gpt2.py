@@ -4,7 +4,7 @@ In: tokens [B, T] int64. Out: logits [B, T, V], or with targets [B, T] int64 (`I
 cross-entropy as a float32 scalar.
 
 Architecture (Radford et al. 2019, section 2.3): learned positions, pre-LN blocks, GELU (tanh approximation), a layer
-norm before the head, and a head tied to the token embedding. Weights are initialised from normal(0, 0.02). Those that
+norm before the head, and a head tied to the token embedding. Weights are initialized from normal(0, 0.02). Those that
 write to the residual stream use normal(0, 0.02 / sqrt(2 * n_layer)), so that its variance does not grow with depth.
 """
 

@@ -17,7 +17,7 @@ _CACHED = 1 << 16
 
 
 def bert_normalizer() -> normalizers.Normalizer:
-    """BERT's cased normaliser. It keeps accents, because stripping them would decompose Hangul syllables (NFD)."""
+    """BERT's cased normalizer. It keeps accents, because stripping them would decompose Hangul syllables (NFD)."""
     return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
 
 

@@ -104,8 +104,8 @@ class Tracker:
 
     @contextlib.contextmanager
     def _disk_may_be_full(self) -> Iterator[None]:
-        """What is written beside checkpoints must not end a training."""
+        """Report a full disk instead of ending the training. For files other than checkpoints."""
         try:
             yield
         except OSError as error:
-            log.warning(f"cannot write in {self.run}: {error}.")
+            log.warning(f"Cannot write to {self.run}: {error}.")

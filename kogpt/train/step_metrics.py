@@ -87,5 +87,5 @@ def is_better(loss: float | None, best: float | None) -> bool:
 
 
 def mfu(tokens_per_s: float, flops_per_token: int, peak_per_gpu: float | None, gpus: int) -> float | None:
-    """Model FLOPs utilisation, a share of 1; None where the GPU's peak is unknown."""
+    """Model FLOPs utilization, from 0 to 1; None if the GPU's peak is unknown."""
     return None if peak_per_gpu is None else tokens_per_s * flops_per_token / (peak_per_gpu * gpus)

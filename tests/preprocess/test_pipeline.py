@@ -86,7 +86,7 @@ def test_finished_corpus_is_left_alone(
 def test_morphemes_are_used_again_by_another_tokenizer(
     options: Options, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "MorphemeStage", lambda name: None)  # nothing that could analyse
+    monkeypatch.setattr(stages, "MorphemeStage", lambda name: None)  # nothing that could analyze
     trained = elsewhere(options, tmp_path, tokenizer=Options.tokenizer, vocab_size=400, cache=str(options.cache_folder))
     preprocess(trained)
     preprocess(other := elsewhere(options, tmp_path / "2", spacing="morphemes", cache=str(options.cache_folder)))

@@ -8,14 +8,14 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Stops the analysis of a token that explodes, by counting, never by the clock.
+ * Limits the work for a token and for a document. It counts work and never uses the clock.
  *
- * <p>The unit is a pair of candidates to be joined (about 0.1 us). A token may spend TOKEN + TOKEN_CHARACTER x its
- * length, and a join may score SCORED and keep KEPT candidates. A token that exceeds is left as one uncut morpheme of
- * unknown kind, like a word that Kkma does not know, and so is the same token later in the document. What tokens spend
- * beyond FREE + FREE_CHARACTER x length each comes from a pool of POOL + POOL_CHARACTER x length for the document;
- * when that is empty, the free part is a token's limit. One budget serves a whole document, even if it is analysed in
- * pieces.
+ * <p>The unit is a pair of candidates to be joined (about 0.1 us). A token may spend TOKEN + TOKEN_CHARACTER x length,
+ * and a join may score SCORED and keep KEPT candidates. A token over its limit becomes one morpheme of unknown kind,
+ * like a word that Kkma does not know. So does the same token later in the document. Every token has a free part of
+ * FREE + FREE_CHARACTER x length. What it spends beyond that comes from the document's pool of POOL +
+ * POOL_CHARACTER x length. When the pool is empty, the free part is the limit. One budget serves a whole document,
+ * even if it is analyzed in parts.
  */
 public final class Budget {
     static final int SCORED = 8000;
@@ -49,12 +49,12 @@ public final class Budget {
         }
     }
 
-    /** For a document of that many UTF-16 units. */
+    /** For a document of this many UTF-16 units. */
     public Budget(int length) {
         pool = POOL + POOL_CHARACTER * length;
     }
 
-    /** This thread analyses a piece of the document from now on; `tokens` and `characters` count from zero. */
+    /** Begins a part of the document in this thread. `tokens` and `characters` count from zero. */
     void open() {
         tokens = 0;
         characters = 0;
@@ -69,7 +69,7 @@ public final class Budget {
         return CURRENT.get();
     }
 
-    /** MorphemeAnalyzer.analyze of one token, within the limits. */
+    /** Replaces MorphemeAnalyzer.analyze of one token, within the limits. */
     static List<MExpression> analyze(MorphemeAnalyzer analyzer, MExpression before, Token token)
             throws Exception {
         if (!token.isCharSetOf(CharSetType.HANGUL)) {
@@ -106,7 +106,7 @@ public final class Budget {
         }
     }
 
-    /** The numbers of a head; those of a token's heads are needed again and again. */
+    /** The numbers of a head. They are cached, because those of a token's heads are needed many times. */
     Head head(MCandidate candidate) {
         if (!inToken) {
             return new Head(candidate);
@@ -118,7 +118,7 @@ public final class Budget {
         return head;
     }
 
-    /** Whether two lists may be joined; outside a token a join that is too big is left out. */
+    /** Whether two lists may be joined. Outside a token, a join that is too large is skipped. */
     boolean allows(MExpression head, MExpression tail) {
         long pairs = (long) head.size() * tail.size();
         spend(pairs + 1 + (head.exp.length() + tail.exp.length()) / 8);
@@ -130,7 +130,7 @@ public final class Budget {
         return false;
     }
 
-    /** Stops a token whose list of candidates has grown to this size. */
+    /** Stops a token if its list of candidates has this size. */
     void hold(int candidates, int most) {
         if (inToken && candidates > most) {
             throw EXCEEDED;

@@ -5,13 +5,13 @@ import org.snu.ids.ha.constants.POSTag;
 import org.snu.ids.ha.dic.Dictionary;
 
 /**
- * MExpression.derive, which joins every candidate of a head with every candidate of a tail and keeps the
- * best, without building those that it would throw away (most of them).
+ * Replaces MExpression.derive, which joins every candidate of a head with every candidate of a tail and keeps
+ * the best ones. Here only those that are kept are built.
  *
- * <p>First the scores: for each pair the length found in the dictionary, the log-probability and the hash
- * that Kkma's MCandidate.derive would give, from sums that heads and tails bring along (floats are added
- * in Kkma's order). Then duplicates are dropped and MExpression.prune is applied to the scores, and
- * Kkma's own MCandidate.derive builds the survivors.
+ * <p>First each pair is scored: its length found in the dictionary, its log-probability, and its hash, as
+ * Kkma's MCandidate.derive would compute them. They follow from the sums of head and tail (floats are added in
+ * Kkma's order). Then duplicates are dropped, MExpression.prune is applied to the scores, and Kkma's
+ * MCandidate.derive builds the candidates that remain.
  */
 final class Derivation {
     private static final int NONE = 0;
@@ -22,7 +22,7 @@ final class Derivation {
     private static final float DISTANCE = 5f;
     private static final int SHORT = 10;
 
-    /** Pairs that cost as much as building a survivor, and comparisons of hashes that cost one pair. */
+    /** The cost of building a candidate in pairs, and the comparisons of hashes that cost one pair. */
     private static final long BUILT = 8;
     private static final long COMPARED = 256;
 
@@ -34,7 +34,7 @@ final class Derivation {
     private byte[] real = new byte[64];
     private byte[] candidate = new byte[64];
 
-    /** Joins two lists and prunes the result; counts the work in the document's budget. */
+    /** Joins two lists and prunes the result. The work counts against the document's budget. */
     static MExpression derive(MExpression headList, MExpression tailList) {
         Budget budget = Budget.current();
         MExpression result = new MExpression(headList.exp + tailList.exp);
@@ -104,7 +104,7 @@ final class Derivation {
         count++;
     }
 
-    /** MExpression.prune on the scores, longest and likeliest first; then the survivors themselves. */
+    /** MExpression.prune on the scores, longest and most likely first; then builds what remains. */
     private void build(MExpression result, MExpression heads, MExpression tails) {
         Arrays.sort(order, 0, count);
         int kept = count;
@@ -134,7 +134,7 @@ final class Derivation {
             int pair = pairs[(int) order[k] & 0xFFFF];
             result.add(k, heads.get(pair / tailCount).derive(tails.get(pair % tailCount)));
         }
-        if (last) { // Kkma spares the last one if nothing of it is known and it is short
+        if (last) { // Kkma keeps the last one if none of it is known and it is short
             int pair = pairs[(int) order[count - 1] & 0xFFFF];
             MCandidate spared = heads.get(pair / tailCount).derive(tails.get(pair % tailCount));
             if (spared.getExp().length() < SHORT) {

@@ -10,14 +10,16 @@ import java.util.BitSet;
 import java.util.List;
 
 /**
- * One call per document (or piece of one): UTF-16LE bytes in, morphemes and cuts out as bytes.
+ * Analyzes a document, or a part of one, in one call: UTF-16LE bytes in, morphemes and boundaries as bytes out.
  *
- * <p>The four stages are those of konlpy's KkmaInterface.morphAnalyzer. Bytes cross the border because
- * a string converted by JPype costs more and breaks where Kkma cuts a surrogate pair in two; here the
- * two halves are joined again. Answer (little endian): int32 status, then
- * status 0: int32 tokens and int32 characters left uncut for their cost, int32 morphemes n, int32 cuts m,
- * int32[n] ends of the morphemes in their joined text, int32[m] cuts in the document (both in code
- * points), the joined morphemes in UTF-16LE; otherwise the message of what was thrown, in UTF-16LE.
+ * <p>The four stages are those of konlpy's KkmaInterface.morphAnalyzer. Bytes are used because JPype converts
+ * strings more slowly, and fails if Kkma splits a surrogate pair. The two halves are joined again here.
+ *
+ * <p>The answer is little endian. It begins with an int32 status. If that is 0, there follow
+ * - int32 tokens and int32 characters over the budget, int32 n (morphemes), int32 m (boundaries),
+ * - int32[n] ends of the morphemes in their joined text, int32[m] boundaries in the document (in code points),
+ * - the joined morphemes in UTF-16LE.
+ * Otherwise the message of the exception follows, in UTF-16LE.
  */
 public final class DocumentAnalyzer {
     static final int DONE = 0;
@@ -28,7 +30,7 @@ public final class DocumentAnalyzer {
 
     private DocumentAnalyzer() {}
 
-    /** Loads the dictionaries (once, before several threads analyse), without Kkma's messages. */
+    /** Loads the dictionaries without Kkma's messages. To be called once, before several threads analyze. */
     public static synchronized void load() {
         PrintStream out = System.out;
         System.setOut(new PrintStream(new OutputStream() {
@@ -42,7 +44,7 @@ public final class DocumentAnalyzer {
             }
             if (!loaded && Boolean.getBoolean("kogpt.accelerated")) {
                 Tables.release();
-                System.gc(); // the heap shrinks to what stays
+                System.gc(); // shrinks the heap to what remains
             }
             loaded = true;
         } finally {
@@ -50,7 +52,7 @@ public final class DocumentAnalyzer {
         }
     }
 
-    /** Analyses one piece of a document at the cost of the document's budget; never throws. */
+    /** Analyzes a part of a document within the document's budget. Never throws. */
     public static byte[] analyze(byte[] piece, Budget budget) {
         budget.open();
         try {
@@ -73,7 +75,7 @@ public final class DocumentAnalyzer {
         return buffer(4 + text.length).putInt(status).put(text).array();
     }
 
-    /** Unlike String.getBytes, leaves lone surrogates as they are. */
+    /** Unlike String.getBytes, keeps lone surrogates. */
     private static byte[] bytes(String string) {
         ByteBuffer buffer = buffer(2 * string.length());
         buffer.asCharBuffer().put(string);
@@ -85,7 +87,7 @@ public final class DocumentAnalyzer {
     }
 
     private static byte[] encode(String text, List<Sentence> sentences, Budget budget) {
-        int shift = 0; // Kkma counts from the first character that trim() leaves
+        int shift = 0; // Kkma counts from the first character after trim()
         while (shift < text.length() && text.charAt(shift) <= ' ') {
             shift++;
         }
@@ -121,7 +123,7 @@ public final class DocumentAnalyzer {
         return pack(header, ends, codePoints(text, cuts), joined);
     }
 
-    /** The cuts as code point offsets; one inside a surrogate pair is dropped. */
+    /** The boundaries as code point offsets, without those inside a surrogate pair. */
     private static int[] codePoints(String text, BitSet cuts) {
         int[] offsets = new int[cuts.cardinality()];
         int count = 0;

@@ -1,11 +1,11 @@
 package org.snu.ids.ha.ma;
 
 /**
- * The hash code of a candidate without the string that Kkma builds for it.
+ * Computes the hash code of a candidate without the string that Kkma builds for it.
  *
- * <p>Kkma takes String.hashCode of "string/tag+string/tag...!a!h!c!e"; candidates of equal hash count as
- * equal, so it must be that number. The hash of a concatenation follows from the parts' hashes and
- * lengths. Decimal forms of the few tags that occur are remembered; entries are immutable.
+ * <p>Kkma takes String.hashCode of "string/tag+string/tag...!a!h!c!e". Candidates with equal hashes count as
+ * equal, so the number must be the same. The hash of a concatenation follows from the hashes and lengths of its
+ * parts. The decimal forms of the few tags that occur are cached; entries are immutable.
  */
 final class Hashes {
     private static final Decimal[] DECIMALS = new Decimal[1 << 12];
@@ -50,7 +50,7 @@ final class Hashes {
         return decimal;
     }
 
-    /** The hash of what was hashed so far, a mark and a number. */
+    /** Extends a hash by a separator and a number. */
     static int append(int hash, char mark, long number) {
         Decimal decimal = decimal(number);
         return (hash * 31 + mark) * decimal.power + decimal.hash;

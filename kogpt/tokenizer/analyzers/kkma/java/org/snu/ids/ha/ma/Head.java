@@ -3,7 +3,7 @@ package org.snu.ids.ha.ma;
 import java.util.ArrayList;
 import org.snu.ids.ha.constants.POSTag;
 
-/** A candidate to which tails are joined: its score up to the last morpheme, which a tail may change. */
+/** A candidate that tails are joined to: its score up to the last morpheme, which a tail may change. */
 final class Head {
     private static final int LONGEST = 120; // Kkma counts morphemes in a byte
 
@@ -48,7 +48,7 @@ final class Head {
         transition = before.first ? 0f : before.transition(slot, tag, Score.isLight(last.string));
     }
 
-    /** What MCandidate.derive would compute for this head and a tail; valid until the next call. */
+    /** The result of MCandidate.derive for this head and a tail. Valid until the next call. */
     Score score(Tail tail, boolean joined) {
         if (!plain || !tail.plain || size + tail.size > LONGEST) {
             return built(candidate.derive(tail.candidate));
@@ -81,12 +81,12 @@ final class Head {
         return score;
     }
 
-    /** Two endings become one morpheme, and so does what a suffix makes an adverb. */
+    /** Two endings become one morpheme, and so does a word with a suffix that makes it an adverb. */
     private boolean merges(Morpheme first) {
         return candidate.lastMorp.isTagOf(POSTag.EM) && first.isTagOf(POSTag.EM) || first.isTagOf(POSTag.XSM);
     }
 
-    /** Adds the last morpheme as the tail leaves it; returns its tag. */
+    /** Adds the last morpheme as changed by the tail, and returns its tag. */
     private long addLast(MCandidate tail, boolean joined, boolean merged) {
         long info = joined ? last.infoEnc & (Long.MIN_VALUE | tail.atlEnc) : last.infoEnc;
         if (info == last.infoEnc && !merged) {

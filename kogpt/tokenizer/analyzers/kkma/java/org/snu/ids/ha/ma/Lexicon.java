@@ -5,10 +5,10 @@ import java.util.Map;
 import org.snu.ids.ha.dic.Dictionary;
 
 /**
- * A filter before Kkma's dictionary: most substrings of a word are not in it.
+ * A bit filter before Kkma's dictionary, because most substrings of a word are not in it.
  *
- * <p>2^22 bits answer most of those without the (synchronized) table. Loading also trims the
- * dictionary's lists, which hold one entry in room for ten.
+ * <p>2^22 bits reject most of these without access to the (synchronized) table. Loading also trims the
+ * dictionary's lists, which have room for ten entries and hold one.
  */
 final class Lexicon {
     private static final long[] FILTER = new long[1 << 16];
@@ -43,7 +43,7 @@ final class Lexicon {
         return string.hashCode() * 0x9E3779B1 >>> 10;
     }
 
-    /** Dictionary.getMExpression. */
+    /** Replaces Dictionary.getMExpression. */
     static MExpression find(Dictionary dictionary, String string) {
         int bit = bit(string);
         return (FILTER[bit >>> 6] & 1L << bit) == 0 ? null : dictionary.getMExpression(string);

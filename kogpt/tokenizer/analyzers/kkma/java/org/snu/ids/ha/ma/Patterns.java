@@ -8,10 +8,10 @@ import java.util.Map;
 import java.util.regex.Matcher;
 
 /**
- * Kkma's 37 predefined token patterns, each tried only on texts that hold a character it needs.
+ * Kkma's 37 predefined token patterns, each tried only on texts that contain a character it needs.
  *
- * <p>Two of them are matched by hand, in linear time and without recursion: words joined by a hyphen
- * (quadratic as a regular expression on a long run of letters) and laughter (one stack frame a letter).
+ * <p>Two of them are matched by hand, in linear time and without recursion. As regular expressions, words joined
+ * by a hyphen are quadratic on a long run of letters, and laughter needs one stack frame per letter.
  */
 final class Patterns {
     /** For each pattern, in Kkma's order, a character without which it cannot match. */
@@ -31,7 +31,7 @@ final class Patterns {
 
     private Patterns() {}
 
-    /** Tokenizer.find: the tokens of one pattern, which are blanked in the text. */
+    /** Replaces Tokenizer.find: the tokens of one pattern, which are replaced by blanks in the text. */
     static List<Token> find(StringBuffer text, TokenPattern pattern) {
         int index = INDEX.get(pattern);
         char needed = NEEDED.charAt(index);
@@ -61,7 +61,7 @@ final class Patterns {
 
     /** Letters or digits, one hyphen, letters or digits. */
     private static void findHyphened(StringBuffer buffer, TokenPattern pattern, List<Token> tokens) {
-        String text = buffer.toString(); // what is blanked meanwhile lies behind
+        String text = buffer.toString(); // blanks are written only before this position
         int length = text.length();
         int start = 0; // of the run of letters and digits that ends at i
         for (int i = 0; i < length; i++) {
@@ -86,7 +86,7 @@ final class Patterns {
                 || character >= '0' && character <= '9';
     }
 
-    /** Two or more of the four letters of laughing and weeping. */
+    /** Two or more of the four letters that express laughing and crying. */
     private static void findLaughter(StringBuffer buffer, TokenPattern pattern, List<Token> tokens) {
         String text = buffer.toString();
         int length = text.length();

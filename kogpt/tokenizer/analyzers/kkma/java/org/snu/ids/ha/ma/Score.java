@@ -3,8 +3,8 @@ package org.snu.ids.ha.ma;
 import org.snu.ids.ha.constants.POSTag;
 
 /**
- * The running score of a sequence of morphemes: what MCandidate.calcLnprOfTagging, calcDicLen and
- * calcHashCode compute in three passes over the finished list, one morpheme at a time.
+ * The running score of a sequence of morphemes, updated with each morpheme. It equals what
+ * MCandidate.calcLnprOfTagging, calcDicLen, and calcHashCode compute in three passes over the complete list.
  */
 class Score {
     static final int SPACE = 0;
@@ -16,7 +16,7 @@ class Score {
     private static final int UNKNOWN = 6;
     private static final int OTHER = 7;
 
-    // what has been seen since the last space
+    // state since the last space
     private static final int WORD = 1;
     private static final int SEEN_PARTICLE = 2;
     private static final int STEM = 4;
@@ -42,7 +42,7 @@ class Score {
     private int unknown; // characters of unknown words since the last space
     private int ended;
 
-    /** Takes over another score. */
+    /** Copies another score. */
     final void set(Score other) {
         lnpr = other.lnpr;
         hash = other.hash;
@@ -78,7 +78,7 @@ class Score {
         return (number & POSTag.XS) > 0;
     }
 
-    /** ㄴ, ㅁ and ㄹ join a suffix at no cost. */
+    /** ㄴ, ㅁ, and ㄹ join a suffix at no cost. */
     static boolean isLight(String string) {
         return string.length() == 1 && "ㄴㅁㄹ".indexOf(string.charAt(0)) >= 0;
     }
@@ -88,14 +88,14 @@ class Score {
         empty = false;
     }
 
-    /** A space, after a part of the surface of that length. */
+    /** Adds a space after a part of the surface with this length. */
     final void space(int surface) {
         hash(SPACE_HASH, SPACE_POWER);
         close(surface);
         joined = false;
     }
 
-    /** Ends a part: its length counts as found if the part is complete. */
+    /** Ends a part. Its length counts as found if the part is complete. */
     final void close(int surface) {
         boolean bare = (seen & SEEN_PRE_ENDING) != 0 && (seen & STEM) != 0 != ((seen & SEEN_ENDING) != 0);
         boolean complete = !bare && ((seen & SEEN_PARTICLE) == 0 || (seen & WORD) != 0);
@@ -108,13 +108,13 @@ class Score {
         unknown = 0;
     }
 
-    /** The end, after a part of the surface of that length. */
+    /** Ends the sequence after a part of the surface with this length. */
     final void end(int surface) {
         ended = unknown;
         close(surface);
     }
 
-    /** An unknown word with a particle, and nothing else, counts as a guess. */
+    /** An unknown word with only a particle counts as a guess. */
     final void guess() {
         candidate += (byte) (ended - 1);
     }
@@ -126,7 +126,7 @@ class Score {
         }
     }
 
-    /** A morpheme of which `slot` and `tag` say where Tables has it. */
+    /** Adds a morpheme; `slot` and `tag` are its place in Tables. */
     final void add(int slot, int tag, float tagging, boolean light, boolean suffix) {
         lnpr += tagging;
         if (!first) {

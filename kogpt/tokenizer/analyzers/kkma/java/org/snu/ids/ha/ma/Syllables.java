@@ -3,7 +3,7 @@ package org.snu.ids.ha.ma;
 import org.snu.ids.ha.util.Hangul;
 import org.snu.ids.ha.util.StringSet;
 
-/** Syllables taken apart once, and Kkma's two sets of vowels as arrays. */
+/** Caches split syllables, and holds Kkma's two sets of vowels as arrays. */
 final class Syllables {
     private static final int SYLLABLE = 0xAC00;
     private static final int SYLLABLES = 0xD7A4 - SYLLABLE;
@@ -26,13 +26,13 @@ final class Syllables {
 
     private Syllables() {}
 
-    /** Hangul.split; the result is shared and must not be changed. */
+    /** Replaces Hangul.split. The result is shared and must not be changed. */
     static Hangul split(char character) {
         int i = character - SYLLABLE;
         return i >= 0 && i < SYLLABLES ? SPLIT[i] : Hangul.split(character);
     }
 
-    /** StringSet.contains for Kkma's two sets of vowels. */
+    /** Replaces StringSet.contains for Kkma's two sets of vowels. */
     static boolean contains(StringSet set, char character) {
         int i = character - JAMO;
         if (i < 0 || i >= JAMOS) {

@@ -11,10 +11,10 @@ import org.snu.ids.ha.dic.UNPDDictionary;
 /**
  * Kkma's probabilities in open-addressed arrays of numbers instead of hash tables keyed by strings.
  *
- * <p>Filled once from Kkma's own tables, which `release` empties: a look-up builds no key, and about
- * 110 MB of heap come free. A probability of a morpheme is found by (kind, tag before, slot of the
- * string, tag), packed in one long. The functions return what PDDictionary's, SpacingPDDictionary's and
- * UNPDDictionary's return, to the bit.
+ * <p>They are filled once from Kkma's own tables, which `release` then empties. A look-up builds no key, and
+ * about 110 MB of heap are freed. The key of a morpheme's probability is (kind, previous tag, slot of the string,
+ * tag), packed in one long. The results are bit-identical to those of PDDictionary, SpacingPDDictionary, and
+ * UNPDDictionary.
  */
 final class Tables {
     private static final int TAGGING = 1;
@@ -81,7 +81,7 @@ final class Tables {
 
     private Tables() {}
 
-    /** Empties Kkma's own tables; to be called once its dictionary, which still reads them, is loaded. */
+    /** Empties Kkma's own tables. To be called after its dictionary, which reads them, is loaded. */
     static void release() {
         for (Map<?, ?> source : sources) {
             source.clear();
@@ -165,7 +165,7 @@ final class Tables {
         return (int) (tag * 0x9E3779B97F4A7C15L >>> 56);
     }
 
-    /** The place of a string in the tables, -1 if none holds it. */
+    /** The slot of a string in the tables, or -1 if it is in none. */
     static int slot(String string) {
         int hash = string.hashCode();
         int place = stringPlace(hash);
@@ -178,7 +178,7 @@ final class Tables {
         return -1;
     }
 
-    /** The number of the class of a tag (PDDictionary.getPrTag), -1 if no table holds it. */
+    /** The number of a tag's class (PDDictionary.getPrTag), or -1 if it is in no table. */
     static int tag(long tag) {
         long sought = PDDictionary.getPrTag(tag);
         int place = tagPlace(sought);
@@ -274,7 +274,7 @@ final class Tables {
         return sum;
     }
 
-    /** UNPDDictionary.getProb: a string as a noun that no dictionary holds. */
+    /** UNPDDictionary.getProb: a string as a noun that is in no dictionary. */
     static float noun(String string) {
         if (string.trim().isEmpty()) {
             return Float.MIN_VALUE;

@@ -2,7 +2,7 @@ package org.snu.ids.ha.ma;
 
 import java.util.ArrayList;
 
-/** A candidate to be joined to heads, as numbers: one place in each array for each morpheme. */
+/** A candidate that is joined to heads, as numbers. Each array has one entry per morpheme. */
 final class Tail {
     final MCandidate candidate;
     final int size;
@@ -13,7 +13,7 @@ final class Tail {
     final int[] hash;
     final int[] power;
     final float[] tagging;
-    final float[] transition; // from the morpheme before; of no use for the first
+    final float[] transition; // from the previous morpheme; unused for the first
     final boolean[] light;
     final boolean[] suffix;
     final int[] surface; // of the parts between spaces
