@@ -57,7 +57,7 @@ def fit_memory(
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in vars(need).items())
     raise UserError(
         f"training needs about {_gib(need.total * HEADROOM)} GiB on each rank at a micro-batch of 1 ({parts}), but "
-        f"only {_gib(have)} are free; {_advice(config, fitted, ranks, have, checkpoint_activations)}"
+        f"only {_gib(have)} GiB are free; {_advice(config, fitted, ranks, have, checkpoint_activations)}"
     )
 
 

@@ -40,7 +40,7 @@ def test_no_javac_and_a_mistake_in_the_sources_are_a_sentence(tmp_path: Path, mo
         (tmp_path / "Broken.java").write_text("class Broken { int a }")
         with monkeypatch.context() as patch:
             patch.setattr("kogpt.tokenizer.analyzers.kkma.compile.SOURCES", tmp_path)
-            with pytest.raises(UserError, match=r"javac refuses .*\n.*Broken\.java:1: error"):
+            with pytest.raises(UserError, match=r"javac cannot compile .*\n.*Broken\.java:1: error"):
                 compile_java(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="install a JDK"):
