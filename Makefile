@@ -23,7 +23,7 @@ gpu-check: .venv/installed
 lint: .venv/installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m mypy
 
 format: .venv/installed
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -38,12 +38,12 @@ install: .venv/installed
 	@PYTHON="$(PYTHON)" sh launch/install.sh
 
 .venv/ecosystem: .venv/installed
-	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --quiet --editable '.[ecosystem]'
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --quiet --editable '.[ecosystem]'
 	@touch $@
 
 # One set of versions for Python 3.11, 3.12 and 3.13.
 lock: .venv/installed
-	@$(BIN)/pip install --quiet uv
+	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra ecosystem --universal --python-version 3.11 \
 		--no-annotate --custom-compile-command "make lock" --output-file constraints.txt >/dev/null
 

@@ -16,16 +16,29 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.files import atomic_write
-from kogpt.common.flags import OptionalInt, OptionalPath, OptionalStr
+from kogpt.common.flags import (
+    FilePath,
+    Location,
+    NewFolder,
+    OptionalCount,
+    OptionalNewFile,
+    OptionalPath,
+    OptionalText,
+    Text,
+)
 from kogpt.common.log import set_up_logging
+from kogpt.common.ranges import Count, Range, ShareBelowOne, checked
 from kogpt.common.renamed_flags import rewrite
 from kogpt.common.text_files import decode
 from kogpt.data.split import VAL_FRACTION
 from kogpt.generate.sampling import Sampling
 
-Run = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
-Corpus = Annotated[Positional[Path], arg(metavar="CORPUS")]
-Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
+Run = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
+Corpus = Annotated[Positional[FilePath], arg(metavar="CORPUS")]
+Folder = Annotated[Positional[FilePath], arg(metavar="FOLDER")]
+New = Annotated[Positional[NewFolder], arg(metavar="FOLDER")]
+MOST_SAMPLES = 100_000
+"""Of a prompt; each takes memory until it is printed."""
 Prompts = Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT ...")]
 
 
@@ -35,8 +48,8 @@ def generate(
     /,
     sampling: OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008 (frozen)
     file: OptionalPath = None,
-    samples: int = 1,
-    device: OptionalStr = None,
+    samples: Annotated[int, Range(1, MOST_SAMPLES)] = 1,
+    device: OptionalText = None,
 ) -> None:
     """Continue prompts with the newest checkpoint of a run, and print the text while it is generated.
 
@@ -46,8 +59,6 @@ def generate(
         samples: Number of continuations per prompt.
         device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
     """
-    if samples < 1:
-        raise UserError(f"--samples is {samples}, but must be at least 1.")
     if not prompts:
         prompts = _lines(file)
     from kogpt.generate.stream import generate_text
@@ -81,7 +92,7 @@ def _lines(file: Path | None) -> tuple[str, ...]:
     return prompts
 
 
-def inspect(corpus: Corpus, /, decode: OptionalPath = None) -> None:
+def inspect(corpus: Corpus, /, decode: OptionalNewFile = None) -> None:
     """Show the counts of a token corpus and a sample of its tokens, and verify its checksums.
 
     Args:
@@ -99,12 +110,12 @@ def evaluate(
     corpus: OptionalPath = None,
     texts: OptionalPath = None,
     choices: OptionalPath = None,
-    shots: tuple[int, ...] = (0,),
-    limit: OptionalInt = None,
-    json_file: OptionalPath = None,
-    device: OptionalStr = None,
+    shots: tuple[Annotated[int, Range(0)], ...] = (0,),
+    limit: OptionalCount = None,
+    json_file: OptionalNewFile = None,
+    device: OptionalText = None,
     wandb: Literal["auto", "online", "offline", "off"] = "off",
-    wandb_project: str = "kogpt",
+    wandb_project: Text = "kogpt",
 ) -> None:
     """Report bits per character of held-out text, and multiple-choice accuracy (KoBEST) with its standard error.
 
@@ -127,8 +138,6 @@ def evaluate(
     from kogpt.tracking.metrics_file import finite
     from kogpt.tracking.wandb_run import log_evaluation
 
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError(f"--json-file {json_file}: there is no folder {json_file.parent}; create it first.")
     result = evaluate_run(run, corpus=corpus, texts=texts, choices=choices, shots=shots, limit=limit, device=device)
     Console().print(table(result))
     if json_file is not None:
@@ -137,7 +146,7 @@ def evaluate(
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
-def export(run: Run, folder: Folder, /, license: str = "unknown") -> None:
+def export(run: Run, folder: New, /, license: Text = "unknown") -> None:
     """Write a run's model as a folder that `transformers` loads without this project.
 
     Args:
@@ -150,7 +159,7 @@ def export(run: Run, folder: Folder, /, license: str = "unknown") -> None:
     print(f"Load it with AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
 
 
-def import_(folder: Folder, run: Annotated[Positional[Path], arg(metavar="RUN")], /, corpus: Path) -> None:
+def import_(folder: Folder, run: Annotated[Positional[NewFolder], arg(metavar="RUN")], /, corpus: FilePath) -> None:
     """Turn a GPT-2 checkpoint into a run at step 0, for continued pre-training with launch/train.py.
 
     Args:
@@ -167,12 +176,12 @@ def import_(folder: Folder, run: Annotated[Positional[Path], arg(metavar="RUN")]
 
 def import_pt(
     folder: Folder,
-    corpus: Corpus,
+    corpus: Annotated[Positional[NewFolder], arg(metavar="CORPUS")],
     /,
-    tokenizer: str,
-    analyzer: str = "kkma",
-    stride: int = 128,
-    val_fraction: float = VAL_FRACTION,
+    tokenizer: Location,
+    analyzer: Text = "kkma",
+    stride: Count = 128,
+    val_fraction: ShareBelowOne = VAL_FRACTION,
 ) -> None:
     """Convert a folder of `*_window_*.pt` files into a token corpus.
 
@@ -191,7 +200,7 @@ def import_pt(
     )
 
 
-def export_windows(corpus: Corpus, folder: Folder, /, format: str = "pt") -> None:
+def export_windows(corpus: Corpus, folder: New, /, format: Text = "pt") -> None:
     """Write a token corpus as windows of 256 tokens with a stride of 128.
 
     Args:
@@ -219,14 +228,14 @@ def doctor() -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "generate": generate,
-    "evaluate": evaluate,
-    "export": export,
-    "import": import_,
-    "inspect": inspect,
-    "import-pt": import_pt,
-    "export-windows": export_windows,
-    "doctor": doctor,
+    "generate": checked(generate),
+    "evaluate": checked(evaluate),
+    "export": checked(export),
+    "import": checked(import_),
+    "inspect": checked(inspect),
+    "import-pt": checked(import_pt),
+    "export-windows": checked(export_windows),
+    "doctor": checked(doctor),
 }
 
 

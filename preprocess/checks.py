@@ -4,26 +4,20 @@ The output and the cache must be writable folders outside every --input folder, 
 wrote as articles. A glob may match them; `not_ours` skips the files that kogpt wrote.
 """
 
-import errno
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kogpt.common.errors import UserError
-from kogpt.tokenizer.train import SMALLEST_VOCABULARY
+from kogpt.common.errors import DISK_FULL, UserError
 from preprocess.options import Options
 from preprocess.plan import WORK
 from preprocess.publish import check_url
 from preprocess.sources import Source
 from preprocess.units import RESULT_NAME
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 def check(options: Options) -> None:
     """Check all options, and create the output and cache folders. Raises `UserError`."""
-    if options.vocab_size is not None and options.vocab_size < SMALLEST_VOCABULARY:
-        raise UserError(f"--vocab-size {options.vocab_size}: a vocabulary needs at least {SMALLEST_VOCABULARY} tokens")
     if "://" in options.output:
         check_url(options.output)
     output, cache = options.output_folder, options.cache_folder

@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from kogpt.common.errors import UserError
-from kogpt.common.flags import OptionalInt, OptionalStr
+from kogpt.common.flags import Location, OptionalCount, OptionalLocation, OptionalText, Text
+from kogpt.common.ranges import Range, ShareBelowOne
+from kogpt.common.ranges import problems as outside
 from kogpt.data.split import VAL_FRACTION
+from kogpt.tokenizer.train import SMALLEST_VOCABULARY
 from preprocess.layouts import PRESETS
 from preprocess.publish import staging_folder
 
 _TOKENIZER = "snunlp/KR-Medium"
+LARGEST_VOCABULARY, MOST_WORKERS = 10_000_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -21,17 +25,17 @@ class Options:
     morphological analysis, which takes most of the time, is cached and reused.
     """
 
-    input: tuple[str, ...]
+    input: tuple[Location, ...]
     """Files, folders, globs, or URLs (fsspec) with JSON, JSONL, txt, csv, tsv, parquet, WikiExtractor or
     CoNLL-U files, also inside .zip, .tar, .gz, .bz2, .xz, and .zst."""
 
-    output: str
+    output: Location
     """Folder to write the token corpus to, or a URL (fsspec) to which it is copied when it is complete."""
 
-    tokenizer: str = _TOKENIZER
+    tokenizer: Location = _TOKENIZER
     """BERT-style WordPiece vocabulary: a folder with vocab.txt or tokenizer.json, or a name on the Hugging Face hub."""
 
-    vocab_size: OptionalInt = None
+    vocab_size: Annotated[OptionalCount, Range(SMALLEST_VOCABULARY, LARGEST_VOCABULARY)] = None
     """Train a WordPiece vocabulary of this many tokens on the articles instead of loading one with --tokenizer."""
 
     analyzer: Literal["kkma", "kiwi", "none"] = "kkma"
@@ -41,34 +45,34 @@ class Options:
     """original: the tokens restore the text exactly. morphemes: the tokens of ' '.join(morphemes), which lose the
     spacing."""
 
-    layout: str = "auto"
+    layout: Text = "auto"
     """Format of the files: auto (detects it and reports it), aihub-book, aihub-582, aihub-97, aihub-large-book,
     aihub-expert, aihub-paper, aihub-mrc (also KorQuAD), nikl, namuwiki, or plain."""
 
-    text_path: OptionalStr = None
+    text_path: OptionalText = None
     """Where the text is in any other JSON format, for example documents[].text[][].sentence. The first [] makes each
     element an article. [+] joins a list into one article."""
 
-    workers: OptionalInt = None
+    workers: Annotated[OptionalCount, Range(1, MOST_WORKERS)] = None
     """Number of cores for the analysis. Default: all of the cluster."""
 
-    limit: OptionalInt = None
+    limit: OptionalCount = None
     """Use only the first N articles."""
 
-    val_fraction: float = VAL_FRACTION
+    val_fraction: ShareBelowOne = VAL_FRACTION
     """Share of the articles to keep for validation."""
 
-    cache: OptionalStr = None
+    cache: OptionalLocation = None
     """Folder for the cached analysis. Default: the folder `morphemes` beside the output."""
 
-    ray_address: OptionalStr = None
+    ray_address: OptionalText = None
     """Address of a Ray cluster, or local. Default: $RAY_ADDRESS, the cluster that this machine belongs to, or local."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "off"
     """Log the run to Weights & Biases. auto: online if you are logged in, else offline."""
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = outside(Options, vars(self))
         if not self.input:
             problems.append("--input is empty; name a file, folder, glob, or URL")
         if self.layout != "auto" and self.layout not in PRESETS:
@@ -77,15 +81,10 @@ class Options:
             problems.append("--layout and --text-path exclude each other; give only one of them")
         if self.vocab_size is not None and self.tokenizer != _TOKENIZER:
             problems.append("--tokenizer and --vocab-size exclude each other; give only one of them")
-        for flag, value in (("--workers", self.workers), ("--limit", self.limit)):
-            if value is not None and value < 1:
-                problems.append(f"{flag} {value} must be 1 or more")
-        if not 0 <= self.val_fraction < 1:
-            problems.append(f"--val-fraction {self.val_fraction} must be at least 0 and below 1")
         if "://" in (self.cache or ""):
             problems.append(f"--cache {self.cache} must be a folder on this machine or a shared one")
         if problems:
-            raise UserError("; ".join(problems))
+            raise UserError("\n".join(problems))
 
     @property
     def output_folder(self) -> Path:

@@ -21,14 +21,14 @@ from filelock import FileLock, Timeout
 from ray.exceptions import RayError, RayTaskError
 from tqdm import tqdm
 
-from kogpt.common.errors import UserError
+from kogpt.common.errors import DISK_FULL, UserError
 from kogpt.data.corpus import CorpusWriter, TokenCorpus
 from kogpt.data.split import splits
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest, load_tokenizer, open_tokenizer, train_tokenizer
 from preprocess import cluster, stages
 from preprocess.auto_layout import guess_layout
-from preprocess.checks import DISK_FULL, check, not_ours
+from preprocess.checks import check, not_ours
 from preprocess.documents import Document, Dropped, read_documents
 from preprocess.filters import filters_of, kept
 from preprocess.layouts import Layout, named_layout, path_layout

@@ -81,8 +81,8 @@ def test_evaluate_writes_json_and_a_wandb_run_in_the_training_s_group(
 
 
 def test_a_reader_that_has_gone_is_no_error(run: Path) -> None:
-    program = str(Path(sys.executable).with_name("kogpt"))
-    command = [program, "generate", str(run), "나는", "--max-new-tokens", "20", "--greedy"]
+    program = [sys.executable, str(Path(sys.executable).with_name("kogpt"))]
+    command = [*program, "generate", str(run), "나는", "--max-new-tokens", "20", "--greedy"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.close()

@@ -38,4 +38,5 @@ def test_flags_exist(script: str) -> None:
 
 def test_kogpt_commands_exist() -> None:
     for command in {c.split()[1] for c in commands("README.md") if c.startswith("kogpt ")}:
-        subprocess.run([Path(sys.executable).with_name("kogpt"), command, "--help"], capture_output=True, check=True)
+        program = [sys.executable, str(Path(sys.executable).with_name("kogpt"))]
+        subprocess.run([*program, command, "--help"], capture_output=True, check=True)

@@ -148,9 +148,9 @@ def copy_as_of(run: Path, step: int, target: Path) -> Path:
 def launch(arguments: list[str], log: Path, *, world: int = 2, command: bool = True):
     """Start launch/train.py under the `deepspeed` command (one process), or as `world` ranks without it."""
     if command:
-        runner = [str(Path(sys.executable).with_name("deepspeed")), "-q", "--num_gpus", str(world)]
+        runner = [sys.executable, str(Path(sys.executable).with_name("deepspeed")), "-q", "--num_gpus", str(world)]
         runner += ["--master_port", str(free_port()), str(TRAIN), *arguments]
-        job = _start([([sys.executable, *runner], _environment(DS_ACCELERATOR="cpu"))], log)
+        job = _start([(runner, _environment(DS_ACCELERATOR="cpu"))], log)
     else:
         job = _ranks(world, [str(TRAIN), *arguments], log)
     try:

@@ -103,17 +103,25 @@ def _temporary(path: Path) -> Path:
 
 
 def _new_temporary(path: Path, flags: int) -> tuple[Path, int]:
-    """A new temporary file, or a folder where `flags` creates no file: its name, and a descriptor that is locked."""
+    """A new temporary file, or a folder where `flags` creates no file: its name, and a descriptor that is locked.
+
+    An `OSError` names the path, not the temporary one.
+    """
+    makes_file = flags & os.O_CREAT
     while True:
         temporary = _temporary(path)
-        if not flags & os.O_CREAT:
-            temporary.mkdir()
         try:
-            descriptor = os.open(temporary, flags, 0o666)
-        except FileNotFoundError:
-            if not temporary.parent.is_dir():
-                raise
-            continue  # removed as below
+            if not makes_file:
+                temporary.mkdir()
+            try:
+                descriptor = os.open(temporary, flags, 0o666)
+            except FileNotFoundError:
+                if makes_file:
+                    raise
+                continue  # removed as below
+        except OSError as error:
+            error.filename = str(path)
+            raise
         with suppress(OSError):  # a file system without locks, on which nothing is removed
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):

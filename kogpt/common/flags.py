@@ -1,11 +1,90 @@
-"""Types of optional flags. Their help shows neither `{None}|` nor `(default: None)`; the docstring says the default."""
+"""Types of flags for tyro: paths that are checked while the command line is parsed, and optional values.
 
+A path is refused if it is empty, which Python would read as the current folder, or if the system cannot even look it up
+(too long, a loop of links, a folder above it closed to this user): no code after the parsing meets that. The help of an
+optional flag shows neither `{None}|` nor `(default: None)`; the docstring says the default.
+"""
+
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
-OptionalInt = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
-OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
-OptionalStr = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
-OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+from kogpt.common.ranges import Range
+
+
+def _location(text: str) -> str:
+    """A path, glob, or URL as it was given; of a `ValueError` tyro makes a message with the flag's name."""
+    if not text:
+        raise ValueError("the path is empty")
+    try:
+        os.stat(text)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR) and "://" not in text:
+            raise ValueError(f"{text}: {error.strerror}") from None
+    return text
+
+
+def _new_file(text: str) -> Path:
+    """A file to write: found out now, not after hours of the work whose result it gets."""
+    path = Path(_location(text))
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent}; create it first")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written; name another file")
+    return path
+
+
+def _new_folder(text: str) -> Path:
+    """A folder to write, which may be there: what lies above it must be a folder that takes new names."""
+    path = Path(_location(text))
+    above = next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
+    if not above.is_dir():
+        raise ValueError(f"{above} is a file; name a folder")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"{above} cannot be written; name another folder")
+    return path
+
+
+def _text(text: str) -> str:
+    """Text that can be written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it is not valid UTF-8") from None
+    return text
+
+
+def _spec(make: Callable[[str], Any], metavar: str = "PATH") -> Any:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: make(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, str | Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _optional(metavar: str) -> Any:
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+_PATH, _LOCATION, _TEXT = _spec(lambda text: Path(_location(text))), _spec(_location), _spec(_text, "STR")
+
+FilePath = Annotated[Path, _PATH]
+NewFolder = Annotated[Path, _spec(_new_folder)]
+Location = Annotated[str, _LOCATION]
+"""A path, glob, or URL."""
+OptionalPath = Annotated[Path | None, _PATH, _optional("PATH")]
+OptionalNewFile = Annotated[Path | None, _spec(_new_file), _optional("PATH")]
+OptionalLocation = Annotated[str | None, _LOCATION, _optional("PATH")]
+Text = Annotated[str, _TEXT]
+OptionalText = Annotated[str | None, _TEXT, _optional("STR")]
+OptionalCount = Annotated[int | None, Range(1), _optional("INT")]
+OptionalAmount = Annotated[float | None, Range(0, above=True), _optional("FLOAT")]

@@ -3,7 +3,7 @@
 Works under `deepspeed`, `torchrun`, `srun`, `mpirun` (kogpt.train.launchers), and plain `python` (one rank). Four
 defaults are changed:
 - DeepSpeed would compile `deepspeed_shm_comm` at the first start. This takes half a minute, fails without a compiler,
-  and serves a collective that training never calls. It is switched off.
+  and serves a collective that training never calls. It is switched off, with the probe of all operations before it.
 - The `deepspeed` command does not set OMP_NUM_THREADS, so every rank would use all cores. `share_cores` divides them.
 - Ranks end with `leave`. Otherwise gloo sometimes crashes at exit after a successful training.
 - DeepSpeed's process groups wait 30 minutes for a rank that hangs. `set_timeouts` limits all of them to 40 s.
@@ -135,7 +135,8 @@ def start() -> Ranks:
         device, backend = torch.device("cuda", local_rank), "nccl"
     else:
         device, backend = torch.device("cpu"), "gloo"
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # DeepSpeed would try to compile every operation, and print what fails. It only looks for `deepspeed_shm_comm` here.
+    deepspeed.ops.__compatible_ops__ = {}
     _join(backend)
     return Ranks(dist.get_rank(), dist.get_world_size(), local_rank, ranks_on_node, device)
 

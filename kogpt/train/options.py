@@ -4,7 +4,6 @@ In: flags. Out: `TrainOptions` (validated on construction, with all problems in 
 Batch sizes, precision, ZeRO stage, clipping, and the optimizer are in kogpt.train.deepspeed_config.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kogpt.common.errors import UserError
-from kogpt.common.flags import OptionalFloat, OptionalInt, OptionalPath
+from kogpt.common.flags import FilePath, Location, OptionalAmount, OptionalCount, OptionalPath, Text
+from kogpt.common.ranges import Count, Range, Share, ShareBelowOne
+from kogpt.common.ranges import problems as outside
 from kogpt.model import registry
 from kogpt.model.config import ModelConfig
 
@@ -49,11 +50,11 @@ class ModelOptions:
 
     preset: Preset = None
     """Size: tiny, or small (124M) to xl (1.5B) of GPT-2. Default: that of the checkpoint in --out, or tiny."""
-    depth: OptionalInt = None
+    depth: OptionalCount = None
     """Size by number of layers, with a width of 64 per layer (12 is small)."""
-    max_seq_len: OptionalInt = None
+    max_seq_len: Annotated[OptionalCount, Range(2)] = None
     """Context length in tokens. Default: that of the checkpoint in --out, or 256."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """Dropout probability. Use about 0.1 if a small corpus is read many times."""
 
 
@@ -61,19 +62,19 @@ class ModelOptions:
 class ScheduleOptions:
     """Length of the training, and the learning rate over time. Its peak is `lr` in the DeepSpeed file."""
 
-    steps: OptionalInt = None
+    steps: OptionalCount = None
     """Length in optimizer steps. Default: 200, unless --tokens or --epochs is given."""
-    tokens: OptionalFloat = None
+    tokens: OptionalAmount = None
     """Length in tokens, for example 1e9."""
-    epochs: OptionalFloat = None
+    epochs: OptionalAmount = None
     """Length in passes over the corpus."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """cosine: falls over the whole training. wsd: stays at the peak and falls linearly at the end."""
-    warmup: float = 0.05
+    warmup: Share = 0.05
     """Share of the steps for the warm-up, in which the learning rate rises linearly from 0."""
-    decay: float = 0.2
+    decay: Share = 0.2
     """Share of the steps at the end in which the learning rate of wsd falls."""
-    min_lr_ratio: float = 0.1
+    min_lr_ratio: Share = 0.1
     """Final learning rate as a share of the peak."""
 
 
@@ -85,19 +86,19 @@ class RunOptions:
     """Token corpus folder, as preprocess/run.py writes it. Default: the corpus of `make demo`."""
     out: OptionalPath = None
     """Run folder for checkpoints, metrics.jsonl, curves.png, run.json, and W&B files. Default: runs/SIZE."""
-    deepspeed_config: Path = PROJECT / "ds_config.json"
+    deepspeed_config: FilePath = PROJECT / "ds_config.json"
     """JSON file with batch sizes, ZeRO stage, precision, gradient clipping, and optimizer. Variants are in launch/."""
-    seed: int = 1
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 1
     """Seed of the initialization, the order of the data, and dropout."""
-    resume: str = "auto"
+    resume: Location = "auto"
     """auto: continue from the newest complete checkpoint in --out. never: refuse if there is one. Or a step folder."""
-    eval_every: int = 100
+    eval_every: Count = 100
     """Steps between evaluations. There is also one at each checkpoint and at the end."""
-    save_every: int = 100
+    save_every: Count = 100
     """Steps between checkpoints. There is also one at the end and after Ctrl-C or SIGTERM."""
-    keep: int = 3
+    keep: Count = 3
     """Number of newest checkpoints to keep, besides the best."""
-    stride: OptionalInt = None
+    stride: OptionalCount = None
     """Tokens between the starts of evaluation windows. Smaller is more exact and slower. Default: 128, or the context
     if that is shorter."""
     prompts: tuple[str, ...] = ("대한민국은", "모든 국민은", "이 법은")
@@ -110,7 +111,7 @@ class RunOptions:
     """The same bits from the same command, also on a GPU. Slower there; a CPU is deterministic anyway."""
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """auto: online if you are logged in to W&B, offline otherwise. It never asks."""
-    wandb_project: str = "kogpt"
+    wandb_project: Text = "kogpt"
     """W&B project."""
     wandb_artifact: bool = False
     """Upload the last checkpoint as a W&B artifact at the end."""
@@ -152,43 +153,28 @@ class TrainOptions:
 
 
 def _model_problems(options: ModelOptions) -> list[str]:
-    problems = []
+    problems = outside(ModelOptions, vars(options))
     if options.preset is not None and options.depth is not None:
         problems.append(f"--preset {options.preset} and --depth {options.depth} both set the size; give one.")
-    if options.depth is not None and options.depth < 1:
-        problems.append(f"--depth is {options.depth}, give at least 1.")
-    if options.max_seq_len is not None and options.max_seq_len < 2:
-        problems.append(f"--max-seq-len is {options.max_seq_len}, give at least 2.")
-    if not 0 <= options.dropout < 1:
-        problems.append(f"--dropout is {options.dropout}, give a share from 0 to below 1.")
     return problems
 
 
 def _schedule_problems(options: ScheduleOptions) -> list[str]:
     lengths = {name: getattr(options, name) for name in ("steps", "tokens", "epochs")}
     given = {name: value for name, value in lengths.items() if value is not None}
-    problems = [f"--{name} is {value}, give more than 0." for name, value in given.items() if not 0 < value < math.inf]
+    problems = outside(ScheduleOptions, vars(options))
     if len(given) > 1:
         named = " and ".join(f"--{name} {value}" for name, value in given.items())
         problems.append(f"{named} both set the length; give one.")
-    for name in ("warmup", "decay", "min_lr_ratio"):
-        if not 0 <= (value := getattr(options, name)) <= 1:
-            problems.append(f"--{name.replace('_', '-')} is {value}, give a share from 0 to 1.")
     if options.schedule == "wsd" and options.warmup + options.decay > 1:
         problems.append(f"--warmup {options.warmup} and --decay {options.decay} add up to more than 1; lower one.")
     return problems
 
 
 def _run_problems(options: RunOptions) -> list[str]:
-    problems = [
-        f"--{name.replace('_', '-')} is {value}, give at least 1."
-        for name in ("eval_every", "save_every", "keep", "stride")
-        if (value := getattr(options, name)) is not None and value < 1
-    ]
+    problems = outside(RunOptions, vars(options))
     if not options.deepspeed_config.is_file():
         problems.append(f"--deepspeed-config {options.deepspeed_config} does not exist; name a JSON file.")
-    if not 0 <= options.seed < 2**63:
-        problems.append(f"--seed is {options.seed}, give 0 or more, below 2^63.")
     if options.out is not None and (
         file := next((p for p in (options.out, *options.out.parents) if p.is_file()), None)
     ):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,13 @@ def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_bytes() == b"{}"
     assert os.listdir(tmp_path) == ["manifest.json"]
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_folder])
+def test_a_folder_that_takes_no_names_is_an_error_that_names_the_path(write: Any) -> None:
+    """The kernel says of /proc what it says of a folder that is gone: "no such file"."""
+    with pytest.raises(OSError, match="'/proc/mine'"), write("/proc/mine"):
+        pass
 
 
 def test_an_exception_leaves_the_earlier_file(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_bad_settings_are_all_named_at_once():
     for flag in ("--max-new-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--seed"):
         assert flag in str(caught.value)
     for odd in (math.nan, math.inf):
-        with pytest.raises(UserError, match=r"--temperature.*--repetition-penalty"):
+        with pytest.raises(UserError, match=r"(?s)--temperature.*--repetition-penalty"):
             Sampling(temperature=odd, repetition_penalty=odd)
     with pytest.raises(ValueError, match=r"\[CLS\]"):
         next(generate(GPT(CONFIG_SMALL), [[]], Sampling()))

@@ -65,7 +65,7 @@ def test_help_reads_well(tmp_path: Path) -> None:
     ("flags", "sentence"),
     [
         (("--input", "nowhere.json", "--tokenizer", "BERT"), "--input nowhere.json: no file found on"),
-        (("--input", "x", "--workers", "0"), "--workers 0 must be 1 or more"),
+        (("--input", "x", "--workers", "0"), "--workers is 0, give at least 1"),
         (("--input", "x", "--tokenizer", "/no/such/folder"), "--tokenizer /no/such/folder"),
     ],
 )

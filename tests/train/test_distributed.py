@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,3 +110,10 @@ def test_one_rank_without_bf16_decides_for_all(lacking: int | None, tmp_path: Pa
         for rank in range(2)
     ]
     assert [process.communicate(timeout=60)[0].strip() for process in pair] == [str(lacking is None)] * 2
+
+
+def test_deepspeed_tries_to_compile_nothing_at_the_start(ranks: Any) -> None:
+    """The first reader of the table would fill it, and print a warning for each operation that does not compile."""
+    import deepspeed
+
+    assert deepspeed.ops.__compatible_ops__ == {}
