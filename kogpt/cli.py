@@ -23,6 +23,7 @@ from kogpt.common.flags import (
     OptionalCount,
     OptionalNewFile,
     OptionalPath,
+    OptionalSource,
     OptionalText,
     Text,
 )
@@ -47,7 +48,7 @@ def generate(
     prompts: Prompts = (),
     /,
     sampling: OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008 (frozen)
-    file: OptionalPath = None,
+    file: OptionalSource = None,
     samples: Annotated[int, Range(1, MOST_SAMPLES)] = 1,
     device: OptionalText = None,
 ) -> None:
@@ -108,8 +109,8 @@ def evaluate(
     run: Run,
     /,
     corpus: OptionalPath = None,
-    texts: OptionalPath = None,
-    choices: OptionalPath = None,
+    texts: OptionalSource = None,
+    choices: OptionalSource = None,
     shots: tuple[Annotated[int, Range(0)], ...] = (0,),
     limit: OptionalCount = None,
     json_file: OptionalNewFile = None,
@@ -142,7 +143,8 @@ def evaluate(
     Console().print(table(result))
     if json_file is not None:
         with atomic_write(json_file) as file:
-            file.write(json.dumps(finite(result), ensure_ascii=False, indent=1).encode() + b"\n")
+            text = json.dumps(finite(result), ensure_ascii=False, indent=1)
+            file.write(text.encode(errors="backslashreplace") + b"\n")  # a name of texts that is not UTF-8
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from kogpt.common.errors import UserError
-from kogpt.common.flags import Location, OptionalCount, OptionalLocation, OptionalText, Text
+from kogpt.common.flags import Location, OptionalCount, OptionalLocation, OptionalText, Source, Text
 from kogpt.common.ranges import Range, ShareBelowOne
 from kogpt.common.ranges import problems as outside
 from kogpt.data.split import VAL_FRACTION
@@ -25,7 +25,7 @@ class Options:
     morphological analysis, which takes most of the time, is cached and reused.
     """
 
-    input: tuple[Location, ...]
+    input: tuple[Source, ...]
     """Files, folders, globs, or URLs (fsspec) with JSON, JSONL, txt, csv, tsv, parquet, WikiExtractor or
     CoNLL-U files, also inside .zip, .tar, .gz, .bz2, .xz, and .zst."""
 

@@ -7,6 +7,7 @@ shells, schedulers and typing errors produce: nothing, an empty word, text or `n
 """
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -36,7 +37,8 @@ from preprocess.options import Options
 Line = list[str]
 Run = Callable[[Line], "subprocess.CompletedProcess[str]"]
 
-NUMBERS = ["", "abc", "-1", "-0", "nan", "inf", "1e999", "1e-320", str(10**30), "9" * 5000, "1.5", "٣"]
+NUMBERS = ["", "abc", "-1", "-0", "nan", "inf", "1e999", str(10**30), "9" * 5000, "1.5"]
+WORDS = ["", "abc", "-1"]
 TEXTS = ["", "-1", "한글 낱말", "\udcff", "s" * 300, "../..", "a\nb", "nosuch://x", "["]
 PATHS = [
     "/proc/nowhere",
@@ -51,7 +53,7 @@ PATHS = [
 ]
 EXCLUDED = {"--tokenizer": "--vocab-size"}
 """Flags that must not be there together with another."""
-PLACES = {"RUN", "CORPUS", "FOLDER", "PATH", "STR"}
+PLACES = {"RUN", "CORPUS", "FOLDER", "PATH"}
 
 
 class WorkBegins(BaseException):
@@ -90,9 +92,9 @@ def _actions(command: Any) -> list[Any]:
 
 def _values(action: Any) -> list[str | None]:
     """What to try; None is no value at all."""
+    if action.nargs == 0 or action.choices:
+        return [None, *WORDS] if action.nargs else ["abc"]
     kind = str(action.metavar).split()[0].strip("[")
-    if action.nargs == 0:
-        return ["abc"]
     if kind in PLACES:
         return [None, *TEXTS, *PATHS]
     return [None, *NUMBERS] if kind in ("INT", "FLOAT") else [None, *TEXTS]
@@ -244,6 +246,23 @@ def test_a_disk_that_is_full_when_the_result_is_there(kogpt: Any, run: Path, cor
         ended = kogpt(*line)
         assert ended.returncode == 2
         assert "No space left" in ended.stderr
+
+
+def test_texts_may_have_names_that_are_not_utf8(
+    kogpt: Any, run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Korean names as Windows wrote them (cp949): Python keeps such bytes as lone surrogates."""
+    name = os.fsdecode("글".encode("cp949"))
+    os.rename("in", name)
+    evaluated = kogpt("evaluate", run, "--texts", name, "--json-file", "numbers.json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert list(json.loads(Path("numbers.json").read_text(encoding="utf-8"))["bits_per_char"]) == [name]
+    assert kogpt("generate", run, "--file", f"{name}/a.txt", "--max-new-tokens", "1").returncode == 0
+    monkeypatch.setattr("ray.init", _begin)
+    with pytest.raises(WorkBegins):
+        Program(preprocess.run.main, capsys, monkeypatch)(
+            ["--input", name, "--output", "out", "--analyzer", "none", "--vocab-size", "300"]
+        )
 
 
 def test_supervise(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
 """Types of flags for tyro: paths that are checked while the command line is parsed, and optional values.
 
-A path is refused if it is empty, which Python would read as the current folder, or if the system cannot even look it up
-(too long, a loop of links, a folder above it closed to this user): no code after the parsing meets that. The help of an
-optional flag shows neither `{None}|` nor `(default: None)`; the docstring says the default.
+A path is refused if it is empty, which Python would read as the current folder, or if the system cannot look it up (too
+long, a loop of links, a closed folder above it). So no later code meets these cases. Only articles and texts may have
+names that are not UTF-8, such as the Korean names of old Windows programs. Python keeps the bytes of these as lone
+surrogates, and the libraries that open corpora and checkpoints refuse them.
+
+The help of an optional flag shows neither `{None}|` nor `(default: None)`; the docstring says the default.
 """
 
 import errno
@@ -17,8 +20,17 @@ from tyro.constructors import PrimitiveConstructorSpec
 from kogpt.common.ranges import Range
 
 
-def _location(text: str) -> str:
-    """A path, glob, or URL as it was given; of a `ValueError` tyro makes a message with the flag's name."""
+def _text(text: str) -> str:
+    """The value as it was given; of a `ValueError` tyro makes a message with the flag's name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it is not valid UTF-8") from None
+    return text
+
+
+def _source(text: str) -> str:
+    """A path, glob, or URL of texts, of any name."""
     if not text:
         raise ValueError("the path is empty")
     try:
@@ -27,6 +39,11 @@ def _location(text: str) -> str:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR) and "://" not in text:
             raise ValueError(f"{text}: {error.strerror}") from None
     return text
+
+
+def _location(text: str) -> str:
+    """The same for all other files and folders, whose names are UTF-8."""
+    return _text(_source(text))
 
 
 def _new_file(text: str) -> Path:
@@ -52,15 +69,6 @@ def _new_folder(text: str) -> Path:
     return path
 
 
-def _text(text: str) -> str:
-    """Text that can be written to a file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("it is not valid UTF-8") from None
-    return text
-
-
 def _spec(make: Callable[[str], Any], metavar: str = "PATH") -> Any:
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -80,7 +88,11 @@ _PATH, _LOCATION, _TEXT = _spec(lambda text: Path(_location(text))), _spec(_loca
 FilePath = Annotated[Path, _PATH]
 NewFolder = Annotated[Path, _spec(_new_folder)]
 Location = Annotated[str, _LOCATION]
-"""A path, glob, or URL."""
+"""A path, or a URL."""
+Source = Annotated[str, _spec(_source)]
+"""A path, glob, or URL of articles."""
+OptionalSource = Annotated[Path | None, _spec(lambda text: Path(_source(text))), _optional("PATH")]
+"""A file or folder of texts."""
 OptionalPath = Annotated[Path | None, _PATH, _optional("PATH")]
 OptionalNewFile = Annotated[Path | None, _spec(_new_file), _optional("PATH")]
 OptionalLocation = Annotated[str | None, _LOCATION, _optional("PATH")]

@@ -5,7 +5,6 @@ card). Everything specific to an architecture is in its adapter (kogpt.hub.adapt
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,8 +33,6 @@ def export_model(
     from transformers import GenerationConfig
 
     folder = Path(folder).resolve()
-    if os.fsencode(folder).decode(errors="replace") != str(folder):
-        raise UserError(f"{folder} is not valid UTF-8, which the libraries of transformers need; name another folder.")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder to export to.")
     if folder.exists() and any(folder.iterdir()):

@@ -50,7 +50,7 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
             settings=quiet_settings(mode),
         ) as handle:
             handle.log(numbers)
-    except wandb.Error as error:
+    except (wandb.Error, ValueError) as error:  # ValueError: a name that is not UTF-8
         reason = str(error).splitlines()[0]
         raise UserError(f"W&B {mode} cannot log the evaluation ({reason}); use --wandb offline.") from None
 
