@@ -20,6 +20,10 @@ import torch
 import tyro
 from konlpy.corpus import kobill, kolaw
 
+from kogpt.common.errors import UserError, exit_on_user_error
+from kogpt.common.flags import NewFolder
+from kogpt.common.ranges import Count, problems
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PROMPTS = ("대한민국의 모든 국민은", "국회는", "이 법은 공포한 날부터")
@@ -29,10 +33,14 @@ PROMPTS = ("대한민국의 모든 국민은", "국회는", "이 법은 공포�
 class Demo:
     """Build a corpus from the texts in konlpy, train a small GPT on it, and generate text."""
 
-    folder: Path = ROOT / "demo"
+    folder: NewFolder = ROOT / "demo"
     """Output folder for articles/, corpus/, and run/."""
-    steps: int = 500
+    steps: Count = 500
     """Length of the training in optimizer steps."""
+
+    def __post_init__(self) -> None:
+        if found := problems(Demo, vars(self)):
+            raise UserError("\n".join(found))
 
 
 def write_articles(folder: Path, at_least: int = 600) -> int:
@@ -91,7 +99,8 @@ def deepspeed_file(folder: Path, ranks: int) -> Path:
 
 
 def main() -> None:
-    demo = tyro.cli(Demo)
+    with exit_on_user_error():
+        demo = tyro.cli(Demo)
     folder = demo.folder.resolve()
     articles, corpus, out = folder / "articles", folder / "corpus", folder / "run"
     start = time.monotonic()

@@ -103,7 +103,7 @@ def _values(action: Any) -> list[str | None]:
 def _mistakes(run: Run, base: Line, action: Any) -> list[str]:
     """Run the command with every value for one flag; what went otherwise than it should."""
     found = []
-    home = Path.cwd().parents[1]
+    home = Path.cwd().parents[1] / action.dest
     flag = action.option_strings[0] if action.option_strings else f"<{action.dest.upper()}>"
     for gone in {flag, EXCLUDED.get(flag, flag)} & {*base} if action.option_strings else ():
         base = base[: base.index(gone)] + base[base.index(gone) + 2 :]
@@ -263,6 +263,14 @@ def test_texts_may_have_names_that_are_not_utf8(
         Program(preprocess.run.main, capsys, monkeypatch)(
             ["--input", name, "--output", "out", "--analyzer", "none", "--vocab-size", "300"]
         )
+
+
+def test_demo(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = _script("demo")
+    monkeypatch.setattr(demo, "write_articles", _begin)
+    for action in _actions(demo.Demo):
+        found = _mistakes(Program(demo.main, capsys, monkeypatch), [], action)
+        assert not found, "\n".join(found)
 
 
 def test_supervise(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,12 +69,26 @@ def _new_folder(text: str) -> Path:
     return path
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a number") from None
+
+
 def _spec(make: Callable[[str], Any], metavar: str = "PATH") -> Any:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda words: make(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, str | Path),
+        is_instance=lambda value: value is None or isinstance(value, str | Path | int | float),
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -98,5 +112,5 @@ OptionalNewFile = Annotated[Path | None, _spec(_new_file), _optional("PATH")]
 OptionalLocation = Annotated[str | None, _LOCATION, _optional("PATH")]
 Text = Annotated[str, _TEXT]
 OptionalText = Annotated[str | None, _TEXT, _optional("STR")]
-OptionalCount = Annotated[int | None, Range(1), _optional("INT")]
-OptionalAmount = Annotated[float | None, Range(0, above=True), _optional("FLOAT")]
+OptionalCount = Annotated[int | None, Range(1), _spec(_whole, "INT"), _optional("INT")]
+OptionalAmount = Annotated[float | None, Range(0, above=True), _spec(_number, "FLOAT"), _optional("FLOAT")]
