@@ -69,11 +69,17 @@ class Toy(Decoder):
 
     def __init__(self, config: ToyConfig) -> None:
         super().__init__(config)
-        self.words = VocabMatrix(config.vocab_size, config.n_embd)
-        self.blocks = nn.ModuleList(Mixer(config, layer) for layer in range(config.n_layer))
-        self.answers = VocabMatrix(config.vocab_size, config.n_embd)
-        for matrix in (self.words, self.answers):
-            nn.init.normal_(matrix.weight, std=0.3)
+        with torch.random.fork_rng(devices=[]):
+            self.words = VocabMatrix(config.vocab_size, config.n_embd)
+            self.blocks = nn.ModuleList(Mixer(config, layer) for layer in range(config.n_layer))
+            self.answers = VocabMatrix(config.vocab_size, config.n_embd)
+        self._initialise_all()
+
+    def initialise(self, name: str, parameter: Tensor) -> None:
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=0.3)
+        else:
+            nn.init.ones_(parameter)
 
     def hidden(
         self,

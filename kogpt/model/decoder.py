@@ -28,6 +28,16 @@ class Decoder(nn.Module, ABC):
         super().__init__()
         self.config = config
 
+    @abstractmethod
+    def initialise(self, name: str, parameter: Tensor) -> None:
+        """Fill a new parameter of this name from torch's global generator; what it held before does not matter."""
+
+    @torch.no_grad()
+    def _initialise_all(self) -> None:
+        """Call `initialise` for each parameter, in their order. The end of every architecture's `__init__`."""
+        for name, parameter in self.named_parameters():
+            self.initialise(name, parameter)
+
     @property
     def device(self) -> torch.device:
         """The device of its weights, which its inputs must be on."""

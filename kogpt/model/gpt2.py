@@ -143,20 +143,21 @@ class GPT(Decoder):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        self.wte = VocabMatrix(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.max_seq_len, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd)
-        self._initialise()
+        with torch.random.fork_rng(devices=[]):  # what torch's layers draw for themselves does not count
+            self.wte = VocabMatrix(config.vocab_size, config.n_embd)
+            self.wpe = nn.Embedding(config.max_seq_len, config.n_embd)
+            self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+            self.ln_f = nn.LayerNorm(config.n_embd)
+        self._initialise_all()
 
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        residual = 0.02 / math.sqrt(2 * self.config.n_layer)
-        for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:
-                nn.init.normal_(parameter, std=residual if name.endswith("proj.weight") else 0.02)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
+    def initialise(self, name: str, parameter: Tensor) -> None:
+        if parameter.dim() == 2:
+            residual = name.endswith("proj.weight")
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.ones_(parameter)
 
     def hidden(
         self,

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from kogpt.common.numerics import fused_attention
 from kogpt.data.batch import Batch
-from kogpt.model import registry
 from kogpt.model.config import ModelConfig
 from kogpt.model.decoder import Decoder
 from kogpt.optim.parameter_groups import parameter_groups
+from kogpt.train.construction import build
 from kogpt.train.deepspeed_config import EnginePlan
-from kogpt.train.distributed import Ranks, broadcast
+from kogpt.train.distributed import Ranks
 from kogpt.train.full_state import FullState
 from kogpt.train.restorer import Restorer
 from kogpt.train.saver import Part
@@ -43,8 +43,7 @@ class TrainingEngine:
 
         self.config, self.plan, self.ranks = config, plan, ranks
         torch.manual_seed(seed)
-        model = registry.build(config)
-        _same_weights(model, ranks, checkpoint)
+        model = build(config, plan, ranks, checkpoint)
         self.optimizer = torch.optim.AdamW(
             [{"peak_lr": plan.adam["lr"], **group} for group in parameter_groups(model, plan.adam["weight_decay"])],
             lr=0.0,
@@ -144,12 +143,3 @@ class TrainingEngine:
 
     def _scaler_fields(self) -> tuple[str, ...]:
         return _SCALER_FIELDS if self.plan.precision == "fp16" else ()
-
-
-def _same_weights(model: Decoder, ranks: Ranks, checkpoint: Restorer | None) -> None:
-    """Give all ranks the checkpoint's weights, or rank 0's if there is none."""
-    for name, parameter in model.named_parameters():
-        if checkpoint is not None:
-            parameter.data.copy_(checkpoint.weight(name))
-        elif ranks.world_size > 1:
-            parameter.data.copy_(broadcast(parameter.data.to(ranks.device)))

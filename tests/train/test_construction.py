@@ -1,0 +1,66 @@
+"""The model is built a layer at a time: the weights of a whole build, and at ZeRO stage 3 never the whole model."""
+
+from typing import Any
+
+import deepspeed
+import pytest
+import torch
+from engines import SHAPE, plan_for
+from torch import nn
+
+from kogpt.model import registry
+from kogpt.optim.parameter_groups import parameter_groups
+from kogpt.train.construction import build
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_the_weights_are_those_of_a_model_built_at_once(stage: int, ranks: Any) -> None:
+    torch.manual_seed(7)
+    expected = registry.build(SHAPE)
+    torch.manual_seed(7)
+    built = build(SHAPE, plan_for(stage=stage), ranks, None)
+    assert built.state_dict().keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(built.state_dict()[name], value), name
+    assert all(parameter.requires_grad for parameter in built.parameters())
+
+
+def test_stage_3_holds_one_layer_at_a_time(ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a layer is divided, those before it are divided already, and those behind it hold nothing yet."""
+    model: list[nn.Module] = []
+    held: list[tuple[int, int, int]] = []
+    whole_init, whole_build = deepspeed.zero.Init, registry.build
+
+    def watched_build(config: Any) -> Any:
+        model.append(whole_build(config))
+        return model[0]
+
+    def watched_init(module: nn.Module, **rest: Any) -> Any:
+        now = {id(parameter) for parameter in module.parameters()}
+        states = [
+            "now" if id(p) in now else "empty" if p.device.type == "meta" else "divided" if hasattr(p, "ds_id") else "?"
+            for p in model[0].parameters()
+        ]
+        assert states == sorted(states, key=["divided", "now", "empty"].index)
+        held.append((states.count("divided"), states.count("now"), states.count("empty")))
+        return whole_init(module=module, **rest)
+
+    monkeypatch.setattr(registry, "build", watched_build)
+    monkeypatch.setattr(deepspeed.zero, "Init", watched_init)
+    torch.manual_seed(7)
+    built = build(SHAPE, plan_for("bf16", 3), ranks, None)
+    count = len(list(built.parameters()))
+    assert [divided for divided, _, _ in held] == [sum(now for _, now, _ in held[:i]) for i in range(len(held))]
+    assert sum(now for _, now, _ in held) == count
+    assert max(now for _, now, _ in held) <= 2, "a matrix and its bias"
+
+    torch.manual_seed(7)
+    for name, value in whole_build(SHAPE).named_parameters():
+        part: Any = built.get_parameter(name)
+        assert part.ds_shape == value.shape
+        assert torch.equal(part.ds_tensor[: value.numel()], value.detach().bfloat16().flatten()), name
+
+    decayed, kept = parameter_groups(built, 0.1)
+    assert [len(group["params"]) for group in (decayed, kept)] == [
+        len(group["params"]) for group in parameter_groups(whole_build(SHAPE), 0.1)
+    ]
