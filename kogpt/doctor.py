@@ -7,18 +7,22 @@ most of them to load Kkma's dictionary.
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from kogpt.common.cores import usable_cores
 from kogpt.common.nvidia import nvidia_smi, unusable_gpus
 
 GIB = 2**30
 PYTHON = (3, 11)
 LEAST_DISK_GIB, LEAST_MEMORY_GIB, LEAST_SHM_GIB = 5, 3, 0.5
 ANALYZER_SECONDS = 120
+RAY_SECONDS = 10
 _ANALYSE = (
     "from kogpt.tokenizer.analyzers.load import load_analyzer as a; print(a('kkma').analyze('나는 간다').morphemes)"
 )
@@ -46,6 +50,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield _shared_memory()
     yield _disk(folder)
     yield _kkma()
+    yield _ray()
     yield _wandb()
 
 
@@ -102,8 +107,7 @@ def _gpus() -> Iterator[Finding]:
 
 
 def _cores() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding("CPU cores", f"{usable} of {os.cpu_count()} usable")
+    return Finding("CPU cores", f"{usable_cores()} of {os.cpu_count()} may be used here")
 
 
 def _memory() -> Finding:
@@ -143,6 +147,20 @@ def _kkma() -> Finding:
         return Finding("Kkma", f"나는 간다 -> {done.stdout.strip()}")
     reason = (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]
     return Finding("Kkma", reason, "run `make install` again, or use --analyzer kiwi or none")
+
+
+def _ray() -> Finding:
+    """Whether the cluster that $RAY_ADDRESS names answers; nothing is started."""
+    if find_spec("ray") is None:
+        return Finding("Ray", "not installed", "run `make install` again; preprocessing needs it")
+    if not (address := os.environ.get("RAY_ADDRESS", "")):
+        return Finding("Ray", "no cluster in RAY_ADDRESS: preprocessing starts Ray on this machine, or joins its own")
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=RAY_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return Finding("Ray", f"{address} does not answer ({error})", "start the cluster, or unset RAY_ADDRESS")
+    return Finding("Ray", f"the cluster at {address} answers")
 
 
 def _wandb() -> Finding:

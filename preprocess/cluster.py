@@ -6,7 +6,6 @@ users look at the driver's progress bar.
 
 import atexit
 import logging
-import math
 import os
 import secrets
 import shutil
@@ -28,6 +27,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
 
+from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -78,37 +78,6 @@ def connect(address: str | None, workers: int | None) -> str:
             f"Ray did not start on this machine ({one_line(error)}); `ray start --head` says more about what is wrong"
         ) from None
     return "Ray: this machine"
-
-
-def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """The cores that this process may use: its CPU affinity, limited by the quotas of its cgroups (v1 and v2)."""
-    quotas = []
-    with suppress(OSError):
-        for line in own.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            roots = [cgroups] if not controllers else [cgroups / controllers, cgroups / "cpu"]
-            for root in roots:
-                group = root / path.lstrip("/")
-                # Limits of parent groups apply too. In a container the path may exist only on the host.
-                for folder in [group, *group.parents]:
-                    if folder.is_relative_to(root):
-                        quotas += _quota(folder)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *map(math.ceil, quotas)]))
-
-
-def _quota(folder: Path) -> list[float]:
-    """The cores that one cgroup may use, or none where it has no limit."""
-    try:
-        if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
-        else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-        return [int(quota) / int(period)] if int(quota) > 0 else []
-    except (OSError, ValueError):
-        return []
 
 
 def protect_token() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import subprocess
 from collections import namedtuple
 from pathlib import Path
@@ -44,3 +45,15 @@ def test_gpus_without_a_torch_for_them(tmp_path: Path, monkeypatch: pytest.Monke
     finding = doctor._nvidia()
     assert finding.found == "NVIDIA GeForce RTX 3060, 470.10"
     assert "make install" in (finding.mend or "")
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert doctor._ray().mend is None
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.listen()
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert doctor._ray() == Finding("Ray", f"the cluster at {address} answers")
+    assert "RAY_ADDRESS" in (doctor._ray().mend or "")

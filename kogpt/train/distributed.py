@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
 from kogpt.common.nvidia import unusable_gpus
 from kogpt.train import launchers
@@ -111,7 +112,7 @@ def local_world_size() -> int:
 def share_cores(ranks_on_node: int) -> int:
     """Use this rank's share of the node's cores, unless OMP_NUM_THREADS is set. Returns the number of threads."""
     if "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, len(os.sched_getaffinity(0)) // ranks_on_node)
+        threads = max(1, usable_cores() // ranks_on_node)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
     return torch.get_num_threads()

@@ -45,6 +45,7 @@ _PEAKS: list[tuple[str, dict[str, float | None]]] = [
     (r"H100 PCIe", {"bf16": 756, "fp16": 756, "fp32": 51}),
     (r"H100 NVL|H200 NVL", {"bf16": 835, "fp16": 835, "fp32": 60}),
     (r"H100 80GB HBM3|H800|H200|GH200 (480|120)GB", {"bf16": 989, "fp16": 989, "fp32": 67}),
+    (r"AMD Instinct MI300X", {"bf16": 1307.4, "fp16": 1307.4, "fp32": 163.4}),
     (r"B200", {"bf16": 2250, "fp16": 2250, "fp32": 75}),
 ]
 

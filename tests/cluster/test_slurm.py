@@ -55,7 +55,8 @@ def test_a_training_that_is_cut_off_goes_on_in_the_queue(cluster: Slurm, tmp_pat
     saved = len(records(run))
     assert saved < steps
     wait_until(lambda: cluster.state(job) == "PENDING", 60, "the job is queued again")
-    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM waits two minutes by itself
+    # SLURM waits two minutes by itself; in less than some seconds its daemon takes the new start for the old one.
+    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now+10seconds")
     wait_until(lambda: cluster.state(job) == "COMPLETED", 200, "the job goes on and ends")
     assert [record["step"] for record in records(run)] == list(range(1, steps + 1)), log.read_text()
     assert f"after step {saved}" in log.read_text()

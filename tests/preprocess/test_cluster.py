@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import ray
 
+from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
-from preprocess.cluster import NodeWatch, _address_of_this_machine, connect, even_threads, living_nodes, usable_cores
+from preprocess.cluster import NodeWatch, _address_of_this_machine, connect, even_threads, living_nodes
 
 
 @pytest.fixture(autouse=True)
