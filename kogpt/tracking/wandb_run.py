@@ -103,8 +103,7 @@ def _start_service(run: Path) -> None:
     It still writes what the ranks log while they save and exit, and ends `IDLE` after its last client. Its address is
     stored in the run folder: after a kill -9 it may still have steps to write when the next start counts them.
     """
-    if "WANDB_SERVICE" in os.environ:
-        return
+    os.environ.pop("WANDB_SERVICE", None)  # inherited: it outlives a kill -9 of this process, and keeps the run's id
     try:
         done = _core("start", "--idle-timeout", IDLE)
     except (OSError, subprocess.SubprocessError):

@@ -19,6 +19,7 @@ from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, OPTIMIZER, pointed,
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.data.corpus import TokenCorpus
+from kogpt.tracking import wandb_run
 from kogpt.tracking.wandb_run import last_step_offline, offline_records
 from kogpt.train.deepspeed_config import plan
 from kogpt.train.deepspeed_file import read
@@ -56,6 +57,8 @@ def test_killed_it_goes_on_bit_for_bit_and_w_and_b_has_every_step_once(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))  # where an offline artifact waits for `wandb sync`
+    foreign = wandb_run._core("start", "--idle-timeout", "120s").stdout.strip()
+    monkeypatch.setenv("WANDB_SERVICE", foreign)  # as in a notebook that has used W&B
     config = deepspeed_file(tmp_path / "ds.json", 2)
     every = ["--save-every", "25", "--eval-every", "1000"]
     run = tmp_path / "killed"
@@ -82,6 +85,7 @@ def test_killed_it_goes_on_bit_for_bit_and_w_and_b_has_every_step_once(
     assert len({entry["item"]["lr"] for entry in history}) > STEPS / 2
     _check_what_w_and_b_has(run, corpus, history)
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    wandb_run._core("stop", WANDB_SERVICE=foreign)
 
 
 def _check_what_w_and_b_has(run: Path, corpus: Path, history: list[dict[str, Any]]) -> None:
