@@ -3,19 +3,19 @@
 import gc
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from doubling import more_than_linear
 from pipelines import articles_in
 
 from kogpt.common.errors import UserError
 from preprocess.auto_layout import guess_layout
 from preprocess.layouts import named_layout
 from preprocess.sources import find_sources
-
-NOISE = 0.3  # seconds; a garbage collection
 
 
 def repeated(piece: str, start: str = "", end: str = "") -> Callable[[int], str]:
@@ -77,5 +77,8 @@ def seconds(path: Path, content: str) -> float:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_twice_the_bytes_take_twice_the_time(name: str, tmp_path: Path) -> None:
-    once, twice = (seconds(tmp_path / f"{length}" / name, HOSTILE[name](length)) for length in (150_000, 300_000))
-    assert twice <= 2.5 * max(once, NOISE)
+    def measured(length: int) -> dict[str, float]:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        return {name: seconds(folder / "input" / name, HOSTILE[name](length))}
+
+    assert not more_than_linear(measured, 150_000)

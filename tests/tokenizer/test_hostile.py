@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from doubling import more_than_linear
 
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import SPACINGS, Tokenizer, train_tokenizer
 
-NOISE = 0.3  # seconds; a garbage collection, compilation
 MARKS = "\u0300\u0323\u0345\u0327\u0591\u3099\u0f73"
 SYLLABLES = [chr(code) for code in range(0xAC00, 0xD7A4, 37)]
 
@@ -95,9 +95,7 @@ def times(text: str, analyzers: dict[str, Analyzer], tokenizers: list[Tokenizer]
 def test_twice_the_text_takes_twice_the_time(
     name: str, analyzers: dict[str, Analyzer], tokenizers: list[Tokenizer]
 ) -> None:
-    once, twice = (times(HOSTILE[name](length), analyzers, tokenizers) for length in (60_000, 120_000))
-    slow = {step: (once[step], twice[step]) for step in once if twice[step] > 2.5 * max(once[step], NOISE)}
-    assert not slow
+    assert not more_than_linear(lambda length: times(HOSTILE[name](length), analyzers, tokenizers), 60_000)
 
 
 @pytest.mark.parametrize(
