@@ -44,8 +44,9 @@ def agree_on_token() -> str:
 
 
 def is_shared(run: Path, ranks: Ranks, token: str) -> bool:
-    """Whether all ranks see what rank 0 writes in `run`."""
+    """Whether all ranks see what rank 0 writes in `run`, which is made if need be."""
     mark = run / f".shared-{token}"
+    on_first(ranks, lambda: run.mkdir(parents=True, exist_ok=True))
     on_first(ranks, mark.touch)
     end = time.monotonic() + _LOOK_SECONDS
     while not (seen := mark.exists()) and time.monotonic() < end:
