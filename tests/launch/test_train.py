@@ -57,7 +57,8 @@ def test_killed_it_goes_on_bit_for_bit_and_w_and_b_has_every_step_once(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))  # where an offline artifact waits for `wandb sync`
-    foreign = wandb_run._core("start", "--idle-timeout", "120s").stdout.strip()
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # another test of this process may have left one
+    foreign = wandb_run._core("start", "--idle-timeout", "300s").stdout.strip()
     monkeypatch.setenv("WANDB_SERVICE", foreign)  # as in a notebook that has used W&B
     config = deepspeed_file(tmp_path / "ds.json", 2)
     every = ["--save-every", "25", "--eval-every", "1000"]
