@@ -172,9 +172,13 @@ def _records_in(folder: Path, kind: str) -> list[dict[str, Any]]:
     return found
 
 
+def _last_step_in(folder: Path) -> int:
+    return max((record["step"]["num"] for record in _records_in(folder, "history")), default=0)
+
+
 def last_step_offline(run: Path) -> int:
     """The last step in the offline files; 0 if there is none."""
-    return max((record["step"]["num"] for record in offline_records(run)), default=0)
+    return max(map(_last_step_in, _offline_folders(run)), default=0)
 
 
 def _seen_offline(run: Path) -> int:
@@ -188,15 +192,11 @@ def _seen_offline(run: Path) -> int:
     with contextlib.suppress(OSError, ValueError):
         known = json.loads(path.read_bytes())
     folders = _offline_folders(run)
-    steps = {folder.name: known.get(folder.name) for folder in folders}
-    for folder in folders:
-        if steps[folder.name] is None:
-            found = (record["step"]["num"] for record in _records_in(folder, "history"))
-            steps[folder.name] = max(found, default=0)
+    steps = {f.name: known[f.name] if f.name in known else _last_step_in(f) for f in folders}
     if folders:
         with atomic_write(path) as file:
             file.write(json.dumps(steps, indent=1).encode() + b"\n")
-    return max((step for step in steps.values() if step is not None), default=0)
+    return max(steps.values(), default=0)
 
 
 class WandbRun:
