@@ -16,11 +16,12 @@ __version__ = "0.2.0"
 __all__ = ["__version__", "load"]
 
 
-def load(run: str | Path, device: str | None = None) -> "Model":
-    """Load the newest intact checkpoint of a run folder, or the given step folder, to generate, encode, and decode.
+def load(run: str | Path, device: str | None = None, checkpoint: str | int | None = None) -> "Model":
+    """Load a checkpoint of a run folder, or the given step folder, to generate, encode, and decode.
 
-    `device` is cpu, cuda, cuda:1, ...; by default a GPU if there is one. See kogpt.generate.model.Model.
+    `device` is cpu, cuda, cuda:1, ...; by default a GPU if there is one. `checkpoint` is "best", "last", or the number
+    of a step; by default the best where there was validation. See kogpt.generate.model.Model.
     """
     from kogpt.generate.model import Model  # torch is loaded here, so that `import kogpt` is fast
 
-    return Model(run, device)
+    return Model(run, device, checkpoint)

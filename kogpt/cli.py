@@ -20,6 +20,7 @@ from kogpt.common.flags import (
     FilePath,
     Location,
     NewFolder,
+    OptionalCheckpoint,
     OptionalCount,
     OptionalNewFile,
     OptionalPath,
@@ -50,14 +51,16 @@ def generate(
     sampling: OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008 (frozen)
     file: OptionalSource = None,
     samples: Annotated[int, Range(1, MOST_SAMPLES)] = 1,
+    checkpoint: OptionalCheckpoint = None,
     device: OptionalText = None,
 ) -> None:
-    """Continue prompts with the newest checkpoint of a run, and print the text while it is generated.
+    """Continue prompts with a run, and print the text while it is generated.
 
     Args:
         prompts: Texts to continue. Without any, prompts are read from --file or standard input, one per line.
         file: A file with one prompt per line.
         samples: Number of continuations per prompt.
+        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
         device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
     """
     if not prompts:
@@ -68,7 +71,7 @@ def generate(
     waiting = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
     held = {row: prompts[row[0]] for row in waiting}
     ended = set()
-    for piece in generate_text(run, prompts, sampling, samples=samples, device=device):
+    for piece in generate_text(run, prompts, sampling, samples=samples, device=device, checkpoint=checkpoint):
         row = piece.prompt, piece.sample
         held[row] += piece.text
         if piece.last:
@@ -114,6 +117,7 @@ def evaluate(
     shots: tuple[Annotated[int, Range(0)], ...] = (0,),
     limit: OptionalCount = None,
     json_file: OptionalNewFile = None,
+    checkpoint: OptionalCheckpoint = None,
     device: OptionalText = None,
     wandb: Literal["auto", "online", "offline", "off"] = "off",
     wandb_project: Text = "kogpt",
@@ -127,6 +131,7 @@ def evaluate(
         shots: Number of solved examples before each item. Give several numbers to compare them.
         limit: Use only the first N articles, and the first N items of each task.
         json_file: Also write the results to this file.
+        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
         device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
         wandb: Log the results to Weights & Biases, in the group of the training. auto: online if you are logged in,
             offline otherwise.
@@ -139,7 +144,16 @@ def evaluate(
     from kogpt.tracking.metrics_file import finite
     from kogpt.tracking.wandb_run import log_evaluation
 
-    result = evaluate_run(run, corpus=corpus, texts=texts, choices=choices, shots=shots, limit=limit, device=device)
+    result = evaluate_run(
+        run,
+        corpus=corpus,
+        texts=texts,
+        choices=choices,
+        shots=shots,
+        limit=limit,
+        device=device,
+        checkpoint=checkpoint,
+    )
     Console().print(table(result))
     if json_file is not None:
         with atomic_write(json_file) as file:
@@ -148,16 +162,17 @@ def evaluate(
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
-def export(run: Run, folder: New, /, license: Text = "unknown") -> None:
+def export(run: Run, folder: New, /, license: Text = "unknown", checkpoint: OptionalCheckpoint = None) -> None:
     """Write a run's model as a folder that `transformers` loads without this project.
 
     Args:
         folder: Folder to write.
         license: License of the weights for the model card, for example cc-by-sa-4.0.
+        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
     """
     from kogpt.hub.export import export_model
 
-    export_model(run, folder, license=license)
+    export_model(run, folder, license=license, checkpoint=checkpoint)
     print(f"Load it with AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
 
 

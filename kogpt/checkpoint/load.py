@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from kogpt.checkpoint.layout import CONFIG, MANIFEST, MODEL, step_folders
+from kogpt.checkpoint.choose import Wish, choose
+from kogpt.checkpoint.layout import CONFIG, MODEL
 from kogpt.checkpoint.reader import CheckpointReader
-from kogpt.checkpoint.verify import newest_good, verify
-from kogpt.common.errors import UserError
 from kogpt.model import registry
 from kogpt.model.decoder import Decoder
 
@@ -23,26 +22,15 @@ class LoadedRun:
     info: dict[str, Any]
 
 
-def load_for_inference(run_or_step_folder: Path, device: str | torch.device = "cpu") -> LoadedRun:
-    """Load the newest intact checkpoint of a run, or the given step folder. The model is in fp32 and eval mode.
+def load_for_inference(
+    run_or_step_folder: Path, device: str | torch.device = "cpu", checkpoint: Wish = None
+) -> LoadedRun:
+    """Load a checkpoint of a run, or the given step folder. The model is in fp32 and eval mode.
 
-    Raises `UserError` if there is no usable checkpoint.
+    `checkpoint` is "best" (by validation loss), "last", or the number of a step; by default the best where there was
+    validation. Which one it is is logged. Raises `UserError` if there is no such checkpoint, or none that is usable.
     """
-    folder = Path(run_or_step_folder)
-    needed = (MODEL, CONFIG)
-    if (folder / MANIFEST).exists() and (folder / CONFIG).exists():
-        if fault := verify(folder, needed):
-            raise UserError(f"the checkpoint {folder} is damaged: {fault}; give the run folder to use an earlier one.")
-        step = folder
-    else:
-        found = newest_good(folder, needed)
-        if found is None:
-            faults = [f"{broken.name}: {verify(broken, needed)}" for broken in step_folders(folder)]
-            raise UserError(
-                f"{folder} holds no usable checkpoint ({'; '.join(faults) or 'no checkpoints/step-* folder'}); "
-                "give the --out folder of a training run or one of its step folders."
-            )
-        step = found
+    step = choose(Path(run_or_step_folder), checkpoint, (MODEL, CONFIG))
     reader = CheckpointReader(step, (MODEL,))
     model = registry.build(registry.config_from_dict(reader.config["model"]))
     state = model.state_dict()

@@ -83,6 +83,12 @@ def _number(text: str) -> float:
         raise ValueError(f"{text[:40]!r} is not a number") from None
 
 
+def _checkpoint(text: str) -> str:
+    if text not in ("best", "last") and not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise ValueError(f"{text[:40]!r} is neither best, last, nor the number of a step")
+    return text
+
+
 def _spec(make: Callable[[str], Any], metavar: str = "PATH") -> Any:
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -112,5 +118,7 @@ OptionalNewFile = Annotated[Path | None, _spec(_new_file), _optional("PATH")]
 OptionalLocation = Annotated[str | None, _LOCATION, _optional("PATH")]
 Text = Annotated[str, _TEXT]
 OptionalText = Annotated[str | None, _TEXT, _optional("STR")]
+OptionalCheckpoint = Annotated[str | None, _spec(_checkpoint, "best|last|STEP"), _optional("best|last|STEP")]
+"""Which checkpoint of a run (kogpt.checkpoint.choose)."""
 OptionalCount = Annotated[int | None, Range(1), _spec(_whole, "INT"), _optional("INT")]
 OptionalAmount = Annotated[float | None, Range(0, above=True), _spec(_number, "FLOAT"), _optional("FLOAT")]

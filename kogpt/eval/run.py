@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kogpt.checkpoint.choose import Wish
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
@@ -26,12 +27,13 @@ def evaluate_run(
     stride: int | None = None,
     limit: int | None = None,
     device: str | None = None,
+    checkpoint: Wish = None,
 ) -> dict[str, Any]:
     """Evaluate a run on everything given, and return one JSON-compatible object.
 
     `corpus` and `texts` (kogpt.eval.texts) give bits per character, of the validation split and of the texts. `choices`
     is a file for kogpt.eval.tasks, evaluated at each number of `shots`. `limit` takes the first articles, and the first
-    items of each task.
+    items of each task. `checkpoint` says which one of the run (kogpt.checkpoint.choose).
     """
     _check(corpus, texts, choices, shots)
     # Read and check the files first, so that a mistake does not waste the scoring.
@@ -40,7 +42,7 @@ def evaluate_run(
     if choices is not None:
         items = [item for own in by_task(read_items(choices), 0).values() for item in own[:limit]]
         by_task(items, max(shots))
-    run = load_for_inference(Path(run_folder), choose_device(device))
+    run = load_for_inference(Path(run_folder), choose_device(device), checkpoint)
     codec = TextCodec(run.tokenizer_folder)
     result: dict[str, Any] = {"run": str(run.tokenizer_folder.parent), "step": run.info.get("step")}
     measured: dict[str, list[tuple[Any, int]]] = {}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from kogpt.checkpoint.choose import Wish
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.device import choose_device
 from kogpt.generate.sampling import Sampling
@@ -19,14 +20,14 @@ from kogpt.tokenizer.codec import TextCodec
 
 
 class Model:
-    """The newest intact checkpoint of a run, with its tokenizer and analyzer.
+    """A checkpoint of a run (kogpt.checkpoint.choose says which), with its tokenizer and analyzer.
 
     `module` is the torch model (kogpt.model.decoder.Decoder, fp32, eval mode) and `config` its configuration.
     Raises `kogpt.common.errors.UserError` for a folder without a usable checkpoint or a device that is not there.
     """
 
-    def __init__(self, run: str | Path, device: str | None = None) -> None:
-        loaded = load_for_inference(Path(run), choose_device(device))
+    def __init__(self, run: str | Path, device: str | None = None, checkpoint: Wish = None) -> None:
+        loaded = load_for_inference(Path(run), choose_device(device), checkpoint)
         self.module, self.step = loaded.model, loaded.info.get("step")
         self.config = self.module.config
         self._codec = TextCodec(loaded.tokenizer_folder)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kogpt.checkpoint.choose import Wish
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.device import choose_device
 from kogpt.generate.decode import generate
@@ -80,7 +81,8 @@ def generate_text(
     *,
     samples: int = 1,
     device: str | None = None,
+    checkpoint: Wish = None,
 ) -> Iterator[Piece]:
-    """Continue prompts with the newest intact checkpoint of a run, or one of its step folders."""
-    run = load_for_inference(Path(run_folder), choose_device(device))
+    """Continue prompts with a checkpoint of a run (kogpt.checkpoint.choose), or one of its step folders."""
+    run = load_for_inference(Path(run_folder), choose_device(device), checkpoint)
     yield from stream_text(run.model, TextCodec(run.tokenizer_folder), prompts, sampling, samples=samples)

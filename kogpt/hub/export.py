@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
+from kogpt.checkpoint.choose import Wish
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_folder
@@ -24,8 +25,9 @@ def export_model(
     *,
     license: str = "unknown",
     texts: Sequence[str] = SAMPLE_TEXTS,
+    checkpoint: Wish = None,
 ) -> None:
-    """Write the newest intact checkpoint of a run (or one of its step folders) as a folder for `transformers`.
+    """Write a checkpoint of a run (kogpt.checkpoint.choose) or a step folder as a folder for `transformers`.
 
     `license` is the license of the weights, for the model card (for example cc-by-sa-4.0). The card compares the
     plain tokenizer with ours on `texts`.
@@ -37,7 +39,7 @@ def export_model(
         raise UserError(f"{folder} is a file; name a folder to export to.")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; remove it, or name a new folder to export to.")
-    run = load_for_inference(Path(run_folder))
+    run = load_for_inference(Path(run_folder), checkpoint=checkpoint)
     codec = TextCodec(run.tokenizer_folder)
     shape, tokenizer = run.model.config, codec.tokenizer
     adapter = adapter_for(shape)
