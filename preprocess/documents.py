@@ -33,6 +33,8 @@ class Document:
     sha256: str
     """of the text in UTF-8, in hexadecimal"""
     removed: Removed
+    masked: tuple[tuple[str, int], ...] = ()
+    """what the text has instead of personal data: (kind, number of masks)"""
 
     def dropped(self, reason: str, detail: str) -> "Dropped":
         """This document, left out for a reason."""

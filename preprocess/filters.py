@@ -8,8 +8,11 @@ The result must depend only on the documents and the options, because the input 
 for the work, and every run must drop the same documents. Memory: 32 bytes and an id per document (duplicates).
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
+from preprocess import personal
 from preprocess.documents import Document, Dropped
 from preprocess.options import Options
 
@@ -18,7 +21,12 @@ Filter = Callable[[Document], Document | Dropped]
 
 def filters_of(options: Options) -> list[Filter]:
     """New filters for a run, in their order."""
-    return [not_empty, ExactDuplicates()]
+    personal_data: dict[str, list[Filter]] = {
+        "keep": [],
+        "mask": [without_personal_data],
+        "drop": [no_personal_data],
+    }
+    return [not_empty, *personal_data[options.personal_data], ExactDuplicates()]
 
 
 def kept(
@@ -40,6 +48,21 @@ def kept(
 def not_empty(document: Document) -> Document | Dropped:
     """Drop texts that consist of white space."""
     return document if document.text.strip() else document.dropped("empty", "no character but white space")
+
+
+def without_personal_data(document: Document) -> Document:
+    """Replace what identifies somebody by masks; the text with its masks counts as the document from here on."""
+    text, counts = personal.mask(document.text)
+    if not counts:
+        return document
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return replace(document, text=text, sha256=sha256, masked=tuple(sorted(counts.items())))
+
+
+def no_personal_data(document: Document) -> Document | Dropped:
+    """Drop texts that identify somebody."""
+    kinds = sorted({found.kind for found in personal.find(document.text)})
+    return document.dropped("personal data", ", ".join(kinds)) if kinds else document
 
 
 class ExactDuplicates:

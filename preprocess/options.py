@@ -53,6 +53,10 @@ class Options:
     """Where the text is in any other JSON format, for example documents[].text[][].sentence. The first [] makes each
     element an article. [+] joins a list into one article."""
 
+    personal_data: Literal["keep", "mask", "drop"] = "keep"
+    """What to do with resident numbers, passports, driving licenses, phones, cards, bank accounts, e-mail and IP
+    addresses. mask: replace each by its kind, such as [전화번호]. drop: drop the articles that contain any."""
+
     workers: Annotated[OptionalCount, Range(1, MOST_WORKERS)] = None
     """Number of cores for the analysis. Default: all of the cluster."""
 

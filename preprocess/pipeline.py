@@ -34,7 +34,7 @@ from preprocess.filters import filters_of, kept
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.losses import Losses
 from preprocess.options import Options
-from preprocess.plan import WORK, Scan, dropped_row, open_output, scan
+from preprocess.plan import WORK, Scan, dropped_row, open_output, scan, settings_of
 from preprocess.publish import publish
 from preprocess.report import log_to_wandb, show_summary
 from preprocess.sources import Source, find_sources
@@ -121,7 +121,7 @@ class _Run:
         self.sources = not_ours(find_sources(options.input), options)
         self.layout = self._choose_layout()
         self.scan = self._scan()
-        self.settings = self._settings(tokenizer)
+        self.settings = settings_of(options, self.scan, self.layout.name, self.identity, tokenizer)
         corpus = open_output(self.folder, self.settings)
         if corpus is not None:
             log.info(f"{self.folder} is finished: {len(corpus):,} articles; there is nothing to do")
@@ -168,19 +168,6 @@ class _Run:
                 "training reports no validation loss. Give several files, or JSON lines with one article each."
             )
         return found
-
-    def _settings(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
-        """Everything that the bytes of the corpus depend on, and nothing else."""
-        trained = f"trained on the train split, {self.options.vocab_size} pieces"
-        return {
-            "analyzer": self.identity,
-            "articles": {"in": self.scan.articles_in, "sha256": self.scan.fingerprint},
-            "layout": self.layout.name,
-            "limit": self.options.limit,
-            "spacing": self.options.spacing,
-            "tokenizer": trained if tokenizer is None else f"{tokenizer.source} ({tokenizer.sha256[:12]})",
-            "val_fraction": self.options.val_fraction,
-        }
 
     # ---- the two stages
 
@@ -319,6 +306,7 @@ class _Run:
             dropped=notes,
             removed_controls=self.scan.removed_controls,
             removed_surrogates=self.scan.removed_surrogates,
+            masked=dict(self.scan.masked) if self.options.personal_data == "mask" else None,
         )
 
 

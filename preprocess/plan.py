@@ -9,6 +9,7 @@ Memory: about 430 bytes per article, a third of it the plan, the rest what the f
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,16 @@ import pyarrow as pa
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.data.corpus import TokenCorpus
+from kogpt.tokenizer.wordpiece import Tokenizer
 from preprocess.documents import Document, Dropped
+from preprocess.options import Options
 from preprocess.units import Unit, group
 
 WORK = ".work"
 _FLAGS = {"tokenizer": "--tokenizer", "analyzer": "--analyzer", "spacing": "--spacing", "layout": "--layout"}
-_FLAGS |= {"limit": "--limit", "val_fraction": "--val-fraction"}
+_FLAGS |= {"limit": "--limit", "val_fraction": "--val-fraction", "personal_data": "--personal-data"}
+_ABSENT = {"personal_data": "keep"}
+"""What it means that a setting is not recorded, for settings that are recorded only where they are not the default."""
 
 
 class PlannedUnit(NamedTuple):
@@ -46,6 +51,7 @@ class Scan:
     chars: int = 0
     removed_controls: int = 0
     removed_surrogates: int = 0
+    masked: Counter[str] = field(default_factory=Counter)
     fingerprint: str = ""
 
     @property
@@ -69,6 +75,7 @@ def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Sc
             result.chars += len(article.text)
             result.removed_controls += article.removed.controls
             result.removed_surrogates += article.removed.surrogates
+            result.masked.update(dict(article.masked))
             yield article
 
     result.units.extend(map(_planned, group(documents(), analyzer)))
@@ -93,6 +100,24 @@ def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "d
     return {"id": id, "source": source, "status": status, "reason": reason, "detail": detail}
 
 
+def settings_of(
+    options: Options, found: Scan, layout: str, analyzer: dict[str, str], tokenizer: Tokenizer | None
+) -> dict[str, Any]:
+    """Everything that the bytes of the corpus depend on, and nothing else. No tokenizer: one is to be trained."""
+    trained = f"trained on the train split, {options.vocab_size} pieces"
+    settings = {
+        "analyzer": analyzer,
+        "articles": {"in": found.articles_in, "sha256": found.fingerprint},
+        "layout": layout,
+        "limit": options.limit,
+        "personal_data": options.personal_data,
+        "spacing": options.spacing,
+        "tokenizer": trained if tokenizer is None else f"{tokenizer.source} ({tokenizer.sha256[:12]})",
+        "val_fraction": options.val_fraction,
+    }
+    return {name: value for name, value in settings.items() if _ABSENT.get(name, ...) != value}
+
+
 def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
     """The finished corpus of exactly these settings, or None if there is work to do; then the plan is on disk."""
     plan = folder / WORK / "plan.json"
@@ -100,10 +125,10 @@ def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
     corpus = TokenCorpus.open(folder) if finished else None
     begun = corpus.manifest["settings"] if corpus is not None else _read(plan)
     if begun is not None:
-        changed = [name for name, value in settings.items() if begun.get(name) != value]
+        changed = [name for name in {**settings, **_recorded(begun)} if begun.get(name) != settings.get(name)]
         if changed != ["articles"]:  # otherwise a consequence of another flag
             changed = [name for name in changed if name != "articles"]
-        differences = [_difference(name, begun.get(name), settings[name]) for name in changed]
+        differences = [_difference(name, begun.get(name), settings.get(name)) for name in changed]
         if differences:
             state = "was made" if finished else "was begun"
             raise UserError(
@@ -135,4 +160,10 @@ def _difference(name: str, before: Any, now: Any) -> str:
         return f"another version of the analyzer {now['name']} ({', '.join(changed)})"
     if isinstance(before, dict) or isinstance(now, dict):
         before, now = ((value or {}).get("name") for value in (before, now))
+    before, now = (_ABSENT.get(name) if value is None else value for value in (before, now))
     return f"{_FLAGS.get(name, name)} {before}, not {now}"
+
+
+def _recorded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the settings that are recorded only where they are not the default."""
+    return {name: value for name, value in settings.items() if name in _ABSENT}

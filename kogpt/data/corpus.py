@@ -138,11 +138,18 @@ class CorpusWriter:
         self._shard = None
 
     def finish(
-        self, *, articles_in: int, dropped: list[dict[str, Any]], removed_controls: int, removed_surrogates: int
+        self,
+        *,
+        articles_in: int,
+        dropped: list[dict[str, Any]],
+        removed_controls: int,
+        removed_surrogates: int,
+        masked: dict[str, int] | None = None,
     ) -> str:
         """Check the counts; write the tables, the tokenizer, and last the manifest; return the fingerprint.
 
         The rows of `dropped` have the columns of dropped.parquet. Those with status "degraded" are in the corpus too.
+        `masked` is the number of masks by kind of personal data, where masking was asked for.
         """
         if self._shard is not None:
             self._close_shard()
@@ -185,6 +192,7 @@ class CorpusWriter:
                 "unknown_ids": _sum(table["unknown_ids"]),
                 "removed_controls": removed_controls,
                 "removed_surrogates": removed_surrogates,
+                **({} if masked is None else {"masked": masked}),
                 "splits": {name: _split_counts(table, name) for name in ("train", "val")},
             },
             "settings": {**self._settings, "val_fraction": self._val_fraction},
@@ -224,6 +232,7 @@ def count_rows(counts: dict[str, Any]) -> list[tuple[str, str]]:
         ("unknown or byte tokens", f"{counts['unknown_ids']:,} ({counts['unknown_ids'] / max(1, ids):.2%})"),
         ("control characters removed", f"{counts['removed_controls']:,}"),
         ("lone surrogates removed", f"{counts['removed_surrogates']:,}"),
+        *((f"masked: {kind}", f"{count:,}") for kind, count in counts.get("masked", {}).items()),
     ]
 
 

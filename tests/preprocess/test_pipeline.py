@@ -1,6 +1,7 @@
 """The pipeline in this process: counts, identical bytes on every path, refusals, and failures."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,27 @@ def test_one_article_has_nothing_to_validate_on_and_that_is_said(
     (tmp_path / "one.txt").write_text("글 하나.")
     preprocess(elsewhere(options, tmp_path, input=(str(tmp_path / "one.txt"),)))
     assert "no validation split" in caplog.text
+
+
+def test_personal_data_is_masked_or_dropped(options: Options, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    secrets = ["전화 02-123-4567, a@b.kr", "전화 02-765-4321, c@d.kr", "가나다"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in secrets))
+    files = {"input": (str(tmp_path / "a.jsonl"),)}
+    preprocess(masked := elsewhere(options, tmp_path / "mask", **files, personal_data="mask"))
+    preprocess(dropped := elsewhere(options, tmp_path / "drop", **files, personal_data="drop"))
+    corpus = TokenCorpus.open(masked.output_folder)
+    assert [open_tokenizer(corpus.tokenizer_folder).decode(corpus.article(i)) for i in range(len(corpus))] == [
+        *("전화 [전화번호], [이메일]", "가나다")
+    ]
+    counts = corpus.manifest["counts"]
+    assert (counts["dropped"], counts["masked"]) == ({"duplicate": 1}, {"email": 1, "phone": 1})
+    assert corpus.manifest["settings"]["personal_data"] == "mask"
+    assert TokenCorpus.open(dropped.output_folder).manifest["counts"]["dropped"] == {"personal data": 2}
+    with pytest.raises(UserError, match="was made with --personal-data mask, not keep; name another folder"):
+        preprocess(replace(masked, personal_data="keep"))
+    kept = TokenCorpus.open(options.output_folder).manifest
+    assert "masked" not in kept["counts"]
+    assert "personal_data" not in kept["settings"]
 
 
 def test_output_may_be_a_url(

@@ -73,11 +73,19 @@ def test_folder_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
         ({"analyzer": {"name": "kkma"}}, "--analyzer none, not kkma"),
         ({"layout": "nikl"}, "--layout .*, not nikl"),
         ({"tokenizer": "trained on the train split, 9 pieces"}, "--tokenizer .*, not trained on the train split"),
+        ({"personal_data": "mask"}, "was begun with --personal-data keep, not mask"),
         ({"val_fraction": 0.5}, "--val-fraction .*, not 0.5"),
         ({"analyzer": {"name": "none", "jar": "2"}}, "another version of the analyzer none \\(jar None, not 2\\)"),
     ]:
         with pytest.raises(UserError, match=message):
             open_output(tmp_path, SETTINGS | change)
+
+
+def test_a_flag_that_is_no_longer_given_is_named(tmp_path: Path) -> None:
+    (tmp_path / WORK).mkdir()
+    open_output(tmp_path, SETTINGS | {"personal_data": "mask"})
+    with pytest.raises(UserError, match="was begun with --personal-data mask, not keep;"):
+        open_output(tmp_path, SETTINGS | {"articles": {"in": 3, "sha256": "cd"}})
 
 
 def test_torn_plan_is_written_again(tmp_path: Path) -> None:
