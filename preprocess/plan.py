@@ -112,7 +112,7 @@ def settings_of(
         "limit": options.limit,
         "personal_data": options.personal_data,
         "spacing": options.spacing,
-        "tokenizer": trained if tokenizer is None else f"{tokenizer.source} ({tokenizer.sha256[:12]})",
+        "tokenizer": trained if tokenizer is None else f"{tokenizer.source} ({tokenizer.base_sha256[:12]})",
         "val_fraction": options.val_fraction,
     }
     return {name: value for name, value in settings.items() if _ABSENT.get(name, ...) != value}

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from kogpt.tokenizer.bert import bert_normalizer
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROLE_PIECES = ("[SYSTEM]", "[USER]", "[ASSISTANT]", "[END]", *(f"[RESERVED_{i}]" for i in range(1, 5)))
+"""The end of every vocabulary: who speaks, the end of a message (kogpt.tokenizer.chat), and four for later uses."""
 _SPACE, _JOIN = "\ufdd0", "\ufdd1"  # before a plain token; after a separator
 _NO_LIMIT = 1 << 30
 
@@ -31,7 +33,7 @@ def library_tokenizer(vocab: list[str], spacing: str) -> LibraryTokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     tokenizer.add_special_tokens(
-        [AddedToken(piece, special=True, normalized=False) for piece in SPECIAL_PIECES if piece in ids]
+        [AddedToken(piece, special=True, normalized=False) for piece in SPECIAL_PIECES + ROLE_PIECES if piece in ids]
     )
     return tokenizer
 

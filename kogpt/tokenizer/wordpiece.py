@@ -8,12 +8,12 @@ tokenized separately by greedy longest match (Wu et al. 2016, section 4.1; Song 
 eojeol is a plain one, all others are `##` continuations. One ' ' before an eojeol that starts with a plain token is
 implied; any other separator is a token, `[SP]` or `[LF]`. A character without a token becomes its UTF-8 bytes
 `<0xNN>`. The vocabulary is therefore the base vocabulary (ids unchanged), `[LF]`, `[SP]`, 256 bytes, and `##c` for
-every single-character token c that lacks it. Words may have any length, and there is no [UNK].
+every single-character token c that lacks it, and the role tokens. Words may have any length, and there is no [UNK].
     decode(encode(normalize(t))) == normalize(t) for every t
 Special tokens (`[..]`, `<0x..>`) and tokens with white space never match text.
 
-morphemes (lossy): The ids that BERT's cased tokenizer gives for ' '.join(morphemes) with the base vocabulary
-(kogpt.tokenizer.bert). A literal "[SEP]" is three words here, never the special token.
+morphemes (lossy): The ids that BERT's cased tokenizer gives for ' '.join(morphemes) with the base vocabulary, which
+the role tokens follow (kogpt.tokenizer.bert). A literal "[SEP]" is three words here, never the special token.
 
 Cost: linear; one dictionary look-up per morpheme (the results of the last 65,536 distinct ones are cached).
 """
@@ -31,7 +31,7 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.bert import BertWords, bert_words
-from kogpt.tokenizer.hf import library_files, library_tokenizer
+from kogpt.tokenizer.hf import ROLE_PIECES, library_files, library_tokenizer
 from kogpt.tokenizer.normalize import NORMALIZER
 from kogpt.tokenizer.train import train_vocabulary
 from kogpt.tokenizer.vocab import base_vocabulary
@@ -82,7 +82,13 @@ def encoder_digest() -> str:
 
 
 class Tokenizer:
-    """A vocabulary, with its spacing and the identity of the analyzer that finds the morpheme boundaries."""
+    """A vocabulary, with its spacing and the identity of the analyzer that finds the morpheme boundaries.
+
+    `roles` maps "system", "user", and "assistant" to the tokens that begin their messages, and `end_id` is the token
+    that ends one (kogpt.tokenizer.chat). A vocabulary of version 0.2 or older has none: `roles` is None.
+    """
+
+    end_id: int
 
     def __init__(self, vocab: list[str], *, spacing: str, analyzer: dict[str, str], source: str, base_size: int):
         if spacing not in SPACINGS:
@@ -100,7 +106,11 @@ class Tokenizer:
         for i, piece in enumerate(vocab):
             if piece.startswith("##") and len(piece) > 2:
                 self._kinds[i], self._texts[i] = _GLUED, piece[2:]
-        for piece in ("[PAD]", "[CLS]", "[SEP]", "[MASK]"):
+        self.roles: dict[str, int] | None = None
+        if set(ROLE_PIECES) <= ids.keys():
+            self.roles = {role: ids[f"[{role.upper()}]"] for role in ("system", "user", "assistant")}
+            self.end_id = ids["[END]"]
+        for piece in ("[PAD]", "[CLS]", "[SEP]", "[MASK]", *(ROLE_PIECES if self.roles else ())):
             if piece in ids:
                 self._kinds[ids[piece]] = _SKIPPED
         if spacing == "original":
@@ -115,6 +125,12 @@ class Tokenizer:
         else:
             self._words = BertWords(ids, self.unk_id)
         self._unknown = {i for i, kind in enumerate(self._kinds) if kind == _BYTE} | {self.unk_id}
+
+    @property
+    def base_sha256(self) -> str:
+        """The checksum of the vocabulary without role tokens, as versions before them wrote it."""
+        pieces = [piece for piece in self.vocab if piece not in ROLE_PIECES]
+        return hashlib.sha256(("\n".join(pieces) + "\n").encode()).hexdigest()
 
     @cached_property
     def _library(self) -> Any:
@@ -159,7 +175,7 @@ class Tokenizer:
         return " ".join(words)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids. [PAD], [CLS], [SEP], and [MASK] are skipped; invalid bytes become U+FFFD."""
+        """The text of token ids. [PAD], [CLS], [SEP], [MASK], and role tokens are skipped; invalid bytes: U+FFFD."""
         decoder = StreamDecoder(self)
         return "".join([decoder.push(i) for i in ids]) + decoder.flush()
 
@@ -262,7 +278,21 @@ def _extend(base: list[str]) -> list[str]:
 
 def _tokenizer(base: list[str], spacing: str, analyzer: dict[str, str], source: str) -> Tokenizer:
     vocab = _extend(base) if spacing == "original" else base
-    return Tokenizer(vocab, spacing=spacing, analyzer=analyzer, source=source, base_size=len(base))
+    return with_roles(Tokenizer(vocab, spacing=spacing, analyzer=analyzer, source=source, base_size=len(base)))
+
+
+def with_roles(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer with the role tokens at the end of its vocabulary, whose other ids stay."""
+    if tokenizer.roles is not None:
+        return tokenizer
+    vocab = tokenizer.vocab + [piece for piece in ROLE_PIECES if piece not in tokenizer.vocab]
+    return Tokenizer(
+        vocab,
+        spacing=tokenizer.spacing,
+        analyzer=tokenizer.analyzer,
+        source=tokenizer.source,
+        base_size=tokenizer.base_size,
+    )
 
 
 def load_tokenizer(name_or_folder: str, *, spacing: str, analyzer: dict[str, str]) -> Tokenizer:

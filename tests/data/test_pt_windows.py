@@ -148,7 +148,7 @@ def test_bad_windows_cost_their_article_only_and_never_run_code(corpus, vocab, t
     path(3, 0).write_bytes(b"")  # what a full disk leaves
     path(6, 0).unlink()  # missing
     change(7, 1, input_ids=torch.full((256,), 9))  # contradicts window 0
-    change(4, 0, input_ids=torch.full((256,), 1000))  # not in the vocabulary
+    change(4, 0, input_ids=torch.full((256,), 1008))  # not in the vocabulary
     torch.save(Evil(tmp_path / "evil"), path(8, 0))
     torch.save([1, 2], path(9, 0))
     change(10, 0, attention_mask=torch.tensor([1, 0] * 128))
@@ -160,7 +160,7 @@ def test_bad_windows_cost_their_article_only_and_never_run_code(corpus, vocab, t
     assert "window_0.pt is not a window" in details[5]
     assert "is missing" in details[6]
     assert "does not continue" in details[7]
-    assert "outside the 1000 tokens" in details[4]
+    assert "outside the 1008 tokens" in details[4]
     assert "mask" in details[10]
     counts = TokenCorpus.open(tmp_path / "corpus").manifest["counts"]
     assert counts["dropped"] == {"bad windows": 8}

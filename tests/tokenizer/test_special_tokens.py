@@ -5,12 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt.tokenizer.analyzers.load import load_analyzer
+from kogpt.tokenizer.hf import ROLE_PIECES, SPECIAL_PIECES
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import SPACINGS, Tokenizer, load_tokenizer
 
-CONTROLS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
+CONTROLS = (*SPECIAL_PIECES, *ROLE_PIECES)
 PIECES = [
-    *CONTROLS,
+    *SPECIAL_PIECES,
+    "[USER]",
     "[",
     "]",
     "SEP",
@@ -30,7 +32,9 @@ PIECES = [
 ]
 TEXTS = st.lists(
     st.one_of(
-        st.sampled_from([*CONTROLS, "[LF]", "[SP]", "<0x0A>", "##[SEP]", "[[SEP]]", "[SEP", "가", " ", "\n", "\u200b"]),
+        st.sampled_from(
+            [*CONTROLS, "[LF]", "[SP]", "<0x0A>", "##[SEP]", "[[SEP]]", "[SEP", "[END", "가", " ", "\n", "\u200b"]
+        ),
         st.text(st.one_of(st.characters(), st.sampled_from("[]SEPCLADMK#<>0x가")), max_size=6),
     ),
     max_size=12,
@@ -62,7 +66,7 @@ def test_text_is_never_a_control_token(tokenizer: Tokenizer, text: str) -> None:
 
 @pytest.mark.parametrize("analyzer", ["none", "kkma"])
 def test_the_controls_by_name(tokenizer: Tokenizer, analyzer: str) -> None:
-    text = "가 [SEP][CLS] [PAD]가[MASK] [UNK] ##[SEP] [[SEP]] [sep]"
+    text = "가 [SEP][CLS] [PAD]가[MASK] [UNK] ##[SEP] [[SEP]] [sep] [ASSISTANT]가[END] [RESERVED_1]"
     assert not controls(tokenizer, text, analyzer)
     if tokenizer.spacing == "morphemes" and analyzer == "none":
         text = normalize("[SEP] [UNK]")[0]

@@ -6,6 +6,7 @@ import pytest
 
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.analysis import Analysis
+from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import train_tokenizer
 
 NONE = {"name": "none"}
@@ -57,7 +58,7 @@ def test_training_agrees_with_the_librarys_trainer():
 def test_training_for_morphemes_and_refusals():
     documents = [("학교에 갔다.", Analysis([], ["학교", "에", "가", "었", "다", "."], None))] * 4
     tokenizer = train_tokenizer(documents, 300, spacing="morphemes", analyzer=NONE)
-    assert tokenizer.vocab_size == tokenizer.base_size
+    assert tokenizer.vocab_size == tokenizer.base_size + len(ROLE_PIECES)
     ids = tokenizer.encode(*documents[0])
     assert tokenizer.tokens(ids) == ["학교", "에", "가", "었", "다", "."]
     assert tokenizer.decode(ids) == "학교 에 가 었 다 ."

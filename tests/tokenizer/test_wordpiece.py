@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import load_analyzer
+from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import StreamDecoder, Tokenizer, load_tokenizer, open_tokenizer
 
@@ -134,6 +135,7 @@ def test_vocabulary_is_the_base_one_with_its_ids(small):
     assert added[:2] == ["[LF]", "[SP]"]
     assert "<0x41>" not in added
     assert {"##나", "##a"} <= set(added)
+    assert tuple(added[-len(ROLE_PIECES) :]) == ROLE_PIECES
     assert "##다" not in added
     assert small.pad_id == 0
     assert small.vocab_size == len(small.vocab) == len(set(small.vocab))
@@ -144,7 +146,7 @@ def test_vocab_txt_is_read_by_lines_whatever_they_hold(tmp_path):
     for end, last in (("\n", "\n"), ("\r\n", "\r\n"), ("\n", "")):
         (tmp_path / "vocab.txt").write_bytes((end.join(pieces) + last).encode())
         tokenizer = load_tokenizer(str(tmp_path), spacing="morphemes", analyzer=NONE)
-        assert tokenizer.vocab == pieces
+        assert tokenizer.vocab == [*pieces, *ROLE_PIECES]
 
 
 def test_long_words_are_split_in_linear_time(small):
@@ -234,7 +236,7 @@ def test_a_name_on_the_hub_goes_through_transformers_and_its_cache(tmp_path):
     code = (
         "import json; from kogpt.tokenizer.wordpiece import load_tokenizer;"
         "t = load_tokenizer('someone/some-bert', spacing='morphemes', analyzer={});"
-        "print(json.dumps([t.vocab, t.source]))"
+        "print(json.dumps([t.vocab[:t.base_size], t.source]))"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -253,7 +255,7 @@ def load(name, own_bert, spacing):
 @VOCABULARIES
 def test_morphemes_equal_bert(name, own_bert):
     ours, theirs = load(name, own_bert, "morphemes")
-    assert ours.vocab_size == ours.base_size == theirs.vocab_size
+    assert ours.vocab_size == ours.base_size + len(ROLE_PIECES) == theirs.vocab_size + len(ROLE_PIECES)
     for text in [*articles(60), *TRICKY, "É ǅ naïve 東京 " + "x" * 150]:
         morphemes = normalize(text)[0].split()
         expected = theirs(" ".join(morphemes), add_special_tokens=False, split_special_tokens=True)["input_ids"]
