@@ -29,7 +29,8 @@ from kogpt.train import distributed  # noqa: E402
 distributed.prepare_environment()
 
 from kogpt.data.batch import Batch  # noqa: E402
-from kogpt.data.corpus import CorpusWriter, TokenCorpus  # noqa: E402
+from kogpt.data.corpus import TokenCorpus  # noqa: E402
+from kogpt.data.corpus_writer import CorpusWriter  # noqa: E402
 from kogpt.data.loader import Share, TrainBatches  # noqa: E402
 from kogpt.model import registry  # noqa: E402
 from kogpt.model.config import ModelConfig  # noqa: E402

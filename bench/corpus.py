@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from kogpt.data.corpus import CorpusWriter, TokenCorpus
+from kogpt.data.corpus import TokenCorpus
+from kogpt.data.corpus_writer import CorpusWriter
 from kogpt.data.pt_windows import export_windows
 from kogpt.data.windows import train_window, train_windows
 from kogpt.tokenizer.analyzers.analysis import Analysis

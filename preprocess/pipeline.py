@@ -22,7 +22,8 @@ from ray.exceptions import RayError, RayTaskError
 from tqdm import tqdm
 
 from kogpt.common.errors import DISK_FULL, UserError
-from kogpt.data.corpus import CorpusWriter, TokenCorpus
+from kogpt.data.corpus import TokenCorpus
+from kogpt.data.corpus_writer import CorpusWriter
 from kogpt.data.split import splits
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest, load_tokenizer, open_tokenizer, train_tokenizer

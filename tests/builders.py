@@ -7,7 +7,9 @@ only if the test is about its content. All morpheme boundaries are those of the 
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ import pytest
 import torch
 
 from kogpt.checkpoint import writer
-from kogpt.data.corpus import CorpusWriter
+from kogpt.data.corpus_writer import CorpusWriter
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import load_analyzer
+from kogpt.tokenizer.chat import Message, render
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import Tokenizer, train_tokenizer
 
@@ -99,6 +102,48 @@ def make_corpus(folder: Path) -> Path:
     """A corpus of the Korean constitution under a tokenizer trained on it."""
     tokenizer = make_tokenizer(constitution(), 400)
     return write_corpus(folder, tokenizer, encoded(tokenizer, constitution()))
+
+
+def conversations() -> list[list[Message]]:
+    """Questions about the articles of the constitution, one to three in a conversation, every fourth with a system
+    message: 66 conversations, whose answers are the first three eojeols of the article."""
+    law = dict(re.findall(r"제(\d+)조 (?:① ?)?(\S+ \S+ \S+)", "\n".join(constitution())))
+    articles, made = iter(sorted(law.items(), key=lambda item: int(item[0]))), list[list[Message]]()
+    while turns := list(islice(articles, 1 + len(made) % 3)):
+        system = [Message("system", "헌법을 아는 사람이다.")] if len(made) % 4 == 0 else []
+        asked = [(Message("user", f"제{n}조는?"), Message("assistant", text)) for n, text in turns]
+        made.append(system + [message for turn in asked for message in turn])
+    return made
+
+
+def encode_with(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Text -> ids, as `TextCodec.encode` does."""
+    [(text, analysis)] = analyzed([text])
+    return tokenizer.encode(text, analysis)
+
+
+def conversed(
+    tokenizer: Tokenizer, talks: Iterable[Sequence[Message]], source: str = "kolaw"
+) -> Iterator[dict[str, Any]]:
+    """Conversations as `CorpusWriter.add` takes them."""
+    for number, messages in enumerate(talks):
+        ids, learnt = render(messages, tokenizer, partial(encode_with, tokenizer))
+        yield {
+            "id": f"{source}:{number}",
+            "source": source,
+            "text_sha256": hashlib.sha256(repr(messages).encode()).hexdigest(),
+            "chars": sum(len(message.content) for message in messages),
+            "ids": ids,
+            "unknown_ids": tokenizer.count_unknown(ids),
+            "learnt": learnt,
+            "learnt_chars": sum(len(message.content) for message in messages if message.role == "assistant"),
+        }
+
+
+def make_chat_corpus(folder: Path, tokenizer: Tokenizer | None = None) -> Path:
+    """A corpus of `conversations()`, under the tokenizer of `make_corpus` unless another is given."""
+    tokenizer = tokenizer or make_tokenizer(constitution(), 400)
+    return write_corpus(folder, tokenizer, conversed(tokenizer, conversations()), kind="conversations")
 
 
 def random_model(tokenizer: Tokenizer, *, seed: int = 0, spread: float = 0.1, **shape: Any) -> GPT:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import make_corpus, make_run
+from builders import make_chat_corpus, make_corpus, make_run
 from engines import one_rank
 from filelock import FileLock
 from trainings import Plan, deepspeed_file, flags, together
@@ -71,6 +71,12 @@ def ranks(_group_of_one: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The Korean constitution as tokens: 13 articles, the last of them for validation, a vocabulary of 693."""
     yield from _once(tmp_path_factory, "corpus", make_corpus)
+
+
+@pytest.fixture(scope="session")
+def chat_corpus(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """66 short conversations about the constitution (`builders.conversations`) under the vocabulary of `corpus`."""
+    yield from _once(tmp_path_factory, "chat-corpus", lambda folder: make_chat_corpus(folder, tokenizer))
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_folder, atomic_write
-from kogpt.data.corpus import CorpusWriter, TokenCorpus
+from kogpt.data.corpus import TokenCorpus
+from kogpt.data.corpus_writer import CorpusWriter
 from kogpt.data.split import VAL_FRACTION
 from kogpt.data.windows import compat_windows
 from kogpt.tokenizer.analyzers.load import analyzer_identity
@@ -143,6 +144,8 @@ def export_windows(corpus: str | Path, folder: str | Path, format: str) -> int:
     if format not in writers:
         raise UserError(f"--format {format} is unknown; choose one of {', '.join(writers)}")
     source, folder = TokenCorpus.open(corpus), Path(folder)
+    if source.kind != "articles":
+        raise UserError(f"{corpus} holds {source.kind}; windows cannot say which tokens are learnt, so use the corpus")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already; name another folder, or delete it")
     pad_id = open_tokenizer(source.tokenizer_folder).pad_id

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from kogpt.common.errors import UserError
-from kogpt.data import corpus as corpus_module
-from kogpt.data.corpus import CorpusWriter, TokenCorpus
+from kogpt.data import corpus_writer
+from kogpt.data.corpus import TokenCorpus
+from kogpt.data.corpus_writer import CorpusWriter
 from kogpt.tokenizer.wordpiece import Tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -230,6 +231,6 @@ def test_bad_arguments(tmp_path):
 
 def test_bytes_do_not_depend_on_how_many_rows_wait_in_memory(tmp_path, monkeypatch):
     write(tmp_path / "once", articles(60))
-    monkeypatch.setattr(corpus_module, "_ROWS", 7)
+    monkeypatch.setattr(corpus_writer, "_ROWS", 7)
     write(tmp_path / "often", articles(60))
     assert contents(tmp_path / "often") == contents(tmp_path / "once")
