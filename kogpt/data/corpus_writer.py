@@ -98,7 +98,7 @@ class CorpusWriter:
         article = np.empty(len(inner) + 2, self._dtype)
         article[0], article[1:-1], article[-1] = self.tokenizer.cls_id, inner, self.tokenizer.sep_id
         arrays = {"tokens": article}
-        row = (id, source, text_sha256, chars, len(article), unknown_ids, "", self._total)
+        row: tuple[Any, ...] = (id, source, text_sha256, chars, len(article), unknown_ids, "", self._total)
         if self._kind == "conversations":
             flags = np.array([False, *(() if learnt is None else learnt), False])
             if len(flags) != len(article) or not flags.any():
