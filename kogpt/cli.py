@@ -177,7 +177,7 @@ def export(run: Run, folder: New, /, license: Text = "unknown", checkpoint: Opti
 
 
 def import_(folder: Folder, run: Annotated[Positional[NewFolder], arg(metavar="RUN")], /, corpus: FilePath) -> None:
-    """Turn a GPT-2 checkpoint into a run at step 0, for continued pre-training with launch/train.py.
+    """Turn a GPT-2 or Qwen3 checkpoint into a run at step 0, for continued pre-training with launch/train.py.
 
     Args:
         folder: Checkpoint folder as `transformers` saves it, with its vocabulary.

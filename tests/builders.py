@@ -20,7 +20,9 @@ import torch
 
 from kogpt.checkpoint import writer
 from kogpt.data.corpus_writer import CorpusWriter
-from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.model.config import ModelConfig
+from kogpt.model.decoder import Decoder
+from kogpt.model.registry import build, config_from_dict
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.chat import Message, render
@@ -146,28 +148,42 @@ def make_chat_corpus(folder: Path, tokenizer: Tokenizer | None = None) -> Path:
     return write_corpus(folder, tokenizer, conversed(tokenizer, conversations()), kind="conversations")
 
 
-def random_model(tokenizer: Tokenizer, *, seed: int = 0, spread: float = 0.1, **shape: Any) -> GPT:
-    """A model whose every parameter is far enough from its start that no two logits tie. Context 32, 2 layers."""
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_layer": 2, "n_head": 2, "n_embd": 32},
+    "qwen3": {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_kv_head": 2, "head_dim": 12, "n_inner": 40, "tied": False},
+}
+"""A small model of each architecture; no two sizes of the second are equal that need not be."""
+
+
+def shape_of(arch: str, **more: Any) -> ModelConfig:
+    """The configuration of the small model, with `more` fields: a vocabulary of 301 and a context of 32 by default."""
+    return config_from_dict({"arch": arch, "vocab_size": 301, "max_seq_len": 32, **SHAPES[arch], **more})
+
+
+def scattered(config: ModelConfig, *, seed: int = 0, spread: float = 0.1) -> Decoder:
+    """A model whose every parameter is far enough from its start that a missing one is noticed, in eval mode."""
     torch.manual_seed(seed)
-    sizes = {"vocab_size": tokenizer.vocab_size, "max_seq_len": 32, "n_layer": 2, "n_head": 2, "n_embd": 32}
-    model = GPT(GPTConfig(**(sizes | shape))).eval()
+    model = build(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * spread)
     return model
 
 
-def write_checkpoint(run: Path, model: GPT, step: int, **more: Any) -> None:
+def write_checkpoint(run: Path, model: Decoder, step: int, **more: Any) -> None:
     """The checkpoint of a step, with what inference reads."""
     config = {"model": model.config.to_dict(), "step": step} | more
     writer.write_checkpoint(run, step, model.state_dict(), config, {"step": step})
 
 
-def make_run(folder: Path, tokenizer: Tokenizer | None = None, **shape: Any) -> Path:
+def make_run(
+    folder: Path, tokenizer: Tokenizer | None = None, arch: str = "gpt2", *, spread: float = 0.1, **shape: Any
+) -> Path:
     """A run folder with a random model: a checkpoint of step 5 of a run that has come to step 7."""
     tokenizer = tokenizer or make_tokenizer()
     tokenizer.save(folder / "tokenizer")
-    write_checkpoint(folder, random_model(tokenizer, **shape), 5, corpus="c0ffee" * 10)
+    model = scattered(shape_of(arch, vocab_size=tokenizer.vocab_size, **shape), spread=spread)
+    write_checkpoint(folder, model, 5, corpus="c0ffee" * 10)
     # As trainings leave them: the run is further than this checkpoint.
     (folder / "run.json").write_text(json.dumps({"step": 7, "tokens": 700, "seed": 31, "corpus_folder": "/home/me"}))
     evaluated: dict[str, Any] = {"val_loss": 2.5, "val_bits_per_char": 3.25}

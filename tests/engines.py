@@ -11,10 +11,16 @@ import torch
 import torch.distributed as dist
 
 from kogpt.data.batch import Batch
+from kogpt.model.config import ModelConfig
 from kogpt.model.gpt2 import GPTConfig
+from kogpt.model.qwen3 import Qwen3Config
 from kogpt.train.deepspeed_config import EnginePlan, plan
 
 SHAPE = GPTConfig(vocab_size=61, max_seq_len=16, n_layer=2, n_head=2, n_embd=16)
+SHAPES = {
+    "gpt2": SHAPE,
+    "qwen3": Qwen3Config(61, 16, 2, n_head=4, n_embd=16, n_kv_head=2, head_dim=6, n_inner=20, tied=False),
+}
 
 
 def plan_for(precision: str = "fp32", stage: int = 0, **more: Any) -> EnginePlan:
@@ -52,7 +58,7 @@ def one_rank() -> Iterator[Any]:
     dist.destroy_process_group()
 
 
-def batch(seed: int = 0, rows: int = 2, config: GPTConfig = SHAPE) -> Batch:
+def batch(seed: int = 0, rows: int = 2, config: ModelConfig = SHAPE) -> Batch:
     """Random tokens and targets [rows, max_seq_len]."""
     made = torch.Generator().manual_seed(seed)
     ids, targets = torch.randint(config.vocab_size, (2, rows, config.max_seq_len), generator=made)

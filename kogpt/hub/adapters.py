@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kogpt.common.errors import UserError
 from kogpt.hub.gpt2 import GPT2Adapter
+from kogpt.hub.qwen3 import Qwen3Adapter
 from kogpt.model.config import ModelConfig
 
 
@@ -34,7 +35,7 @@ class Adapter(Protocol):
         ...
 
 
-ADAPTERS: dict[str, Adapter] = {"gpt2": GPT2Adapter()}
+ADAPTERS: dict[str, Adapter] = {"gpt2": GPT2Adapter(), "qwen3": Qwen3Adapter()}
 """By the name of the architecture in kogpt.model.registry."""
 
 

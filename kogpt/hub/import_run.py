@@ -44,7 +44,7 @@ def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -
     known = read_pieces(folder)
     if max(known.values()) >= config.vocab_size:
         raise UserError(f"{folder} has {max(known.values()) + 1:,} tokens for a model of {config.vocab_size:,} rows.")
-    for name in model_class(config).VOCABULARY:
+    for name in filter(weights.__contains__, model_class(config).VOCABULARY):
         weights[name], taken = matched_rows(weights[name], known, pieces)
     if not taken:
         raise UserError(

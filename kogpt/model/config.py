@@ -37,8 +37,6 @@ class ModelConfig(ABC):
             for name in ("vocab_size", "max_seq_len", "n_layer", "n_head", "n_embd")
             if getattr(self, name) < 1
         ]
-        if self.n_head >= 1 and self.n_embd % self.n_head:
-            problems.append(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
         if not 0.0 <= self.dropout < 1.0:
             problems.append(f"dropout is {self.dropout}, must be in [0, 1)")
         return problems
@@ -51,6 +49,11 @@ class ModelConfig(ABC):
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """The inverse of `to_dict`, for fields without "arch"."""
         return cls(**fields)
+
+    @classmethod
+    @abstractmethod
+    def shape_of_depth(cls, depth: int) -> dict[str, Any]:
+        """The fields of a model of `depth` layers and a width of 64 per layer."""
 
     @property
     @abstractmethod

@@ -18,7 +18,7 @@ class Decoder(nn.Module, ABC):
     """A decoder-only language model."""
 
     VOCABULARY: ClassVar[tuple[str, ...]]
-    """Names of the parameters with one row per token, [V, ...]: the embedding, and the head unless it is tied."""
+    """Names of the parameters with one row per token, [V, ...]: the embedding, and the head if it is not tied."""
 
     config: ModelConfig
     blocks: nn.ModuleList

@@ -34,6 +34,17 @@ class GPTConfig(ModelConfig):
     n_head: int = 12
     n_embd: int = 768
 
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.n_head >= 1 and self.n_embd % self.n_head:
+            problems.append(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        return problems
+
+    @classmethod
+    def shape_of_depth(cls, depth: int) -> dict[str, Any]:
+        """Heads of size 64. Depth 12 is GPT-2 small."""
+        return {"n_layer": depth, "n_head": depth, "n_embd": 64 * depth}
+
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """Also accepts the field `bias` of version 0.1. Raises `ValueError` for a model without biases."""

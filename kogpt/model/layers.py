@@ -1,5 +1,7 @@
 """Layers and masks that several architectures share."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,6 +40,45 @@ class VocabMatrix(nn.Module):
             return linear_cross_entropy(hidden, weight, targets.flatten())
         nll = linear_nll(hidden, weight, targets.flatten())
         return nll.sum() if use == "loss" else nll.view(targets.shape)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang & Sennrich 2019), in at least float32."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            out = F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        else:
+            out = _RMSNorm.apply(x, self.weight, self.eps)
+        if torch.is_autocast_enabled(x.device.type):
+            out = out.to(torch.get_autocast_dtype(x.device.type))  # once, instead of in each matrix that reads it
+        return out
+
+
+class _RMSNorm(torch.autograd.Function):
+    """On a CPU, torch composes its `rms_norm` of many operations, which keep two more copies of x and take longer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (wide * scale).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale = ctx.saved_tensors
+        unit = x * scale
+        grad = grads[0].to(unit.dtype)
+        grad_weight = (grad * unit).flatten(0, -2).sum(0)
+        grad = grad * weight
+        grad_x = (grad - unit * (grad * unit).mean(-1, keepdim=True)).mul_(scale)
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
 
 
 def document_mask(documents: Tensor) -> Tensor:

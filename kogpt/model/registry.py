@@ -9,6 +9,7 @@ from kogpt.common.errors import UserError
 from kogpt.model.config import ModelConfig
 from kogpt.model.decoder import Decoder
 from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.model.qwen3 import Qwen3, Qwen3Config
 
 
 class Architecture(NamedTuple):
@@ -18,7 +19,10 @@ class Architecture(NamedTuple):
     model: type[Decoder]
 
 
-ARCHITECTURES: dict[str, Architecture] = {GPTConfig.arch: Architecture(GPTConfig, GPT)}
+ARCHITECTURES: dict[str, Architecture] = {
+    GPTConfig.arch: Architecture(GPTConfig, GPT),
+    Qwen3Config.arch: Architecture(Qwen3Config, Qwen3),
+}
 
 
 def config_from_dict(stored: dict[str, Any]) -> ModelConfig:

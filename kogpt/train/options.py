@@ -28,30 +28,35 @@ PRESETS: dict[str, dict[str, int]] = {
     "large": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
     "xl": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
 }
-"""small to xl are the four shapes of GPT-2. tiny trains in minutes on a laptop's CPU."""
+"""Shapes of GPT-2. small to xl are the published ones. tiny trains in minutes on a laptop's CPU."""
 
 Preset = Annotated[
     Literal["tiny", "small", "medium", "large", "xl"] | None,
     tyro.conf.arg(metavar="{tiny,small,medium,large,xl}", help_behavior_hint=""),
 ]
-HEAD_SIZE = 64
+Arch = Annotated[Literal["gpt2", "qwen3"] | None, tyro.conf.arg(metavar="{gpt2,qwen3}", help_behavior_hint="")]
+DEFAULT_ARCH = "gpt2"
+DEFAULT_DEPTH = 4
+"""For an architecture without presets."""
 DEFAULT_STEPS = 200
 DEFAULT_STRIDE = 128
 
 
-def shape_of_depth(depth: int) -> dict[str, int]:
-    """A shape from one number: `depth` layers, a width of 64 per layer, heads of size 64 (12 is GPT-2 small)."""
-    return {"n_layer": depth, "n_head": depth, "n_embd": HEAD_SIZE * depth}
-
-
 @dataclass(frozen=True)
 class ModelOptions:
-    """Size of the model."""
+    """Architecture and size of the model."""
 
+    arch: Arch = None
+    """Architecture: gpt2, or qwen3 (rotary positions, RMSNorm, SwiGLU). Default: that of the checkpoint in --out, or
+    gpt2."""
     preset: Preset = None
-    """Size: tiny, or small (124M) to xl (1.5B) of GPT-2. Default: that of the checkpoint in --out, or tiny."""
+    """Size: tiny, or small (124M) to xl (1.5B) of GPT-2. Default: that of the checkpoint in --out, or tiny for gpt2."""
     depth: OptionalCount = None
-    """Size by number of layers, with a width of 64 per layer (12 is small)."""
+    """Size by number of layers, with a width of 64 per layer (12 is small). Default for qwen3: 4."""
+    kv_heads: OptionalCount = None
+    """qwen3: number of heads of the keys and values, for grouped-query attention. Default: that of the queries."""
+    untied_head: bool = False
+    """qwen3: give the head a matrix of its own instead of the embedding's."""
     max_seq_len: Annotated[OptionalCount, Range(2)] = None
     """Context length in tokens. Default: that of the checkpoint in --out, or 256."""
     dropout: ShareBelowOne = 0.0
@@ -143,8 +148,10 @@ class TrainOptions:
 
     @property
     def shape_name(self) -> str:
-        """The size as the user named it, for the default run folder."""
-        return f"depth-{self.model.depth}" if self.model.depth is not None else self.model.preset or "tiny"
+        """The model as the user named it, for the default run folder."""
+        model = self.model
+        size = f"depth-{model.depth}" if model.depth is not None else model.preset or ("" if model.arch else "tiny")
+        return "-".join(filter(None, (model.arch, size)))
 
     @property
     def out(self) -> Path:
@@ -156,6 +163,8 @@ def _model_problems(options: ModelOptions) -> list[str]:
     problems = outside(ModelOptions, vars(options))
     if options.preset is not None and options.depth is not None:
         problems.append(f"--preset {options.preset} and --depth {options.depth} both set the size; give one.")
+    if options.preset is not None and options.arch not in (None, "gpt2"):
+        problems.append(f"--preset {options.preset} is a shape of gpt2; give --depth with --arch {options.arch}.")
     return problems
 
 
@@ -194,14 +203,29 @@ def stride(options: RunOptions, max_seq_len: int) -> int:
 
 
 def model_config(options: ModelOptions, vocab_size: int, begun: dict[str, Any] | None = None) -> ModelConfig:
-    """The model for a vocabulary; `begun` is `ModelConfig.to_dict` of the one to go on with, for what no flag names."""
-    shape = {"max_seq_len": 256, **PRESETS["tiny"], **(begun or {})}
-    if options.depth is not None:
-        shape |= shape_of_depth(options.depth)
-    elif options.preset is not None:
+    """The model for a vocabulary; `begun` is `ModelConfig.to_dict` of the one to go on with, for what no flag names.
+
+    Raises `UserError` for a flag that the architecture lacks, or a value that it cannot have.
+    """
+    begun = begun or {}
+    arch = options.arch or ("gpt2" if options.preset is not None else begun.get("arch", DEFAULT_ARCH))
+    config = registry.ARCHITECTURES[arch].config
+    if begun.get("arch") == arch:
+        shape = dict(begun)
+    else:
+        shape = {"arch": arch, **(PRESETS["tiny"] if arch == "gpt2" else config.shape_of_depth(DEFAULT_DEPTH))}
+    if options.preset is not None:
         shape |= PRESETS[options.preset]
-    if options.max_seq_len is not None:
-        shape["max_seq_len"] = options.max_seq_len
+    elif options.depth is not None:
+        shape |= config.shape_of_depth(options.depth)
+    for flag, name, value in (
+        ("--max-seq-len", "max_seq_len", options.max_seq_len),
+        ("--kv-heads", "n_kv_head", options.kv_heads),
+        ("--untied-head", "tied", False if options.untied_head else None),
+    ):
+        if value is not None and name not in config.__dataclass_fields__:
+            raise UserError(f"{flag} is not a setting of {arch}; remove it, or give --arch qwen3.")
+        shape |= {} if value is None else {name: value}
     return registry.config_from_dict(shape | {"vocab_size": vocab_size, "dropout": options.dropout})
 
 

@@ -22,7 +22,7 @@ FLAGS = {
     "corpus": "--corpus (its fingerprint)",
     "seed": "--seed",
     "global_batch": '"train_batch_size" of --deepspeed-config',
-    "model": "the model (--preset, --depth, --max-seq-len, --dropout, the corpus's vocabulary)",
+    "model": "the model (--arch, --preset, --depth, --max-seq-len, --dropout, the corpus's vocabulary)",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import TEXTS, make_run
+from builders import SHAPES, TEXTS, make_run
 from safetensors.torch import load_file, save_file
 
 from kogpt.checkpoint.load import load_for_inference
@@ -22,9 +22,9 @@ from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.normalize import normalize
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    return make_run(tmp_path_factory.mktemp("run"))
+@pytest.fixture(scope="module", params=SHAPES)
+def run(request, tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"), arch=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,10 @@ def test_transformers_loads_it_and_logits_are_equal(run, exported):
     from transformers import AutoModelForCausalLM
 
     model, report = AutoModelForCausalLM.from_pretrained(exported, output_loading_info=True)
-    assert type(model).__name__ == "GPT2LMHeadModel"
+    assert type(model).__name__ in ("GPT2LMHeadModel", "Qwen3ForCausalLM")
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ours = load_for_inference(run).model
+    assert model.config.model_type == ours.config.arch
     ids = torch.randint(ours.config.vocab_size, (3, 32))
     assert (ours(ids) - model.eval()(ids).logits).abs().max() < 1e-5
 
@@ -64,6 +65,7 @@ def test_greedy_continuations_are_identical(run, exported):
         assert theirs[0, len(ids) :].tolist() == ours
 
 
+@pytest.mark.parametrize("run", ["gpt2"], indirect=True)
 def test_needs_no_code_of_ours(exported):
     """A Python that cannot import kogpt loads the folder and writes text."""
     code = (
@@ -191,6 +193,7 @@ def test_imports_any_gpt2_on_disk(tmp_path, how):
     assert (ours(ids) - theirs.float()(ids).logits).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("run", ["gpt2"], indirect=True)
 def test_what_is_not_gpt2_is_refused(exported, tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         import_model(tmp_path)

@@ -6,18 +6,21 @@ from typing import Any
 import pytest
 import torch
 from allocations import Allocations
-from engines import SHAPE, batch, plan_for, train_step
+from engines import SHAPES, batch, plan_for, train_step
 
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.train.activation_checkpointing import checkpoint_blocks
 from kogpt.train.engine import TrainingEngine
 
 
-@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (0, "bf16"), (2, "bf16"), (3, "fp32")])
-def test_the_same_losses(stage: int, precision: str, ranks: Any) -> None:
+@pytest.mark.parametrize(
+    ("arch", "stage", "precision"),
+    [("gpt2", 0, "fp32"), ("gpt2", 0, "bf16"), ("gpt2", 2, "bf16"), ("gpt2", 3, "fp32"), ("qwen3", 3, "bf16")],
+)
+def test_the_same_losses(arch: str, stage: int, precision: str, ranks: Any) -> None:
     losses = {}
     for forgetful in (False, True):
-        engine = TrainingEngine(replace(SHAPE, dropout=0.1), plan_for(precision, stage), ranks, 1, None)
+        engine = TrainingEngine(replace(SHAPES[arch], dropout=0.1), plan_for(precision, stage), ranks, 1, None)
         if forgetful:
             checkpoint_blocks(engine.module)
         torch.manual_seed(3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import SHAPE, plan_for, train_step
+from engines import SHAPE, SHAPES, plan_for, train_step
 
 from kogpt.train import compile as compiling
 from kogpt.train.activation_checkpointing import checkpoint_blocks
@@ -39,12 +39,14 @@ def test_deepspeed_never_waits_for_the_device(ranks: Any, synchronised: list[boo
     assert not synchronised
 
 
-@pytest.mark.parametrize(("layers", "forgetful"), [(1, False), (5, False), (5, True)])
+@pytest.mark.parametrize(
+    ("arch", "layers", "forgetful"), [("gpt2", 1, False), ("gpt2", 5, False), ("gpt2", 5, True), ("qwen3", 5, True)]
+)
 def test_one_graph_for_all_blocks_and_the_losses_of_eager(
-    layers: int, forgetful: bool, ranks: Any, synchronised: list[bool], monkeypatch: pytest.MonkeyPatch
+    arch: str, layers: int, forgetful: bool, ranks: Any, synchronised: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also from step 3 on, when DeepSpeed's timer would be traced into the graph and break it."""
-    shape = replace(SHAPE, n_layer=layers)
+    shape = replace(SHAPES[arch], n_layer=layers)
     losses = {}
     for compiled in (False, True):
         engine = TrainingEngine(shape, plan_for(), ranks, 1, None)

@@ -5,7 +5,7 @@ from typing import Any
 import deepspeed
 import pytest
 import torch
-from engines import SHAPE, plan_for
+from engines import SHAPES, plan_for
 from torch import nn
 
 from kogpt.model import registry
@@ -13,19 +13,21 @@ from kogpt.optim.parameter_groups import parameter_groups
 from kogpt.train.construction import build
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("stage", [0, 2])
-def test_the_weights_are_those_of_a_model_built_at_once(stage: int, ranks: Any) -> None:
+def test_the_weights_are_those_of_a_model_built_at_once(shape: Any, stage: int, ranks: Any) -> None:
     torch.manual_seed(7)
-    expected = registry.build(SHAPE)
+    expected = registry.build(shape)
     torch.manual_seed(7)
-    built = build(SHAPE, plan_for(stage=stage), ranks, None)
+    built = build(shape, plan_for(stage=stage), ranks, None)
     assert built.state_dict().keys() == expected.state_dict().keys()
     for name, value in expected.state_dict().items():
         assert torch.equal(built.state_dict()[name], value), name
     assert all(parameter.requires_grad for parameter in built.parameters())
 
 
-def test_stage_3_holds_one_layer_at_a_time(ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_stage_3_holds_one_layer_at_a_time(shape: Any, ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a layer is divided, those before it are divided already, and those behind it hold nothing yet."""
     model: list[nn.Module] = []
     held: list[tuple[int, int, int]] = []
@@ -48,19 +50,19 @@ def test_stage_3_holds_one_layer_at_a_time(ranks: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(registry, "build", watched_build)
     monkeypatch.setattr(deepspeed.zero, "Init", watched_init)
     torch.manual_seed(7)
-    built = build(SHAPE, plan_for("bf16", 3), ranks, None)
+    built = build(shape, plan_for("bf16", 3), ranks, None)
     count = len(list(built.parameters()))
     assert [divided for divided, _, _ in held] == [sum(now for _, now, _ in held[:i]) for i in range(len(held))]
     assert sum(now for _, now, _ in held) == count
     assert max(now for _, now, _ in held) <= 2, "a matrix and its bias"
 
     torch.manual_seed(7)
-    for name, value in whole_build(SHAPE).named_parameters():
+    for name, value in whole_build(shape).named_parameters():
         part: Any = built.get_parameter(name)
         assert part.ds_shape == value.shape
         assert torch.equal(part.ds_tensor[: value.numel()], value.detach().bfloat16().flatten()), name
 
     decayed, kept = parameter_groups(built, 0.1)
     assert [len(group["params"]) for group in (decayed, kept)] == [
-        len(group["params"]) for group in parameter_groups(whole_build(SHAPE), 0.1)
+        len(group["params"]) for group in parameter_groups(whole_build(shape), 0.1)
     ]

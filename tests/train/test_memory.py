@@ -1,6 +1,7 @@
 """The memory estimate, compared with the tensors that DeepSpeed and torch allocate; and how ZeRO partitions them."""
 
 import gc
+from itertools import product
 from typing import Any
 
 import pytest
@@ -8,12 +9,14 @@ from allocations import Allocations, alive
 from engines import batch, plan_for
 
 from kogpt.model.gpt2 import GPTConfig
+from kogpt.model.qwen3 import Qwen3Config
 from kogpt.train.engine import TrainingEngine
 from kogpt.train.memory import memory_per_rank
 
 GPT2 = GPTConfig(vocab_size=50257, max_seq_len=1024, n_layer=12, n_head=12, n_embd=768)
 WIDE = GPTConfig(vocab_size=64, max_seq_len=8, n_layer=3, n_head=2, n_embd=256)
 """Parameters outweigh everything else."""
+QWEN3 = Qwen3Config(64, 8, 3, n_head=2, n_embd=256, n_kv_head=1, n_inner=704, tied=False)
 BUCKETS = {
     **dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size", "stage3_prefetch_bucket_size"), 1000),
     "overlap_comm": False,
@@ -22,10 +25,13 @@ BUCKETS = {
 
 @pytest.mark.parametrize("accumulating", [False, True])
 @pytest.mark.parametrize(
-    ("stage", "precision"),
-    [(0, "fp32"), (0, "bf16"), (1, "fp32"), (1, "bf16"), (2, "fp32"), (2, "bf16"), (3, "fp32"), (3, "bf16")],
+    ("config", "stage", "precision"),
+    [*product([WIDE], [0, 1, 2, 3], ["fp32", "bf16"]), (QWEN3, 0, "bf16"), (QWEN3, 2, "bf16"), (QWEN3, 3, "fp32")],
+    ids=lambda value: getattr(value, "arch", str(value)),
 )
-def test_the_estimate_is_what_is_allocated(stage: Any, precision: str, accumulating: bool, ranks: Any) -> None:
+def test_the_estimate_is_what_is_allocated(
+    config: Any, stage: Any, precision: str, accumulating: bool, ranks: Any
+) -> None:
     """One rank, which holds all parts: within 12 % of the peak of the second step."""
     micro = 2 if accumulating else 8
     zero = {"stage": stage} | (BUCKETS if stage else {})
@@ -35,30 +41,30 @@ def test_the_estimate_is_what_is_allocated(stage: Any, precision: str, accumulat
 
     def step() -> None:
         for number in range(plan.grad_accum):
-            loss = engine.loss(batch(number, rows=micro, config=WIDE))
-            engine.backward(loss, 8 * WIDE.max_seq_len)
+            loss = engine.loss(batch(number, rows=micro, config=config))
+            engine.backward(loss, 8 * config.max_seq_len)
             del loss
         engine.update(1e-3)
 
     with Allocations() as found:
-        engine = TrainingEngine(WIDE, plan, ranks, 1, None)
+        engine = TrainingEngine(config, plan, ranks, 1, None)
         step()
         gc.collect()
         idle, found.peak = found.now, found.now
         held = alive() - before
         step()
     expected = memory_per_rank(
-        WIDE,
+        config,
         stage=stage,
         world_size=1,
         precision=plan.precision,
         micro_batch=micro,
-        seq_len=WIDE.max_seq_len,
+        seq_len=config.max_seq_len,
         grad_accum=plan.grad_accum,
         chunk_logits=1,
     )
-    each = (held + found.peak - idle) / WIDE.parameter_count
-    assert each == pytest.approx(expected.total / WIDE.parameter_count, rel=0.12)
+    each = (held + found.peak - idle) / config.parameter_count
+    assert each == pytest.approx(expected.total / config.parameter_count, rel=0.12)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 8])

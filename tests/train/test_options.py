@@ -2,13 +2,17 @@
 
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kogpt.common.errors import UserError
+from kogpt.model.gpt2 import GPTConfig
+from kogpt.model.qwen3 import Qwen3Config
 from kogpt.train.options import (
     PRESETS,
     ModelOptions,
@@ -18,7 +22,6 @@ from kogpt.train.options import (
     length_in_steps,
     model_config,
     parse,
-    shape_of_depth,
     stride,
     together,
 )
@@ -31,7 +34,32 @@ def test_presets_have_the_published_sizes(preset: str, millions: int) -> None:
 
 
 def test_depth_12_is_small() -> None:
-    assert shape_of_depth(12) == PRESETS["small"]
+    assert GPTConfig.shape_of_depth(12) == PRESETS["small"]
+
+
+def test_the_architecture_is_the_flag_s_or_the_preset_s_or_the_run_s() -> None:
+    run = Qwen3Config(40, 64, **Qwen3Config.shape_of_depth(6), tied=False).to_dict()
+
+    def arch(begun: Any = None, **flags: Any) -> str:
+        return model_config(ModelOptions(**flags), 40, begun).arch
+
+    assert [arch(), arch(depth=3), arch(arch="qwen3"), arch(arch="qwen3", depth=3)] == ["gpt2"] * 2 + ["qwen3"] * 2
+    assert [arch(run), arch(run, depth=3), arch(run, preset="small")] == ["qwen3", "qwen3", "gpt2"]
+    assert model_config(ModelOptions(), 40, run).to_dict() == run
+    assert model_config(ModelOptions(arch="gpt2"), 40, run).to_dict() == model_config(ModelOptions(), 40).to_dict()
+    small = Qwen3Config(40, 256, **Qwen3Config.shape_of_depth(4))
+    assert model_config(ModelOptions(arch="qwen3"), 40) == small
+    grouped = ModelOptions(arch="qwen3", depth=4, kv_heads=1, untied_head=True, max_seq_len=64)
+    assert model_config(grouped, 40) == replace(small, n_kv_head=1, tied=False, max_seq_len=64)
+    with pytest.raises(UserError, match="n_head 2 is not a multiple of n_kv_head 3"):
+        model_config(replace(grouped, kv_heads=3), 40)
+    with pytest.raises(UserError, match="--kv-heads is not a setting of gpt2"):
+        model_config(ModelOptions(kv_heads=1), 40)
+    with pytest.raises(UserError, match="--preset small is a shape of gpt2; give --depth"):
+        TrainOptions(ModelOptions(arch="qwen3", preset="small"))
+    assert TrainOptions(ModelOptions(arch="qwen3", depth=3)).out.name == "qwen3-depth-3"
+    assert TrainOptions(ModelOptions(arch="qwen3")).out.name == "qwen3"
+    assert [TrainOptions(ModelOptions(**flags)).out.name for flags in ({}, {"depth": 3})] == ["tiny", "depth-3"]  # type: ignore[arg-type]
 
 
 def test_all_problems_at_once() -> None:

@@ -5,6 +5,7 @@ import math
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,28 +15,28 @@ from kogpt.checkpoint.layout import MANIFEST, STATE, step_folder
 from kogpt.checkpoint.verify import newest_good
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.sampler import epoch_order
-from kogpt.model.gpt2 import GPT, GPTConfig
+from kogpt.model.qwen3 import Qwen3Config
+from kogpt.model.registry import build, config_from_dict
 from kogpt.optim.parameter_groups import parameter_groups
-from kogpt.optim.schedule import learning_rate
+from kogpt.optim.schedule import Schedule, learning_rate
 
 STEPS = 50
 STAGES = (0, 1, 2, 3)
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 
 
-@pytest.fixture(scope="module")
-def reference(corpus: Path) -> list[float]:
+def plain_losses(corpus: Path, steps: int, schedule: Schedule = "cosine", **shape: Any) -> list[float]:
     """The losses of a plain loop without ranks, micro-batches, ZeRO, or fused optimizers."""
     opened = TokenCorpus.open(corpus)
     stream = opened.stream("train")
     ids = torch.from_numpy(stream.read(0, len(stream)))
     count = math.ceil((len(ids) - 1) / 32)
     torch.manual_seed(1)
-    model = GPT(GPTConfig(opened.vocab_size, max_seq_len=32, n_layer=1, n_head=1, n_embd=64))
+    model = build(config_from_dict({"vocab_size": opened.vocab_size, "max_seq_len": 32, **shape}))
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), betas=(0.9, 0.95), eps=1e-8, foreach=False)
     order = [window for epoch in range(10) for window in epoch_order(count, 1, epoch)]
     found = []
-    for step in range(STEPS):
+    for step in range(steps):
         starts = [min(int(w) * 32, len(ids) - 33) for w in order[step * GLOBAL_BATCH : (step + 1) * GLOBAL_BATCH]]
         rows = torch.stack([ids[start : start + 33] for start in starts])
         logits = model(rows[:, :-1])
@@ -44,10 +45,15 @@ def reference(corpus: Path) -> list[float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, schedule="cosine", peak=1e-3, total_steps=STEPS, warmup_steps=2)
+            group["lr"] = learning_rate(step, schedule=schedule, peak=1e-3, total_steps=steps, warmup_steps=2)
         optimizer.step()
         found.append(loss.item())
     return found
+
+
+@pytest.fixture(scope="module")
+def reference(corpus: Path) -> list[float]:
+    return plain_losses(corpus, STEPS, n_layer=1, n_head=1, n_embd=64)
 
 
 def _arguments(corpus: Path, run: Path, stage: int, precision: str, steps: int, *more: str) -> list[str]:
@@ -75,6 +81,20 @@ def test_every_stage_gives_the_losses_of_a_plain_loop(
     assert len(bits) == 1
     said = (tmp_path / "ranks" / "log").read_text()
     assert len(set(re.findall(r"대한민국은\|.*", said))) <= 2, "greedy continuations: one in fp32, one in bf16"
+
+
+def test_another_architecture_at_every_stage_and_resumed_in_the_middle(corpus: Path, tmp_path: Path) -> None:
+    shape = ("--arch", "qwen3", "--depth", "3", "--kv-heads", "1", "--untied-head", "--schedule", "wsd", "--decay", "0")
+    plans = [
+        Plan(_arguments(corpus, tmp_path / f"{stage}", stage, "fp32", steps, *shape, "--warmup", f"{2 / steps}"))
+        for stage in STAGES
+        for steps in (6, 12)
+    ]
+    assert together(2, plans, tmp_path / "ranks") == [0] * 8
+    fields = {"arch": "qwen3", **Qwen3Config.shape_of_depth(3), "n_kv_head": 1, "tied": False}
+    expected = plain_losses(corpus, 12, "wsd", **fields)
+    for stage in STAGES:
+        assert losses(tmp_path / f"{stage}") == pytest.approx(expected, abs=1e-5), f"stage {stage}"
 
 
 def test_resume_is_exact_on_as_many_ranks_and_close_on_others(corpus: Path, tmp_path: Path) -> None:

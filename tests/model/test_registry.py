@@ -1,6 +1,6 @@
-"""Adding an architecture takes two files: a toy one imports, trains, resumes, evaluates, generates, and exports.
+"""An architecture is two files, kogpt/model/NAME.py and kogpt/hub/NAME.py: with them it goes through the whole project.
 
-The names of GPT-2's tensors occur nowhere else.
+The names of an architecture's tensors occur nowhere else.
 """
 
 import re
@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import write_checkpoint
-from toy import Toy, ToyAdapter, ToyConfig
+from builders import SHAPES, make_run
 from trainings import deepspeed_file as write_deepspeed_file
 
 import kogpt
@@ -20,11 +19,9 @@ from kogpt.data.corpus import TokenCorpus
 from kogpt.eval.run import evaluate_run
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
-from kogpt.hub import adapters
 from kogpt.hub.export import export_model
 from kogpt.hub.import_run import import_run
-from kogpt.hub.weights import import_model
-from kogpt.model import registry
+from kogpt.model.registry import ARCHITECTURES
 from kogpt.tokenizer.wordpiece import Tokenizer
 from kogpt.train import deepspeed_config, deepspeed_file
 from kogpt.train.options import ModelOptions, RunOptions, ScheduleOptions, TrainOptions
@@ -41,12 +38,6 @@ class _NoStop(Stop):
         self.code = 0
 
 
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.ARCHITECTURES, "toy", registry.Architecture(ToyConfig, Toy))
-    monkeypatch.setitem(adapters.ADAPTERS, "toy", ToyAdapter())
-
-
 def _train(corpus: Path, run: Path, config: Path, steps: int, ranks: Any, model: ModelOptions) -> Trainer:
     out = RunOptions(corpus=corpus, out=run, deepspeed_config=config, stride=16, prompts=(), compile="off", wandb="off")
     options = TrainOptions(model, ScheduleOptions(steps=steps), out)
@@ -56,33 +47,26 @@ def _train(corpus: Path, run: Path, config: Path, steps: int, ranks: Any, model:
     return trainer
 
 
-@pytest.mark.usefixtures("toy")
-def test_a_second_architecture_goes_everywhere(corpus: Path, tokenizer: Tokenizer, ranks: Any, tmp_path: Path) -> None:
-    shape = ToyConfig(tokenizer.vocab_size, 32, 2, 4, 16, n_kv_head=2)
-    torch.manual_seed(0)
-    model = Toy(shape).eval()
-    assert shape.parameter_count == sum(parameter.numel() for parameter in model.parameters())
-    tokenizer.save(tmp_path / "source" / "tokenizer")
-    write_checkpoint(tmp_path / "source", model, 5, corpus="c0ffee")
-    loaded = load_for_inference(tmp_path / "source").model
-    assert isinstance(loaded, Toy)
-    assert loaded.config == shape
+@pytest.mark.parametrize("arch", SHAPES)
+def test_an_architecture_goes_everywhere(
+    arch: str, corpus: Path, tokenizer: Tokenizer, ranks: Any, tmp_path: Path
+) -> None:
+    model = load_for_inference(make_run(tmp_path / "source", tokenizer, arch)).model
+    assert isinstance(model, ARCHITECTURES[arch].model)
+    shape = model.config
 
-    # generate: cached, padded, sliding, with fewer KV heads than heads
-    prompts, sampling = [[2, 9, 11, 30], [2]], Sampling(max_new_tokens=20, greedy=True)
+    # generate: cached, padded, with fewer KV heads than heads, and beyond the context
+    prompts, sampling = [[2, 9, 11, 30], [2]], Sampling(max_new_tokens=40, greedy=True)
     made = list(zip(*generate(model, prompts, sampling), strict=True))
     for prompt, row in zip(prompts, made, strict=True):
-        ids = list(prompt)
+        ids, start = list(prompt), 0
         for token in row:
-            assert model(torch.tensor([ids]))[0, -1].argmax().item() == token
+            start = len(ids) - 16 if len(ids) - start > 32 else start
+            assert model(torch.tensor([ids[start:]]))[0, -1].argmax().item() == token
             ids.append(token)
 
-    # export and import, where both vocabulary matrices follow the tokenizer
+    # export and import, where every vocabulary matrix follows the tokenizer
     export_model(tmp_path / "source", tmp_path / "exported", texts=["모든 국민은"])
-    assert "Toy architecture" in (tmp_path / "exported" / "README.md").read_text()
-    config, state = import_model(tmp_path / "exported")
-    assert config == shape
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
     import_run(tmp_path / "exported", tmp_path / "run", corpus)
     started = load_for_inference(tmp_path / "run").model
     assert torch.equal(started(torch.tensor(prompts[:1])), model(torch.tensor(prompts[:1])))
@@ -94,23 +78,32 @@ def test_a_second_architecture_goes_everywhere(corpus: Path, tokenizer: Tokenize
         trainer = _train(corpus, tmp_path / "run", file, steps, ranks, ModelOptions())
         assert trainer.config == shape
         info = load_for_inference(tmp_path / "run").info
-        assert (info["model"]["arch"], info["step"]) == ("toy", steps)
+        assert (info["model"]["arch"], info["step"]) == (arch, steps)
         assert info["format"] == "kogpt-checkpoint"
         losses.append(trainer.best["val_loss"] if trainer.best else None)
     assert losses[1] < losses[0]
-    with pytest.raises(UserError, match="n_layer is 12 instead of 2"):
-        _train(corpus, tmp_path / "run", file, 9, ranks, ModelOptions(preset="small"))
+    with pytest.raises(UserError, match="n_layer is 3 instead of 2"):
+        _train(corpus, tmp_path / "run", file, 9, ranks, ModelOptions(depth=3))
+    other = "qwen3" if arch == "gpt2" else "gpt2"
+    with pytest.raises(UserError, match=f"arch is {other} instead of {arch}"):
+        _train(corpus, tmp_path / "run", file, 9, ranks, ModelOptions(arch=other))  # type: ignore[arg-type]
 
     scored = evaluate_run(tmp_path / "run", corpus=corpus, stride=16, device="cpu")
     assert scored["bits_per_char"][str(corpus)]["loss"] == pytest.approx(losses[1], rel=1e-5)
     assert kogpt.load(tmp_path / "run").generate("모든 국민은", max_new_tokens=4).startswith("모든 국민은")
 
 
-def test_gpt2_s_tensors_are_named_in_its_two_files_alone() -> None:
-    names = re.compile(r"\bw[tp]e\b|\bln_f\b|\bc_attn\b|\bc_fc\b|\bc_proj\b|\blm_head\b|\bqkv\b")
-    allowed = {ROOT / "kogpt/model/gpt2.py", ROOT / "kogpt/hub/gpt2.py"}
+@pytest.mark.parametrize(
+    ("arch", "names"),
+    [
+        ("gpt2", r"\bw[tp]e\b|\bln_f\b|\bc_attn\b|\bc_fc\b|\bc_proj\b|\bqkv\b"),
+        ("qwen3", r"\b[qkvo]_proj\b|\b(?:gate|up|down)_proj\b|\bembed_tokens\b|\b[qk]_norm\b"),
+    ],
+)
+def test_its_tensors_are_named_in_its_two_files_alone(arch: str, names: str) -> None:
+    allowed = {ROOT / f"kogpt/{folder}/{arch}.py" for folder in ("model", "hub")}
     found = {
-        path.relative_to(ROOT).as_posix(): names.findall(path.read_text(encoding="utf-8"))
+        path.relative_to(ROOT).as_posix(): re.findall(names, path.read_text(encoding="utf-8"))
         for folder in ("kogpt", "launch", "preprocess")
         for path in (ROOT / folder).rglob("*.py")
         if path not in allowed

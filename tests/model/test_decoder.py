@@ -1,0 +1,125 @@
+"""What holds for the model of every architecture: causality, cache, packed documents, precision, dropout, learning."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from builders import SHAPES, scattered, shape_of
+
+from kogpt.model.decoder import Decoder
+from kogpt.model.kv_cache import KVCache
+from kogpt.model.registry import ARCHITECTURES, build, config_from_dict
+from kogpt.optim.parameter_groups import parameter_groups
+
+pytestmark = pytest.mark.parametrize("arch", SHAPES)
+VOCAB, CONTEXT = 301, 32
+
+
+def make(arch: str) -> Decoder:
+    return scattered(shape_of(arch))
+
+
+def test_the_configuration_survives_a_checkpoint(arch):
+    config = shape_of(arch)
+    assert config_from_dict(config.to_dict()) == config
+    assert config.to_dict()["arch"] == arch
+    assert set(SHAPES) == set(ARCHITECTURES), "every architecture has a small model for the tests"
+
+
+@pytest.mark.parametrize("t", [0, 7, 30])
+def test_a_changed_id_changes_nothing_before_it(arch, t):
+    model = make(arch)
+    ids = torch.randint(VOCAB, (2, CONTEXT))
+    changed = ids.clone()
+    changed[:, t + 1] = (changed[:, t + 1] + 1) % VOCAB
+    before, after = model(ids), model(changed)
+    assert torch.equal(before[:, : t + 1], after[:, : t + 1])
+    assert (before[:, t + 1] - after[:, t + 1]).abs().max() > 1e-4
+
+
+def test_loss_at_initialisation_is_that_of_a_guess(arch):
+    config = config_from_dict({"arch": arch, **ARCHITECTURES[arch].config.shape_of_depth(2), "vocab_size": 5000})
+    torch.manual_seed(0)
+    ids, targets = torch.randint(5000, (2, 8, 32))
+    assert abs(build(config)(ids, targets).item() / targets.numel() - math.log(5000)) < 0.05
+
+
+def test_overfits_one_batch(arch):
+    torch.manual_seed(0)
+    model = build(shape_of(arch))
+    ids = torch.randint(VOCAB, (2, CONTEXT + 1))
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=5e-3)
+    for _ in range(120):
+        loss = model(ids[:, :-1], ids[:, 1:]) / ids[:, 1:].numel()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+def test_loss_is_float32_under_autocast(arch):
+    model = make(arch)
+    ids, targets = torch.randint(VOCAB, (2, 4, CONTEXT))
+    exact = model(ids, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(ids, targets)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert abs(loss.item() - exact.item()) / targets.numel() < 5e-3
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_give_about_the_same(arch, dtype):
+    model = make(arch)
+    ids, targets = torch.randint(VOCAB, (2, 4, CONTEXT))
+    exact = model(ids, targets).item()
+    loss = model.to(dtype)(ids, targets)
+    loss.backward()
+    assert abs(loss.item() - exact) / targets.numel() < 2e-2
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_cache_with_and_without_padding_equals_the_full_forward(arch):
+    model = make(arch)
+    ids = torch.randint(VOCAB, (3, 20))
+    full = model(ids)
+    cache = KVCache(model.config, 3)
+    parts = [model(part, cache=cache) for part in ids.split([9, 1, 6, 1, 3], dim=1)]
+    assert (torch.cat(parts, 1) - full).abs().max() < 1e-5
+
+    pads = torch.tensor([0, 4, 11])
+    padded = torch.stack([F.pad(row[: 20 - p], (p, 0)) for row, p in zip(ids, pads.tolist(), strict=True)])
+    cache = KVCache(model.config, 3, pads=pads)
+    out = torch.cat([model(part, cache=cache) for part in padded.split([13, 1, 6], dim=1)], 1)
+    for row, pad in enumerate(pads.tolist()):
+        assert (out[row, pad:] - full[row, : 20 - pad]).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="13 tokens, but only 12 fit"):
+        model(ids[:, :13], cache=cache)
+    with pytest.raises(ValueError, match="33 tokens, but only 32 fit"):
+        model(torch.zeros(1, 33, dtype=torch.int64))
+
+
+def test_packed_documents_are_what_they_are_alone(arch):
+    """Documents in one row, with positions from 0 and no attention between them, equal those in separate rows."""
+    model = make(arch)
+    ids, targets = torch.randint(VOCAB, (2, 1, 20))
+    lengths = [7, 1, 12]
+    packed = {
+        "positions": torch.cat([torch.arange(n) for n in lengths])[None],
+        "documents": torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None],
+    }
+    alone = [model(part) for part in ids.split(lengths, dim=1)]
+    assert (model(ids, **packed) - torch.cat(alone, 1)).abs().max() < 1e-5
+    assert (model(ids, positions=packed["positions"]) - torch.cat(alone, 1)).abs().max() > 1e-3
+    parts = zip(ids.split(lengths, dim=1), targets.split(lengths, dim=1), strict=True)
+    assert model(ids, targets, **packed).item() == pytest.approx(sum(model(*part).item() for part in parts), rel=1e-5)
+
+
+def test_dropout_works_in_training_only(arch):
+    model = scattered(shape_of(arch, dropout=0.5))
+    ids = torch.randint(VOCAB, (1, 32))
+    assert torch.equal(model(ids), model(ids))
+    model.train()
+    assert not torch.equal(model(ids), model(ids))
