@@ -6,14 +6,19 @@ from torch import Tensor
 from kogpt.generate.sampling import Sampling
 
 
-def process_logits(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:
-    """Apply repetition penalty, temperature, top-k, and top-p to logits [B, V]; excluded tokens get -inf.
+def process_logits(logits: Tensor, seen: Tensor | None, sampling: Sampling, made: Tensor | None = None) -> Tensor:
+    """Apply the penalties, temperature, top-k, and top-p to logits [B, V]; excluded tokens get -inf.
 
-    `seen` [B, V] bool marks the tokens that occur in the row, including its prompt.
+    `seen` [B, V] bool marks the tokens that occur in the row, including its prompt; `made` [B, V] says how often each
+    was generated. Only a penalty that is on needs them.
     """
     if sampling.repetition_penalty != 1.0:
         penalty = sampling.repetition_penalty
+        assert seen is not None
         logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        assert made is not None
+        logits = logits - sampling.frequency_penalty * made - sampling.presence_penalty * (made > 0)
     if sampling.greedy:
         return logits
     logits = logits / sampling.temperature
@@ -28,10 +33,9 @@ def process_logits(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:
     return logits
 
 
-def draw(logits: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """Draw a token per row [B] from the row's generator, by inverting the cumulative distribution."""
+def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The token of each row [B] at its number `uniform` [B] float64 in [0, 1) of the cumulative distribution."""
     cumulative = logits.double().softmax(-1).cumsum(-1)
-    uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
     # The last sum is not exactly 1: scaled by it, the number falls on a token of probability above 0.
-    ids = torch.searchsorted(cumulative, uniform.to(logits.device) * cumulative[:, -1:], right=True)
+    ids = torch.searchsorted(cumulative, uniform.to(logits.device)[:, None] * cumulative[:, -1:], right=True)
     return ids[:, 0].clamp(max=logits.size(-1) - 1)

@@ -52,7 +52,8 @@ class Model:
         """The prompt with its continuation; for several prompts, which are generated together, a list.
 
         `sampling` are the fields of kogpt.generate.sampling.Sampling: max_new_tokens, greedy, temperature, top_k,
-        top_p, repetition_penalty, seed. The result is what `kogpt generate` prints with the same flags.
+        top_p, repetition_penalty, frequency_penalty, presence_penalty, seed. The result is what `kogpt generate` prints
+        with the same flags.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         texts = continue_texts(self.module, self._codec, prompts, Sampling(**sampling))

@@ -14,7 +14,7 @@ SEEDS = 10**18
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. Applied in this order: repetition penalty, temperature, top-k, top-p."""
+    """How the next token is chosen. Applied in this order: the penalties, temperature, top-k, top-p."""
 
     max_new_tokens: Count = 100
     """Largest number of tokens to add. Generation stops earlier at the end of the article."""
@@ -28,6 +28,10 @@ class Sampling:
     """Choose only among the most probable tokens that together have this probability (nucleus sampling)."""
     repetition_penalty: Annotated[float, Range(0, above=True)] = 1.0
     """Above 1, tokens that occurred already become less probable (CTRL, Keskar et al. 2019, section 4.1)."""
+    frequency_penalty: Annotated[float, Range(-2, 2)] = 0.0
+    """Above 0, tokens become less probable each time they are generated. OpenAI's API has the same."""
+    presence_penalty: Annotated[float, Range(-2, 2)] = 0.0
+    """Above 0, tokens become less probable once they were generated. OpenAI's API has the same."""
     seed: Annotated[int, Range(-SEEDS, SEEDS)] = 0
     """The same seed gives the same text. Sample i of a prompt uses seed + i."""
 

@@ -11,6 +11,7 @@ from kogpt.common.device import choose_device
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
 from kogpt.model.decoder import Decoder
+from kogpt.model.packed import packed
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.wordpiece import StreamDecoder
 
@@ -31,6 +32,7 @@ def stream_text(
     model: Decoder, codec: TextCodec, prompts: Sequence[str], sampling: Sampling, *, samples: int = 1
 ) -> Iterator[Piece]:
     """Continue each prompt `samples` times, as many rows at once as fit into _CACHE_BYTES; yield text as it comes."""
+    model = packed(model)
     encoded = [[codec.tokenizer.cls_id, *codec.encode(prompt)] for prompt in prompts]
     rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
     row_bytes = 2 * math.prod(model.config.kv_cache_shape(1)) * model.dtype.itemsize

@@ -109,10 +109,11 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(batch, length, 3, self.n_head, width // self.n_head)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, head, T, D]
         if cache is not None:
-            key, value = cache.append(self.layer, key, value)
-        causal = self.causal and length > 1 and mask is None
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
+            out = cache.attend(self.layer, query, key, value)
+        else:
+            causal = self.causal and length > 1 and mask is None
+            dropout = self.dropout if self.training else 0.0
+            out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
         out = self.proj(out.transpose(1, 2).reshape(batch, length, width))
         return F.dropout(out, self.dropout, self.training)
 
@@ -178,14 +179,12 @@ class GPT(Decoder):
         cache: KVCache | None = None,
     ) -> Tensor:
         length = ids.size(1)
-        limit = self.config.max_seq_len if cache is None else cache.capacity - cache.length
+        limit = self.config.max_seq_len if cache is None else cache.room
         if length > limit:
             raise ValueError(f"{length} tokens, but only {limit} fit (max_seq_len {self.config.max_seq_len})")
-        mask = None
+        mask = None if documents is None else document_mask(documents)
         if cache is not None:
-            positions, mask = cache.positions(length), cache.mask(length)
-        elif documents is not None:
-            mask = document_mask(documents)
+            positions = cache.positions(length)
         if positions is None:
             positions = torch.arange(length, device=ids.device)
         x = self.wte(ids, "embed") + self.wpe(positions)
@@ -193,7 +192,7 @@ class GPT(Decoder):
         for block in self.blocks:
             x = block(x, cache, mask)
         if cache is not None:
-            cache.length += length
+            cache.advance(length)
         return self.ln_f(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

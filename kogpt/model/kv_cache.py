@@ -1,76 +1,113 @@
 """The KV cache: keys and values of earlier tokens, so that a new token costs a forward pass of one token.
 
-Memory: two tensors of `ModelConfig.kv_cache_shape`, allocated in full at the start.
+It has places. Each holds one sequence from slot 0 on, so slot s has position s, whatever the other places hold. A
+sequence can come and go while others stay. Memory: two tensors of `ModelConfig.kv_cache_shape`, reserved in full at the
+start; a CPU uses it only as far as it is filled.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kogpt.model.config import ModelConfig
 
 
 class KVCache:
-    """`keys` and `values`, [layer, B, KV head, max_seq_len, head size] each; the first `length` slots are in use.
+    """`keys` and `values`, [layer, place, KV head, max_seq_len, head size] each; `lengths`: tokens in each place.
 
-    Rows of unequal length are padded on the left; `pads`, [B] int64, holds the number of padded slots. A padded slot
-    is attended to only by itself. Slot s of row b has position s - pads[b].
+    `rows` are the places that the next forward pass continues: row b of its batch is place rows[b]. By default all.
+    An attention layer calls `attend`. One that computes attention in another way calls `append` and takes `mask`.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        batch: int,
+        places: int,
         *,
-        pads: Tensor | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        shape = config.kv_cache_shape(batch)
+        shape = config.kv_cache_shape(places)
         self.capacity = shape[3]
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.pads = pads
-        self.length = 0
+        self.lengths = [0] * places
+        self.rows = list(range(places))
+        self._made: tuple[object, Tensor, Tensor] | None = None
+
+    @property
+    def room(self) -> int:
+        """The number of tokens that still fit into each of `rows`."""
+        return self.capacity - max(self.lengths[row] for row in self.rows)
 
     def positions(self, count: int) -> Tensor:
-        """Positions of the next `count` slots: [count], or [B, count] if rows are padded."""
-        slots = torch.arange(self.length, self.length + count, device=self.keys.device)
-        return slots if self.pads is None else (slots - self.pads[:, None]).clamp(min=0)
+        """Positions of the next `count` tokens of each row, [B, count] int64."""
+        return self._positions_and_mask(count)[0]
 
-    def mask(self, count: int) -> Tensor | None:
-        """The slots that the next `count` tokens may attend to (True = may); None if no mask is needed."""
-        if self.pads is None and (self.length == 0 or count == 1):
-            return None
-        slots = torch.arange(self.length + count, device=self.keys.device)
-        queries = slots[self.length :, None]
-        allowed = slots <= queries
-        if self.pads is not None:
-            allowed = allowed & (slots >= self.pads[:, None, None]) | (slots == queries)
-            allowed = allowed[:, None]
-        return allowed
+    def mask(self, count: int) -> Tensor:
+        """The slots that the next `count` tokens may attend to: [B, 1, count, slots] bool, True = may."""
+        return self._positions_and_mask(count)[1]
+
+    def advance(self, count: int) -> None:
+        """Count the tokens that every layer has appended. The end of a forward pass."""
+        for row in self.rows:
+            self.lengths[row] += count
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append keys and values [B, KV head, count, D] of one layer, and return all keys and values of that layer."""
-        end = self.length + key.size(2)
-        self.keys[layer, :, :, self.length : end] = key
-        self.values[layer, :, :, self.length : end] = value
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        """Append keys and values [B, KV head, count, D] of one layer; return those of all slots that `mask` covers."""
+        rows = torch.tensor(self.rows, device=key.device)
+        slots = self.positions(key.size(2))
+        self.keys[layer].transpose(1, 2)[rows[:, None], slots] = key.transpose(1, 2)
+        self.values[layer].transpose(1, 2)[rows[:, None], slots] = value.transpose(1, 2)
+        used = self.capacity - self.room + key.size(2)
+        return self.keys[layer, rows, :, :used], self.values[layer, rows, :, :used]
 
-    def full_rows(self) -> list[int]:
-        """The rows without padding. In a full cache these rows have no room left."""
-        if self.pads is None:
-            return list(range(self.keys.size(1)))
-        return (self.pads == 0).nonzero()[:, 0].tolist()
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Append keys and values, and attend causally to them and all earlier ones.
 
-    def make_room(self, fresh: "KVCache") -> None:
-        """Replace the full rows by those of `fresh`, which has no padding, and shift the other rows over theirs."""
-        full, end = self.full_rows(), self.length
-        counts = torch.full((self.keys.size(1),), end, device=self.keys.device)
-        if self.pads is not None:
-            counts -= self.pads
-        counts[full] = fresh.length
-        self.length = int(counts.max())
-        for mine, new in ((self.keys, fresh.keys), (self.values, fresh.values)):
-            mine[:, :, :, : self.length] = mine[:, :, :, end - self.length : end].clone()
-            mine[:, full, :, self.length - fresh.length : self.length] = new[:, :, :, : fresh.length]
-        self.pads = self.length - counts if (counts < self.length).any() else None
+        In: [B, head, count, D], and [B, KV head, count, D] twice. Out: [B, head, count, D].
+
+        On a CPU each row is a call of its own with just its own slots. No row then waits for a longer one, and its
+        result is the same to the bit whatever the others are. On a GPU, where calls are dear, all rows are one call.
+        """
+        if query.device.type == "cpu":
+            return self._attend_by_row(layer, query, key, value)
+        return self._attend_together(layer, query, key, value)
+
+    def _attend_together(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        groups = query.size(1) // key.size(1)
+        keys, values = self.append(layer, key, value)
+        if groups > 1:  # no fused kernel takes both a mask and groups
+            keys, values = (part.repeat_interleave(groups, 1) for part in (keys, values))
+        return F.scaled_dot_product_attention(query, keys, values, self.mask(query.size(2)))
+
+    def _attend_by_row(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        parts = []
+        for i, row in enumerate(self.rows):
+            start, end = self.lengths[row], self.lengths[row] + key.size(2)
+            keys, values = self.keys[layer, row, :, :end], self.values[layer, row, :, :end]
+            keys[:, start:], values[:, start:] = key[i], value[i]
+            parts.append(_attention(query[i : i + 1], keys[None], values[None]))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _positions_and_mask(self, count: int) -> tuple[Tensor, Tensor]:
+        """Made once per forward pass: every layer asks, and on a GPU each costs a copy from the host."""
+        lengths = [self.lengths[row] for row in self.rows]
+        state = (count, lengths)
+        if self._made is None or self._made[0] != state:
+            device = self.keys.device
+            positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(count, device=device)
+            slots = torch.arange(max(lengths) + count, device=device)
+            self._made = state, positions, (slots <= positions[:, :, None])[:, None]
+        return self._made[1:]
+
+
+def _attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention of the last tokens of one sequence: [1, head, count, D] and [1, KV head, slots, D] twice."""
+    _, heads, count, width = query.shape
+    if count == 1:  # it sees every slot, so heads that share a KV head can be rows of one product
+        grouped = query.view(1, keys.size(1), -1, width)
+        return F.scaled_dot_product_attention(grouped, keys, values).view(1, heads, 1, width)
+    before = keys.size(2) - count
+    mask = torch.ones(count, keys.size(2), dtype=torch.bool).tril(before) if before else None
+    return F.scaled_dot_product_attention(query, keys, values, mask, is_causal=not before, enable_gqa=True)

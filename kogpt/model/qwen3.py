@@ -148,7 +148,6 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, rotation: Rotation, cache: KVCache | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        length = x.size(1)
         query, key, value = (
             projection(x).unflatten(-1, (-1, self.head_dim)) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
@@ -156,14 +155,15 @@ class Attention(nn.Module):
         key = rotate(self.k_norm(key).transpose(1, 2), rotation)
         value = value.transpose(1, 2)
         if cache is not None:
-            key, value = cache.append(self.layer, key, value)
-        causal = length > 1 and mask is None
-        dropout = self.dropout if self.training else 0.0
-        grouped = self.groups > 1
-        if grouped and mask is not None and x.is_cuda:  # no fused kernel there takes both a mask and groups
-            key, value = (part.repeat_interleave(self.groups, 1) for part in (key, value))
-            grouped = False
-        out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal, enable_gqa=grouped)
+            out = cache.attend(self.layer, query, key, value)
+        else:
+            dropout = self.dropout if self.training else 0.0
+            grouped = self.groups > 1
+            if grouped and mask is not None and x.is_cuda:  # no fused kernel there takes both a mask and groups
+                key, value = (part.repeat_interleave(self.groups, 1) for part in (key, value))
+                grouped = False
+            causal = mask is None
+            out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal, enable_gqa=grouped)
         out = self.o_proj(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.dropout, self.training)
 
@@ -239,14 +239,12 @@ class Qwen3(Decoder):
         cache: KVCache | None = None,
     ) -> Tensor:
         length = ids.size(1)
-        limit = self.config.max_seq_len if cache is None else cache.capacity - cache.length
+        limit = self.config.max_seq_len if cache is None else cache.room
         if length > limit:
             raise ValueError(f"{length} tokens, but only {limit} fit (max_seq_len {self.config.max_seq_len})")
-        mask = None
+        mask = None if documents is None else document_mask(documents)
         if cache is not None:
-            positions, mask = cache.positions(length), cache.mask(length)
-        elif documents is not None:
-            mask = document_mask(documents)
+            positions = cache.positions(length)
         if positions is None:
             positions = torch.arange(length, device=ids.device)
         rotation = rotation_of(positions, self.config)
@@ -254,7 +252,7 @@ class Qwen3(Decoder):
         for block in self.blocks:
             x = block(x, rotation, cache, mask)
         if cache is not None:
-            cache.length += length
+            cache.advance(length)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

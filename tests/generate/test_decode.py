@@ -117,12 +117,11 @@ def test_seeds_reproduce_and_differ(model):
 
 
 def test_samples_follow_the_probabilities(model):
-    """10,000 first ids against the model's distribution: a chi-square statistic within 5 deviations."""
+    """10,000 second ids against the model's distribution: a chi-square statistic within 5 deviations."""
     sampling = Sampling(max_new_tokens=1, temperature=3.0, top_k=10)
-    draws = torch.tensor(next(iter(generate(model, [[2, 5]] * 10000, sampling))))
-    seen = torch.zeros(1, 97, dtype=torch.bool)
+    draws = torch.tensor(next(iter(generate(model, [[5]] * 10000, sampling))))
     with torch.no_grad():
-        wanted = process_logits(model(torch.tensor([[2, 5]]))[:, -1], seen, sampling).softmax(-1)[0] * 10000
+        wanted = process_logits(model(torch.tensor([[5]]))[:, -1], None, sampling).softmax(-1)[0] * 10000
     counts = torch.bincount(draws, minlength=97).float()
     assert counts[wanted == 0].sum() == 0
     kept = wanted > 0

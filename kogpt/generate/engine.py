@@ -1,0 +1,193 @@
+"""The engine of generation: sequences that come and go between steps, and a token for each at every step.
+
+In: a model, and sequences of tokens with their sampling. Out: the next token of each, step by step.
+
+A sequence has a place in the KV cache. A step first sends waiting tokens of new sequences through the model, in chunks
+of `CHUNK`, and stops once it has sent so many, so that a long prompt does not hold up the others. Then all sequences
+that have one new token go through the model together.
+
+A sequence gets the same tokens alone and in company: its chunks begin at multiples of CHUNK and go through by
+themselves, it has random numbers of its own, and on a CPU with packed weights (kogpt.model.packed) each row of a pass
+comes out the same to the bit, whatever the others are. On a GPU this holds up to rounding.
+
+When a place is full, at max_seq_len, the last half of its sequence goes through the model again as a new prompt,
+because with learned absolute positions its keys would change. Each token then sees between max_seq_len / 2 and
+max_seq_len earlier tokens, at an amortized two passes per token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kogpt.generate.logits import draw, process_logits
+from kogpt.generate.sampling import Sampling
+from kogpt.model.decoder import Decoder
+from kogpt.model.kv_cache import KVCache
+
+CHUNK = 64
+"""The most tokens of a prompt that go through the model at once, between two tokens of the other sequences."""
+
+
+class Step(NamedTuple):
+    """A token that was chosen. With `logprobs`, its log-probability, and the most probable tokens with theirs.
+
+    Log-probabilities are the model's own, before penalties and temperature.
+    """
+
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Row:
+    """A sequence in the engine: its tokens so far, and what the choice of the next one depends on."""
+
+    def __init__(
+        self, ids: Sequence[int], sampling: Sampling, seed: int, logprobs: int | None, place: int, model: Decoder
+    ) -> None:
+        self.ids = list(ids)
+        self.place = place
+        self.start = max(0, len(ids) - model.config.max_seq_len)  # the token that is in slot 0 of its place
+        self.logprobs = logprobs
+        self.settings = replace(sampling, seed=0, max_new_tokens=1)  # rows that have the same are processed together
+        self.random = torch.Generator().manual_seed(seed)
+        self.uniform: Tensor | None = None  # the random number of the next token
+        size, device = model.config.vocab_size, model.device
+        self.seen = self.made = None
+        if sampling.repetition_penalty != 1.0:
+            self.seen = torch.zeros(size, dtype=torch.bool, device=device)
+            self.seen[torch.tensor(self.ids, device=device)] = True
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            self.made = torch.zeros(size, device=device)
+
+    def draw(self) -> Tensor:
+        """The random number of the next token, the same until `append`."""
+        if self.uniform is None:
+            self.uniform = torch.rand((), generator=self.random, dtype=torch.float64)
+        return self.uniform
+
+    def append(self, id: int) -> None:
+        """Add the chosen token."""
+        self.ids.append(id)
+        self.uniform = None
+        if self.seen is not None:
+            self.seen[id] = True
+        if self.made is not None:
+            self.made[id] += 1
+
+
+class Engine:
+    """`add` and `remove` sequences, and `step`. For one thread at a time."""
+
+    def __init__(self, model: Decoder, places: int) -> None:
+        self.model = model
+        self.cache = KVCache(model.config, places, device=model.device, dtype=model.dtype)
+        self.rows: list[Row] = []
+        self._free = list(range(places))
+
+    @property
+    def free(self) -> int:
+        """The number of free places."""
+        return len(self._free)
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raise `ValueError` for a prompt without tokens, or with one that is not in the vocabulary."""
+        size = self.model.config.vocab_size
+        if not ids:
+            raise ValueError("a prompt without tokens; start it with [CLS]")
+        if wrong := [id for id in ids if not 0 <= id < size]:
+            raise ValueError(f"token {wrong[0]} is not in the vocabulary of {size:,} tokens")
+
+    def add(
+        self, ids: Sequence[int], sampling: Sampling, *, seed: int | None = None, logprobs: int | None = None
+    ) -> Row:
+        """Give a sequence one of the free places.
+
+        `seed`: instead of the sampling's.
+        `logprobs`: each `Step` has so many of the most probable tokens; None: no log-probabilities.
+        """
+        self.check(ids)
+        row = Row(ids, sampling, sampling.seed if seed is None else seed, logprobs, self._free[0], self.model)
+        del self._free[0]
+        self.cache.lengths[row.place] = 0
+        self.rows.append(row)
+        return row
+
+    def remove(self, row: Row) -> None:
+        """Free the place of a sequence."""
+        self.rows.remove(row)
+        self._free.append(row.place)
+
+    @torch.no_grad()
+    def step(self, rows: Sequence[Row] | None = None, *, budget: int | None = CHUNK) -> dict[Row, Step]:
+        """The next token of each of `rows` (by default all) whose prompt has gone through the model.
+
+        Chunks of prompts go through until they are at least `budget` tokens together; None: all do. An error leaves
+        all sequences as they were.
+        """
+        rows = list(self.rows if rows is None else rows)
+        lengths = list(self.cache.lengths)
+        try:
+            after = self._last_logits(rows, budget)
+            steps = _choose(after) if after else {}
+        except BaseException:
+            self.cache.lengths = lengths
+            raise
+        for row, step in steps.items():
+            row.append(step.id)
+            if self.cache.lengths[row.place] == self.cache.capacity:
+                row.start = len(row.ids) - max(1, self.cache.capacity // 2)
+                self.cache.lengths[row.place] = 0
+        return steps
+
+    def _last_logits(self, rows: list[Row], budget: int | None) -> dict[Row, Tensor]:
+        """The logits [V] after the last token of each row that has no other tokens waiting."""
+        found: dict[Row, Tensor] = {}
+        spent, single = 0, []
+        for row in rows:
+            waiting = row.ids[row.start + self.cache.lengths[row.place] :]
+            while len(waiting) > 1 and (budget is None or spent < budget):
+                chunk, waiting = waiting[:CHUNK], waiting[CHUNK:]
+                [logits] = self._forward([row], [chunk])
+                spent += len(chunk)
+                if not waiting:
+                    found[row] = logits
+            if len(waiting) == 1:
+                single.append(row)
+        if single:
+            found |= zip(single, self._forward(single, [row.ids[-1:] for row in single]), strict=True)
+        return found
+
+    def _forward(self, rows: list[Row], ids: list[list[int]]) -> Tensor:
+        """Send the next tokens of each row through the model; the logits [B, V] after the last."""
+        self.cache.rows = [row.place for row in rows]
+        hidden = self.model.hidden(torch.tensor(ids, device=self.model.device), cache=self.cache)
+        return self.model.logits(hidden[:, -1]).float()
+
+
+def _choose(after: dict[Row, Tensor]) -> dict[Row, Step]:
+    """The next token of each row, from the logits [V] after its last. Rows of the same settings go together."""
+    groups: dict[Sampling, list[Row]] = {}
+    for row in after:
+        groups.setdefault(row.settings, []).append(row)
+    steps = {}
+    for sampling, rows in groups.items():
+        logits = torch.stack([after[row] for row in rows])
+        seen = [row.seen for row in rows if row.seen is not None]
+        made = [row.made for row in rows if row.made is not None]
+        scores = process_logits(
+            logits, torch.stack(seen) if seen else None, sampling, torch.stack(made) if made else None
+        )
+        chosen = scores.argmax(-1) if sampling.greedy else draw(scores, torch.stack([row.draw() for row in rows]))
+        for row, id in zip(rows, chosen.tolist(), strict=True):
+            steps[row] = Step(id) if row.logprobs is None else _with_logprobs(id, after[row], row.logprobs)
+    return steps
+
+
+def _with_logprobs(id: int, logits: Tensor, count: int) -> Step:
+    logprobs = logits.log_softmax(-1)
+    best = logprobs.topk(min(count, logprobs.numel()))
+    return Step(id, logprobs[id].item(), tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)))

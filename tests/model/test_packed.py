@@ -1,0 +1,55 @@
+"""Packed weights give the model's logits, and to the bit the same ones for a row alone and among others."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from builders import SHAPES, scattered, shape_of
+
+from kogpt.model.kv_cache import KVCache
+from kogpt.model.packed import packed
+
+WIDTHS: dict[str, dict[str, Any]] = {"gpt2": {}, "qwen3": {"head_dim": 16, "n_inner": 64}}
+"""Multiples of 32, as those of all models that anybody trains."""
+
+pytestmark = pytest.mark.parametrize("arch", SHAPES)
+
+
+def test_packed_logits_are_those_of_the_model(arch: str) -> None:
+    model = scattered(shape_of(arch))
+    fast = packed(model)
+    ids = torch.randint(301, (3, 32))
+    with torch.no_grad():
+        assert (fast(ids) - model(ids)).abs().max() < 1e-5
+        assert (fast(ids, cache=KVCache(model.config, 3)) - model(ids)).abs().max() < 1e-5
+    shared = {parameter.data_ptr() for parameter in model.parameters()}
+    assert {parameter.data_ptr() for parameter in fast.parameters()} <= shared
+    assert packed(model.bfloat16()) is model
+
+
+@torch.no_grad()
+def test_a_row_of_a_step_is_the_same_to_the_bit_alone_and_among_others(arch: str) -> None:
+    """Rows of different lengths, in 1 to 20 rows at every place of the batch, with one thread and with two."""
+    model = packed(scattered(replace(shape_of(arch), **WIDTHS[arch])))
+    cache = KVCache(model.config, 20)
+    lengths = torch.randint(1, 32, (20,)).tolist()
+    for place, length in enumerate(lengths):
+        cache.rows = [place]
+        model(torch.randint(301, (1, length)), cache=cache)
+    ids = torch.randint(301, (20, 1))
+
+    def step(rows: list[int]) -> torch.Tensor:
+        cache.rows, cache.lengths = rows, list(lengths)
+        return model(ids[rows], cache=cache)[:, 0]
+
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            alone = torch.cat([step([row]) for row in range(20)])
+            for size in range(2, 21):
+                rows = torch.randperm(20)[:size].tolist()
+                assert torch.equal(step(rows), alone[rows]), (count, size)
+    finally:
+        torch.set_num_threads(threads)
