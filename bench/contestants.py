@@ -38,6 +38,7 @@ from kogpt.optim.parameter_groups import parameter_groups  # noqa: E402
 from kogpt.tokenizer.wordpiece import Tokenizer  # noqa: E402
 from kogpt.train import deepspeed_config, deepspeed_file  # noqa: E402
 from kogpt.train.compile import compile_blocks  # noqa: E402
+from kogpt.train.corpora import open_corpora  # noqa: E402
 from kogpt.train.distributed import Ranks  # noqa: E402
 from kogpt.train.options import model_config, parse  # noqa: E402
 from kogpt.train.stop_signal import Stop  # noqa: E402
@@ -124,7 +125,7 @@ def ours(
     if bare:
         plan = replace(plan, stage=stage, engine=plan.engine | {"zero_optimization": content["zero_optimization"]})
     options = parse(task.flags(task.scratch / f"{path.stem}-{compiled}-{bare}", path, 1_000_000))
-    trainer = Trainer(options, plan, TokenCorpus.open(task.corpus), ranks, stop)
+    trainer = Trainer(options, plan, open_corpora(options.corpora), ranks, stop)
     trainer.prepare()
     if compiled:
         compile_blocks(trainer.engine.module)
@@ -205,7 +206,7 @@ def _bare_loop(task: Task, ranks: Ranks, loss: Loss, model: nn.Module, adam: Any
 def _batches(task: Task, ranks: Ranks) -> Iterator[Iterator[Batch]]:
     """The training's own micro-batches of each step, in its order."""
     share = Share(task.micro, task.windows // task.micro, 0, 1, ranks.device)
-    source = TrainBatches(TokenCorpus.open(task.corpus), max_seq_len=task.context, seed=1, share=share)
+    source = TrainBatches([(TokenCorpus.open(task.corpus), 1.0)], max_seq_len=task.context, seed=1, share=share)
     consumed = 0
     while True:
         yield source.step(consumed).micro_batches

@@ -21,8 +21,8 @@ import torch
 import train_gpu
 from contestants import Task, make_corpus
 
-from kogpt.data.corpus import TokenCorpus
 from kogpt.train import deepspeed_config, deepspeed_file
+from kogpt.train.corpora import open_corpora
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import parse
 from kogpt.train.stop_signal import Stop
@@ -88,7 +88,7 @@ class Part:
         options = parse(
             [*task.flags(self.scratch / out, path, 1_000), *flags, "--compile", "on" if compiled else "off"]
         )
-        return Trainer(options, plan, TokenCorpus.open(task.corpus), self.ranks, self.stop)
+        return Trainer(options, plan, open_corpora(options.corpora), self.ranks, self.stop)
 
 
 def steps(trainer: Trainer, count: int) -> list[float]:

@@ -23,8 +23,8 @@ distributed.choose_accelerator()
 from kogpt.common.errors import UserError  # noqa: E402
 from kogpt.common.log import set_up_logging  # noqa: E402
 from kogpt.common.numerics import allow_tf32, be_deterministic  # noqa: E402
-from kogpt.data.corpus import TokenCorpus  # noqa: E402
 from kogpt.train import deepspeed_config, deepspeed_file  # noqa: E402
+from kogpt.train.corpora import open_corpora  # noqa: E402
 from kogpt.train.options import parse, together  # noqa: E402
 from kogpt.train.stop_signal import Stop  # noqa: E402
 from kogpt.train.trainer import Trainer, TrainingFailed  # noqa: E402
@@ -37,8 +37,9 @@ def run() -> int:
     distributed.prepare_environment()
     set_up_logging(int(os.environ["RANK"]), "stdout")
     options = parse(sys.argv[1:], __doc__)
-    corpus, content = together(
-        lambda: TokenCorpus.open(options.corpus), lambda: deepspeed_file.read(options.run.deepspeed_config)
+    corpora, content = together(
+        lambda: open_corpora(options.corpora, options.run.mix, options.run.max_repeat),
+        lambda: deepspeed_file.read(options.run.deepspeed_config),
     )
     deepspeed_file.check_sections(options.run.deepspeed_config, content)
     allow_tf32()
@@ -55,7 +56,7 @@ def run() -> int:
     )
     for line in (*plan.notes, f"run folder: {options.out}"):
         log.info(line)
-    code = Trainer(options, plan, corpus, ranks, stop).train()
+    code = Trainer(options, plan, corpora, ranks, stop).train()
     distributed.finish(ranks)
     return code
 

@@ -26,6 +26,7 @@ from kogpt.model.registry import build, config_from_dict
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.chat import Message, render
+from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import Tokenizer, train_tokenizer
 
@@ -65,6 +66,18 @@ def make_tokenizer(texts: Sequence[str] = TEXTS * 3, vocab: int = 300) -> Tokeni
     """A WordPiece tokenizer trained on the texts. What occurs once becomes no piece: repeat texts that are few."""
     identity = load_analyzer(ANALYZER).identity
     return train_tokenizer(analyzed(texts), vocab, spacing="original", analyzer=identity)
+
+
+def without_roles(tokenizer: Tokenizer) -> Tokenizer:
+    """As versions before role tokens made it."""
+    vocab = [piece for piece in tokenizer.vocab if piece not in ROLE_PIECES]
+    return Tokenizer(
+        vocab,
+        spacing=tokenizer.spacing,
+        analyzer=tokenizer.analyzer,
+        source=tokenizer.source,
+        base_size=tokenizer.base_size,
+    )
 
 
 def encoded(tokenizer: Tokenizer, texts: Iterable[str], source: str = "kolaw") -> Iterator[dict[str, Any]]:

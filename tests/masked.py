@@ -32,8 +32,8 @@ class MaskedBatches(TrainBatches):
 
     def _order(self, consumed_samples: int, micro_batch: int, grad_accum: int, rank: int, world_size: int):
         return windows_for_step(
-            self.windows,
-            seed=self.seed,
+            self.sources[0].windows,
+            seed=self.mixture.seed,
             consumed_samples=consumed_samples,
             micro_batch=micro_batch,
             grad_accum=grad_accum,

@@ -9,6 +9,7 @@ shells, schedulers and typing errors produce: nothing, an empty word, text or `n
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def _values(action: Any) -> list[str | None]:
     """What to try; None is no value at all."""
     if action.nargs == 0 or action.choices:
         return [None, *WORDS] if action.nargs else ["abc"]
-    kind = str(action.metavar).split()[0].strip("[")
+    kind = re.split(r"[\s=\[\]]", str(action.metavar).strip("["))[0]
     if kind in PLACES:
         return [None, *TEXTS, *PATHS]
     return [None, *NUMBERS] if kind in ("INT", "FLOAT") else [None, *TEXTS]

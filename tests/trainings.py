@@ -209,7 +209,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any], patch: Any) -> None:
 
         batches = trainer.batches
         trainer.batches = MaskedBatches(
-            trainer.corpus, max_seq_len=batches.max_seq_len, seed=batches.seed, share=batches.share
+            [(trainer.corpora.main, 1.0)], max_seq_len=batches.max_seq_len, seed=1, share=batches.share
         )
     whole_loss = engine.TrainingEngine.loss
 
@@ -296,8 +296,8 @@ def _main() -> None:
 
     from kogpt.common.errors import UserError
     from kogpt.common.log import set_up_logging
-    from kogpt.data.corpus import TokenCorpus
     from kogpt.train import deepspeed_config, deepspeed_file
+    from kogpt.train.corpora import open_corpora
     from kogpt.train.options import parse
     from kogpt.train.stop_signal import Stop
     from kogpt.train.trainer import Trainer, TrainingFailed
@@ -319,7 +319,9 @@ def _main() -> None:
             has_bf16=not old_gpu,
         )
         try:
-            trainer = Trainer(options, fitted, TokenCorpus.open(options.corpus), ranks, Stop())
+            trainer = Trainer(
+                options, fitted, open_corpora(options.corpora, options.run.mix, options.run.max_repeat), ranks, Stop()
+            )
             with pytest.MonkeyPatch.context() as patch:
                 _sabotage(trainer, plan["sabotage"], patch)
                 ends.append(trainer.train())

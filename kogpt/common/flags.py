@@ -12,7 +12,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -89,6 +89,27 @@ def _checkpoint(text: str) -> str:
     return text
 
 
+class WeightedPath(NamedTuple):
+    """A path, and its share if one was given after a `=`."""
+
+    path: Path
+    share: float | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.share is None else f"{self.path}={self.share:g}"
+
+
+def _weighted(text: str) -> WeightedPath:
+    """PATH or PATH=SHARE; a path that exists may have a `=` of its own."""
+    start, equals, end = text.rpartition("=")
+    if not equals or Path(_location(text)).exists():
+        return WeightedPath(Path(_location(text)))
+    share = _number(end)
+    if not 0 < share < 10**6:
+        raise ValueError(f"{text[:300]}: the share {end} is not a number above 0")
+    return WeightedPath(Path(_location(start)), share)
+
+
 def _spec(make: Callable[[str], Any], metavar: str = "PATH") -> Any:
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -96,6 +117,16 @@ def _spec(make: Callable[[str], Any], metavar: str = "PATH") -> Any:
         instance_from_str=lambda words: make(words[0]),
         is_instance=lambda value: value is None or isinstance(value, str | Path | int | float),
         str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _several(make: Callable[[str], Any], metavar: str) -> Any:
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=lambda words: tuple(make(word) for word in words),
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: [str(one) for one in value or ()],
     )
 
 
@@ -116,9 +147,15 @@ OptionalSource = Annotated[Path | None, _spec(lambda text: Path(_source(text))),
 OptionalPath = Annotated[Path | None, _PATH, _optional("PATH")]
 OptionalNewFile = Annotated[Path | None, _spec(_new_file), _optional("PATH")]
 OptionalLocation = Annotated[str | None, _LOCATION, _optional("PATH")]
+WeightedPaths = Annotated[
+    tuple[WeightedPath, ...], _several(_weighted, "PATH[=SHARE] ..."), _optional("PATH[=SHARE] ...")
+]
+"""Paths, each with a share of the whole."""
+OptionalTexts = Annotated[tuple[str, ...] | None, _several(_text, "STR ..."), _optional("STR ...")]
 Text = Annotated[str, _TEXT]
 OptionalText = Annotated[str | None, _TEXT, _optional("STR")]
 OptionalCheckpoint = Annotated[str | None, _spec(_checkpoint, "best|last|STEP"), _optional("best|last|STEP")]
 """Which checkpoint of a run (kogpt.checkpoint.choose)."""
 OptionalCount = Annotated[int | None, Range(1), _spec(_whole, "INT"), _optional("INT")]
+OptionalShare = Annotated[float | None, Range(0, 1), _spec(_number, "FLOAT"), _optional("FLOAT")]
 OptionalAmount = Annotated[float | None, Range(0, above=True), _spec(_number, "FLOAT"), _optional("FLOAT")]

@@ -1,21 +1,21 @@
-"""Read batches: corpus + windows + sampler. In: a `TokenCorpus` and a position. Out: this rank's part of a step.
+"""Read batches: sources + mixture. In: corpora with their shares, and a position. Out: this rank's part of a step.
 
-Training reads full windows of the packed train stream in the order of kogpt.data.sampler, a pure function of the
-position. Reading takes numpy slices of mapped files, so there are no worker processes, and resuming replays nothing.
+Training reads the windows of kogpt.data.sources in the order of kogpt.data.mixture, a pure function of the position.
+Reading takes numpy slices of mapped files, so there are no worker processes, and resuming replays nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from kogpt.common.errors import UserError
 from kogpt.data.batch import Batch
 from kogpt.data.corpus import TokenCorpus
-from kogpt.data.sampler import windows_for_step
-from kogpt.data.windows import train_window, train_windows
+from kogpt.data.mixture import Mixture
+from kogpt.data.sampler import samples_of_rank
+from kogpt.data.sources import Window, open_source
 
 
 @dataclass(frozen=True)
@@ -43,49 +43,63 @@ class StepBatches(NamedTuple):
 
 
 class TrainBatches:
-    """The micro-batches of each step. `windows` is the number per epoch."""
+    """The micro-batches of each step. Raises `UserError` for a corpus without a single window."""
 
-    def __init__(self, corpus: TokenCorpus, *, max_seq_len: int, seed: int, share: Share) -> None:
-        self.stream = corpus.stream("train")
-        self.max_seq_len, self.seed, self.share = max_seq_len, seed, share
-        self.windows = train_windows(len(self.stream), max_seq_len)
-        if not self.windows:
-            raise UserError(
-                f"the train split of {corpus.folder} has {len(self.stream):,} tokens, fewer than one window of "
-                f"--max-seq-len {max_seq_len} + 1; lower --max-seq-len, or use a larger corpus."
-            )
+    def __init__(
+        self,
+        corpora: Sequence[tuple[TokenCorpus, float]],
+        *,
+        max_seq_len: int,
+        seed: int,
+        share: Share,
+        max_repeat: int | None = None,
+    ) -> None:
+        """`corpora` are pairs (corpus, share of the windows); the shares may have any sum."""
+        self.max_seq_len, self.share = max_seq_len, share
+        self.sources = [open_source(corpus, max_seq_len) for corpus, _ in corpora]
+        sizes = [source.windows for source in self.sources]
+        self.mixture = Mixture(sizes, [weight for _, weight in corpora], seed=seed, max_repeat=max_repeat)
 
     def step(self, consumed_samples: int) -> StepBatches:
         """This rank's part of the step that begins after `consumed_samples` windows.
 
-        Every window is full, so each rank knows the number of targets of all ranks without communication.
+        Each rank knows the number of targets of every window, so that of all ranks takes no communication.
         """
-        return StepBatches(self.share.global_batch * self.max_seq_len, self._micro_batches(consumed_samples))
+        sources, windows = self.mixture.places(consumed_samples + np.arange(self.share.global_batch, dtype=np.int64))
+        targets = sum(source.targets(windows[sources == i]) for i, source in enumerate(self.sources))
+        return StepBatches(targets, self._micro_batches(consumed_samples))
 
     def _micro_batches(self, consumed_samples: int) -> Iterator[Batch]:
         share = self.share
-        order = windows_for_step(
-            self.windows,
-            seed=self.seed,
-            consumed_samples=consumed_samples,
+        samples = samples_of_rank(
+            consumed_samples,
             micro_batch=share.micro_batch,
             grad_accum=share.grad_accum,
             rank=share.rank,
             world_size=share.world_size,
         )
-        for windows in order:
-            rows = [self._window(int(window)) for window in windows]
-            yield _to_device(np.stack(rows), share.device)
+        for sources, windows in zip(*self.mixture.places(samples), strict=True):
+            yield self._batch([self.sources[i].window(int(w)) for i, w in zip(sources, windows, strict=True)])
 
-    def _window(self, window: int) -> np.ndarray:
-        start = train_window(window, len(self.stream), self.max_seq_len)
-        return self.stream.read(start, self.max_seq_len + 1)
+    def _batch(self, rows: list[Window]) -> Batch:
+        """Rows as a micro-batch on the device. If a source has documents, the rows of the others are one each."""
+        if any(source.has_documents for source in self.sources):
+            rows = [row if row.documents is not None else _one_document(row) for row in rows]
+        ids, targets, positions, documents = map(self._to_device, zip(*rows, strict=True))
+        assert ids is not None
+        assert targets is not None
+        return Batch(ids, targets, positions, documents)
+
+    def _to_device(self, rows: tuple[np.ndarray | None, ...]) -> torch.Tensor | None:
+        """Rows [T] as one tensor [B, T]; None if they are none."""
+        given = [row for row in rows if row is not None]
+        if not given:
+            return None
+        block = torch.from_numpy(np.stack(given))
+        if self.share.device.type == "cuda":
+            block = block.pin_memory()
+        return block.to(self.share.device, non_blocking=True)
 
 
-def _to_device(rows: np.ndarray, device: torch.device) -> Batch:
-    """Rows [B, T + 1] as tokens and targets."""
-    block = torch.from_numpy(rows)
-    if device.type == "cuda":
-        block = block.pin_memory()
-    block = block.to(device, non_blocking=True)
-    return Batch(block[:, :-1], block[:, 1:])
+def _one_document(row: Window) -> Window:
+    return row._replace(positions=np.arange(len(row.ids)), documents=np.zeros_like(row.ids))

@@ -5,7 +5,7 @@ step takes the next `global_batch` samples, which may span two epochs. Rank r ta
 micro-batches. The position is one integer, `consumed_samples`. The global batches are therefore the same for any number
 of ranks, and resuming needs no replay, no shared memory, and no threads.
 
-Cost: one permutation of n per epoch (the last two are cached), O(global_batch) per step.
+Cost: one permutation of n per epoch (the last ones are cached), O(global_batch) per step.
 """
 
 from functools import lru_cache
@@ -13,33 +13,47 @@ from functools import lru_cache
 import numpy as np
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of `n` windows for an epoch: int64 [n]."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch]))).permutation(n)
+def epoch_order(n: int, seed: int, epoch: int, source: int = 0) -> np.ndarray:
+    """The permutation of the `n` windows of a source (kogpt.data.mixture) for an epoch: int64 [n]."""
+    # numpy pads the list with zeros, so source 0 has the order of a training without a mixture.
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, source]))).permutation(n)
 
 
-@lru_cache(maxsize=2)
-def _kept_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    order = epoch_order(n, seed, epoch)
+@lru_cache(maxsize=16)
+def _kept_order(n: int, seed: int, epoch: int, source: int) -> np.ndarray:
+    order = epoch_order(n, seed, epoch, source)
     order.flags.writeable = False
     return order
+
+
+def samples_of_rank(
+    consumed_samples: int, *, micro_batch: int, grad_accum: int, rank: int, world_size: int
+) -> np.ndarray:
+    """The samples that `rank` takes in the step after `consumed_samples`: int64 [grad_accum, micro_batch].
+
+    The global batch is micro_batch * grad_accum * world_size samples.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} of {world_size}")
+    samples = consumed_samples + np.arange(rank, micro_batch * grad_accum * world_size, world_size, dtype=np.int64)
+    return samples.reshape(grad_accum, micro_batch)
+
+
+def windows_of_samples(n: int, samples: np.ndarray, *, seed: int, source: int = 0) -> np.ndarray:
+    """The window (of `n`) that each sample of a source is, int64 in the shape of `samples`."""
+    if n < 1:
+        raise ValueError("there are no windows to sample from")
+    epochs, places = np.divmod(samples, n)
+    windows = np.empty_like(samples)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        windows[here] = _kept_order(n, seed, int(epoch), source)[places[here]]
+    return windows
 
 
 def windows_for_step(
     n: int, *, seed: int, consumed_samples: int, micro_batch: int, grad_accum: int, rank: int, world_size: int
 ) -> np.ndarray:
-    """The windows (of `n`) that `rank` reads in the step after `consumed_samples`: int64 [grad_accum, micro_batch].
-
-    The global batch is micro_batch * grad_accum * world_size samples.
-    """
-    if n < 1:
-        raise ValueError("there are no windows to sample from")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} of {world_size}")
-    samples = consumed_samples + np.arange(rank, micro_batch * grad_accum * world_size, world_size, dtype=np.int64)
-    epochs, places = np.divmod(samples, n)
-    windows = np.empty_like(samples)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        windows[here] = _kept_order(n, seed, int(epoch))[places[here]]
-    return windows.reshape(grad_accum, micro_batch)
+    """The windows (of `n`, of a single source) that `rank` reads in a step: int64 [grad_accum, micro_batch]."""
+    share = {"micro_batch": micro_batch, "grad_accum": grad_accum, "rank": rank, "world_size": world_size}
+    return windows_of_samples(n, samples_of_rank(consumed_samples, **share), seed=seed)

@@ -3,28 +3,23 @@
 In: its folder (kogpt.hub.weights) with its vocabulary, and the corpus to train on. Out: a run folder with one
 checkpoint and the corpus's tokenizer. It can be trained, evaluated, and exported like any other run.
 
-The layers are taken over unchanged. The rows of the embedding and the head are matched by token. A token that both
-vocabularies have keeps its row. [CLS] and [SEP] take the rows of the model's own begin and end tokens if it has none of
-that name. Every new token starts at the mean of the rows taken over, so that it is neither likelier nor rarer than
-others at first (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). Other kinds of
-vocabularies are read as WordPiece: a token with a mark for the preceding space (▁, or Ġ in byte-level BPE) is a plain
-token, and one without is a continuation.
+The rows of the embedding and the head are matched by token (kogpt.checkpoint.start). [CLS] and [SEP] take the rows of
+the model's own begin and end tokens if it has none of that name. Other kinds of vocabularies are read as WordPiece: a
+token with a mark for the preceding space (▁, or Ġ in byte-level BPE) is a plain token, and one without is a
+continuation.
 """
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from tokenizers import decoders
-from torch import Tensor
 
-from kogpt.checkpoint.layout import FORMAT, VERSION, step_folders
-from kogpt.checkpoint.writer import write_checkpoint
+from kogpt.checkpoint.layout import step_folders
+from kogpt.checkpoint.start import matched_rows, write_start
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.hub.weights import import_model
-from kogpt.model.config import ModelConfig
 from kogpt.model.registry import model_class
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.run_metadata import copy_tokenizer
@@ -53,7 +48,7 @@ def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -
         )
     copy_tokenizer(corpus.tokenizer_folder, run)
     config = replace(config, vocab_size=len(pieces))
-    _write_start(run, weights, config, corpus.fingerprint)
+    write_start(run, weights, config, corpus=corpus.fingerprint)
     return taken, len(pieces)
 
 
@@ -92,25 +87,3 @@ def as_wordpiece(piece: str, space: str) -> str:
     """A token of another kind of vocabulary, whose mark for a preceding space is ▁ or (byte-level) Ġ."""
     text = decoders.ByteLevel().decode([piece]) if space == "Ġ" else piece.replace("▁", " ")
     return text[1:] if text.startswith(" ") else f"##{text}"
-
-
-def matched_rows(rows: Tensor, known: dict[str, int], pieces: list[str]) -> tuple[Tensor, int]:
-    """The embedding [len(pieces), C] for the tokens `pieces` from one with rows `known`; and how many were found."""
-    found = [(ours, known[piece]) for ours, piece in enumerate(pieces) if piece in known]
-    ours, theirs = torch.tensor(found, dtype=torch.int64).reshape(-1, 2).unbind(1)
-    out = rows[theirs].mean(0).repeat(len(pieces), 1)
-    out[ours] = rows[theirs]
-    return out, len(found)
-
-
-def _write_start(run: Path, weights: dict[str, Tensor], config: ModelConfig, fingerprint: str) -> None:
-    """Write the checkpoint of step 0: these weights, and an optimizer without steps."""
-    model = config.to_dict()
-    del model["dropout"]  # a setting of the next training
-    about = {"format": FORMAT, "version": VERSION, "corpus": fingerprint, "model": model, "step": 0}
-    try:
-        write_checkpoint(
-            run, 0, weights, about, {"step": 0, "tokens": 0, "skipped_steps": 0, "best": None, "loss_scaler": {}}
-        )
-    except OSError as error:
-        raise UserError(f"{run} cannot be written: {error}; make room on the disk and run it again.") from None

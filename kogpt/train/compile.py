@@ -5,12 +5,16 @@ autograd node per block, so gradients of the last blocks are summed over the ran
 computed. DeepSpeed's hooks are on the whole model and are never traced.
 """
 
+import logging
 import os
 import shutil
 import sysconfig
 from pathlib import Path
 
 from kogpt.model.decoder import Decoder
+from kogpt.train.distributed import broadcast_object
+
+log = logging.getLogger(__name__)
 
 
 def obstacle(stage: int, device_type: str) -> str | None:
@@ -31,3 +35,14 @@ def compile_blocks(model: Decoder) -> None:
     """Compile each block in place. Parameter names do not change. The compilation happens in the first step."""
     for block in model.blocks:
         block.compile()
+
+
+def compile_as_wished(model: Decoder, wish: str, stage: int, device_type: str) -> None:
+    """Compile as --compile says; `auto` compiles on GPUs, if possible. All ranks must call it."""
+    if wish == "off" or (wish == "auto" and device_type == "cpu"):
+        return
+    if reason := broadcast_object(obstacle(stage, device_type)):
+        log.info(f"Training without torch.compile: {reason}.")
+        return
+    log.info("Compiling the blocks; the first step takes a minute.")
+    compile_blocks(model)

@@ -5,20 +5,32 @@ Batch sizes, precision, ZeRO stage, clipping, and the optimizer are in kogpt.tra
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from kogpt.common.errors import UserError
-from kogpt.common.flags import FilePath, Location, OptionalAmount, OptionalCount, OptionalPath, Text
+from kogpt.common.flags import (
+    FilePath,
+    Location,
+    OptionalAmount,
+    OptionalCount,
+    OptionalPath,
+    OptionalShare,
+    OptionalTexts,
+    Text,
+    WeightedPath,
+    WeightedPaths,
+)
 from kogpt.common.ranges import Count, Range, Share, ShareBelowOne
 from kogpt.common.ranges import problems as outside
 from kogpt.model import registry
 from kogpt.model.config import ModelConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
+DEFAULT_FILE = PROJECT / "ds_config.json"
 DEMO_CORPUS = PROJECT / "demo" / "corpus"
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -38,8 +50,15 @@ Arch = Annotated[Literal["gpt2", "qwen3"] | None, tyro.conf.arg(metavar="{gpt2,q
 DEFAULT_ARCH = "gpt2"
 DEFAULT_DEPTH = 4
 """For an architecture without presets."""
+ScheduleName = Annotated[Literal["cosine", "wsd"] | None, tyro.conf.arg(metavar="{cosine,wsd}", help_behavior_hint="")]
 DEFAULT_STEPS = 200
 DEFAULT_STRIDE = 128
+TUNING_EPOCHS = 2
+TUNING_LR = 0.8
+"""The peak learning rate of a fine-tuning (--init), as a share of that of a pre-training (nanochat's). The warm-down is
+linear, over the second half."""
+PROMPTS = ("대한민국은", "모든 국민은", "이 법은")
+QUESTIONS = ("안녕하세요?", "대한민국의 수도는 어디인가요?", "잠이 오지 않을 때는 어떻게 하면 좋을까요?")
 
 
 @dataclass(frozen=True)
@@ -68,30 +87,48 @@ class ScheduleOptions:
     """Length of the training, and the learning rate over time. Its peak is `lr` in the DeepSpeed file."""
 
     steps: OptionalCount = None
-    """Length in optimizer steps. Default: 200, unless --tokens or --epochs is given."""
+    """Length in optimizer steps. Default: 200 (with --init: 2 epochs), unless --tokens or --epochs is given."""
     tokens: OptionalAmount = None
     """Length in tokens, for example 1e9."""
     epochs: OptionalAmount = None
     """Length in passes over the corpus."""
-    schedule: Literal["cosine", "wsd"] = "cosine"
-    """cosine: falls over the whole training. wsd: stays at the peak and falls linearly at the end."""
+    schedule: ScheduleName = None
+    """cosine: falls over the whole training. wsd: stays at the peak and falls linearly at the end. Default: cosine, or
+    wsd with --init."""
     warmup: Share = 0.05
     """Share of the steps for the warm-up, in which the learning rate rises linearly from 0."""
-    decay: Share = 0.2
-    """Share of the steps at the end in which the learning rate of wsd falls."""
-    min_lr_ratio: Share = 0.1
-    """Final learning rate as a share of the peak."""
+    decay: OptionalShare = None
+    """Share of the steps at the end in which the learning rate of wsd falls. Default: 0.2, or 0.5 with --init."""
+    min_lr_ratio: OptionalShare = None
+    """Final learning rate as a share of the peak. Default: 0.1, or 0 with --init."""
+
+    def settled(self, *, tuning: bool = False) -> "ScheduleOptions":
+        """With the defaults of what is not given, for a pre-training or a fine-tuning."""
+        defaults: dict[str, Any] = {"schedule": "cosine", "decay": 0.2, "min_lr_ratio": 0.1}
+        if tuning:
+            defaults = {"schedule": "wsd", "decay": 0.5, "min_lr_ratio": 0.0}
+        if tuning and self.steps is self.tokens is self.epochs is None:
+            defaults["epochs"] = TUNING_EPOCHS
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Input, output, and what happens during the training."""
 
-    corpus: OptionalPath = None
-    """Token corpus folder, as preprocess/run.py writes it. Default: the corpus of `make demo`."""
+    corpus: WeightedPaths = ()
+    """Token corpus folder, as preprocess/run.py writes it, or several with their shares of the tokens (wiki=0.7
+    news=0.3). Default: the corpus of `make demo`."""
+    mix: WeightedPaths = ()
+    """Token corpora to replay beside --corpus, each with its share of the windows (wiki=0.1)."""
+    max_repeat: OptionalCount = None
+    """Largest number of times that a corpus is read. The others then take its share. Default: no limit."""
+    init: OptionalPath = None
+    """Start from the weights of this run (its best checkpoint) or step folder, to fine-tune it. A run that has begun
+    does not read it again."""
     out: OptionalPath = None
     """Run folder for checkpoints, metrics.jsonl, curves.png, run.json, and W&B files. Default: runs/SIZE."""
-    deepspeed_config: FilePath = PROJECT / "ds_config.json"
+    deepspeed_config: FilePath = DEFAULT_FILE
     """JSON file with batch sizes, ZeRO stage, precision, gradient clipping, and optimizer. Variants are in launch/."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 1
     """Seed of the initialization, the order of the data, and dropout."""
@@ -106,8 +143,9 @@ class RunOptions:
     stride: OptionalCount = None
     """Tokens between the starts of evaluation windows. Smaller is more exact and slower. Default: 128, or the context
     if that is shorter."""
-    prompts: tuple[str, ...] = ("대한민국은", "모든 국민은", "이 법은")
-    """Prompts that each evaluation continues greedily, to show progress."""
+    prompts: OptionalTexts = None
+    """Prompts that each evaluation continues greedily, to show progress; with conversations, questions that it answers.
+    Default: three of either."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: on a GPU with a C compiler."""
     checkpoint_activations: bool = False
@@ -135,16 +173,16 @@ class TrainOptions:
             raise UserError("\n".join(problems))
 
     @property
-    def corpus(self) -> Path:
-        """The corpus folder: --corpus, or the demo's."""
-        if self.run.corpus is not None:
+    def corpora(self) -> tuple[WeightedPath, ...]:
+        """The corpus folders: --corpus, or the demo's."""
+        if self.run.corpus:
             return self.run.corpus
         if not (DEMO_CORPUS / "manifest.json").exists():
             raise UserError(
                 "there is no --corpus and no demo corpus; run `make demo`, "
                 "or create a corpus with preprocess/run.py and name it with --corpus."
             )
-        return DEMO_CORPUS
+        return (WeightedPath(DEMO_CORPUS),)
 
     @property
     def shape_name(self) -> str:
@@ -175,8 +213,9 @@ def _schedule_problems(options: ScheduleOptions) -> list[str]:
     if len(given) > 1:
         named = " and ".join(f"--{name} {value}" for name, value in given.items())
         problems.append(f"{named} both set the length; give one.")
-    if options.schedule == "wsd" and options.warmup + options.decay > 1:
-        problems.append(f"--warmup {options.warmup} and --decay {options.decay} add up to more than 1; lower one.")
+    decay = options.settled().decay or 0.0
+    if options.schedule == "wsd" and options.warmup + decay > 1:
+        problems.append(f"--warmup {options.warmup} and --decay {decay} add up to more than 1; lower one.")
     return problems
 
 
@@ -188,9 +227,22 @@ def _run_problems(options: RunOptions) -> list[str]:
         file := next((p for p in (options.out, *options.out.parents) if p.is_file()), None)
     ):
         problems.append(f"--out {options.out} cannot be a folder: {file} is a file; name another.")
+    if len(options.corpus) > 1 and (bare := [str(one) for one in options.corpus if one.share is None]):
+        problems.append(f"--corpus {' '.join(bare)} has no share; give each of several one, such as {bare[0]}=0.5.")
+    if bare := [str(one) for one in options.mix if one.share is None]:
+        problems.append(f"--mix {' '.join(bare)} has no share; give one, such as {bare[0]}=0.1.")
+    if (mixed := sum(one.share or 0 for one in options.mix)) >= 1:
+        problems.append(f"--mix takes {mixed:g} of the windows and leaves nothing to --corpus; give less than 1.")
+    if options.init is not None and not options.init.is_dir():
+        problems.append(f"--init {options.init} is not a folder; name a run or one of its checkpoints.")
     if options.resume not in ("auto", "never") and not Path(options.resume).is_dir():
         problems.append(f"--resume {options.resume} is neither auto, never nor a checkpoint folder.")
     return problems
+
+
+def peak_share(options: RunOptions, *, tuning: bool) -> float:
+    """The peak learning rate as a share of that of the DeepSpeed file: lower for fine-tuning, unless one is named."""
+    return TUNING_LR if tuning and options.deepspeed_config == DEFAULT_FILE else 1.0
 
 
 def stride(options: RunOptions, max_seq_len: int) -> int:

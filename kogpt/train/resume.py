@@ -50,12 +50,13 @@ def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks) -
     return Start(None if folder is None else Restorer(folder, ranks))
 
 
-def begun_model(run: Path, resume: str) -> dict[str, Any] | None:
-    """`ModelConfig.to_dict` of the checkpoint that would be resumed; None for a new run."""
+def begun(run: Path, resume: str) -> dict[str, Any] | None:
+    """config.json of the checkpoint that would be resumed, "model" as `ModelConfig.to_dict`; None for a new run."""
     named = [] if resume in ("auto", "never") else [Path(resume)]
     for folder in named or step_folders(run):
         with suppress(OSError, ValueError, KeyError):  # a damaged one; `_look` reports it
-            return config_from_dict(json.loads((folder / CONFIG).read_bytes())["model"]).to_dict()
+            config = json.loads((folder / CONFIG).read_bytes())
+            return config | {"model": config_from_dict(config["model"]).to_dict()}
     return None
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from kogpt.common.files import atomic_folder
-from kogpt.data.corpus import TokenCorpus
 from kogpt.model.registry import config_from_dict
+from kogpt.train.corpora import Corpora
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks
 from kogpt.train.memory import Memory
@@ -21,7 +21,7 @@ from kogpt.train.options import PROJECT, TrainOptions
 def about(
     options: TrainOptions,
     plan: EnginePlan,
-    corpus: TokenCorpus,
+    corpora: Corpora,
     identity: dict[str, Any],
     memory: Memory,
     ranks: Ranks,
@@ -36,8 +36,8 @@ def about(
         "zero_stage": plan.stage,
         "parameters": config_from_dict(identity["model"]).parameter_count,
         "tokens_per_step": plan.global_batch * identity["model"]["max_seq_len"],
-        "corpus_folder": str(corpus.folder),
-        "corpus_counts": corpus.manifest["counts"],
+        "corpus_folder": str(corpora.main.folder),
+        "corpus_counts": corpora.main.manifest["counts"],
         **{key: identity[key] for key in ("corpus", "seed", "global_batch", "model")},
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if cuda else "cpu",

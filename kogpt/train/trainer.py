@@ -17,26 +17,26 @@ from typing import Any
 import torch
 
 from kogpt.checkpoint.layout import FORMAT, VERSION, pointed
-from kogpt.data.corpus import TokenCorpus
-from kogpt.data.loader import Share, TrainBatches
-from kogpt.eval.likelihood import corpus_articles, held_out
+from kogpt.data.loader import Share
 from kogpt.optim.schedule import learning_rate, warmup_length
 from kogpt.tracking.tracker import Tracker
 from kogpt.tracking.wandb_run import start as start_wandb
-from kogpt.train import sample_prompts
 from kogpt.train.activation_checkpointing import checkpoint_blocks
-from kogpt.train.compile import compile_blocks, obstacle
+from kogpt.train.compile import compile_as_wished
+from kogpt.train.corpora import Corpora
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import PATIENT_SECONDS, Ranks, broadcast_object, on_first, set_timeouts
 from kogpt.train.engine import TrainingEngine
+from kogpt.train.evaluation import Evaluation
+from kogpt.train.fine_tuning import begin, origin
 from kogpt.train.gpu_peaks import UNITS, peak_flops
-from kogpt.train.options import TrainOptions, length_in_steps, model_config, stride
+from kogpt.train.options import TrainOptions, length_in_steps, model_config, peak_share, stride
 from kogpt.train.planner import fit_memory
-from kogpt.train.resume import Start, begun_model, find_start
+from kogpt.train.resume import Start, find_start
 from kogpt.train.run_folder import agree_on_token, hold, is_shared
 from kogpt.train.run_metadata import about, copy_tokenizer
 from kogpt.train.saver import Order, Saver
-from kogpt.train.step_metrics import agree, is_better, mfu, validate
+from kogpt.train.step_metrics import agree, is_better, mfu
 from kogpt.train.stop_signal import Stop
 
 log = logging.getLogger(__name__)
@@ -52,29 +52,35 @@ class TrainingFailed(Exception):
 class Trainer:
     """One training, from its first step, or the step it resumes from, to its end."""
 
-    def __init__(self, options: TrainOptions, plan: EnginePlan, corpus: TokenCorpus, ranks: Ranks, stop: Stop) -> None:
-        self.options, self.corpus, self.ranks, self.stop = options, corpus, ranks, stop
+    def __init__(self, options: TrainOptions, plan: EnginePlan, corpora: Corpora, ranks: Ranks, stop: Stop) -> None:
+        self.options, self.corpora, self.ranks, self.stop = options, corpora, ranks, stop
         self.run = options.out
-        begun = broadcast_object(on_first(ranks, lambda: begun_model(self.run, options.run.resume)))
-        self.config = model_config(options.model, corpus.vocab_size, begun)
+        source = on_first(ranks, lambda: origin(self.run, options.run.init, options.run.resume))
+        self.base, known = broadcast_object(source)
+        self.init = known.get("init")
+        self.schedule = options.schedule.settled(tuning=self.init is not None)
+        self.config = model_config(options.model, corpora.vocab_size, known.get("model"))
         forgetful = options.run.checkpoint_activations
         self.plan, self.memory = fit_memory(self.config, plan, ranks, self.run, checkpoint_activations=forgetful)
         share = Share(self.plan.micro_batch, self.plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
-        self.batches = TrainBatches(corpus, max_seq_len=self.config.max_seq_len, seed=options.run.seed, share=share)
         context = self.config.max_seq_len
-        self.validation = held_out(corpus_articles(corpus), context, stride(options.run, context))
+        self.batches = corpora.batches(context, options.run.seed, share)
+        prompts = options.run.prompts if options.run.prompts is not None else corpora.prompts
+        self.evaluation = Evaluation(corpora, context, stride(options.run, context), prompts)
         self.tokens_per_step = plan.global_batch * self.config.max_seq_len
         self.steps = length_in_steps(
-            options.schedule,
+            self.schedule,
             tokens_per_step=self.tokens_per_step,
-            windows=self.batches.windows,
+            windows=corpora.epoch(self.batches),
             global_batch=plan.global_batch,
         )
+        corpora.check_length(self.batches, self.steps, plan.global_batch)
         self.identity = {
-            "corpus": corpus.fingerprint,
+            "corpus": corpora.fingerprint,
             "seed": options.run.seed,
             "global_batch": plan.global_batch,
             "model": self.config.to_dict(),
+            **({"init": self.init} if self.init else {}),
         }
         self.tracker: Tracker | None = None
         self.step = self.skipped = self.skips_in_a_row = 0
@@ -101,7 +107,11 @@ class Trainer:
 
     def prepare(self) -> bool:
         """Find the checkpoint, build the engine, open the files. Returns False if there is nothing left to train."""
-        start = find_start(self.run, self.options.run.resume, self.identity, self.ranks)
+        resume = self.options.run.resume
+        if self.base is not None:
+            resume, about = "auto", {key: self.identity[key] for key in ("corpus", "init")}
+            on_first(self.ranks, lambda: begin(self.run, self.base, self.corpora, self.config, about))
+        start = find_start(self.run, resume, self.identity, self.ranks)
         self._take_position(start)
         if self.step >= self.steps and self.unlogged is None:
             log.info(f"{self.run} is finished with {self.step} of {self.steps} steps; raise --steps to continue.")
@@ -111,15 +121,17 @@ class Trainer:
             f"{self.tokens_per_step:,} tokens; each rank needs about {self.memory}"
         )
         token = agree_on_token()
+        for line in self.corpora.lines(self.batches, self.steps * self.plan.global_batch):
+            log.info(line)
         self.saver = Saver(self.run, self.ranks, token, is_shared(self.run, self.ranks, token))
-        on_first(self.ranks, lambda: copy_tokenizer(self.corpus.tokenizer_folder, self.run))
-        self.prompts = self._encode_prompts()
+        on_first(self.ranks, lambda: copy_tokenizer(self.corpora.tokenizer_folder, self.run))
+        self.evaluation.encode_prompts(self.ranks)
         self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.checkpoint)
         if start.checkpoint is not None:
             self.engine.restore(start.checkpoint)
         if self.options.run.checkpoint_activations:
             checkpoint_blocks(self.engine.module)
-        self._compile()
+        compile_as_wished(self.engine.module, self.options.run.compile, self.plan.stage, self.ranks.device.type)
         self._start_tracking(start)
         return True
 
@@ -181,10 +193,10 @@ class Trainer:
             "grad_norm": grad_norm,
             "loss_scale": self.engine.loss_scale,
             "skipped_steps": self.skipped,
-            "epoch": consumed / self.batches.windows,
+            "epoch": consumed / self.corpora.epoch(self.batches),
             "tokens": self.step * self.tokens_per_step,
             "tokens_per_s": tokens_per_s,
-            "chars_per_s": tokens_per_s * self.chars_per_token,
+            "chars_per_s": tokens_per_s * self.corpora.chars_per_token,
             "step_s": seconds,
             "data_wait": waited / seconds,
             "mfu": mfu(tokens_per_s, self.flops_per_token, self.peak, self.ranks.world_size),
@@ -209,15 +221,10 @@ class Trainer:
 
     def _evaluate(self, record: dict[str, Any]) -> int:
         """Add validation results and continued prompts to the record. Returns the exit status of a stop, else 0."""
-        with self.engine.evaluating():
-            if self.validation.rows:
-                result = validate(self.engine.token_nll, self.validation, self.plan.micro_batch, self.ranks, self.stop)
-                if isinstance(result, int):
-                    return result
-                record |= {"val_loss": result.loss, "val_bits_per_char": result.bits_per_char}
-            if self.prompts:
-                texts = sample_prompts.continue_prompts(self.engine.module, self.run / "tokenizer", self.prompts)
-                record["continuations"] = list(zip(self.options.run.prompts, texts, strict=True))
+        found = self.evaluation.run(self.engine, self.ranks, self.stop)
+        if isinstance(found, int):
+            return found
+        record |= found
         return 0
 
     def log(self, record: dict[str, Any]) -> None:
@@ -285,9 +292,7 @@ class Trainer:
         state = start.state or {"step": 0, "skipped_steps": 0, "best": None}
         self.step, self.skipped, self.best = state["step"], state["skipped_steps"], state["best"]
         self.unlogged = state.get("unlogged")
-        self.warmup_steps = warmup_length(self.options.schedule.warmup, self.steps, state.get("warmup_steps"))
-        train = self.corpus.manifest["counts"]["splits"]["train"]
-        self.chars_per_token = train["chars"] / train["ids"]
+        self.warmup_steps = warmup_length(self.schedule.warmup, self.steps, state.get("warmup_steps"))
         self.flops_per_token = self.config.flops_per_token(self.config.max_seq_len)
         self.peak = None
         if self.ranks.device.type == "cuda":
@@ -297,39 +302,24 @@ class Trainer:
 
     def _schedule(self) -> float:
         """The factor on the peak learning rate of each parameter group in this step."""
-        schedule = self.options.schedule
+        schedule = self.schedule
         return learning_rate(
             self.step,
-            schedule=schedule.schedule,
-            peak=1.0,
+            schedule=schedule.schedule or "cosine",
+            peak=peak_share(self.options.run, tuning=self.init is not None),
             total_steps=self.steps,
             warmup_steps=self.warmup_steps,
-            decay_steps=round(schedule.decay * self.steps),
-            final_ratio=schedule.min_lr_ratio,
+            decay_steps=round((schedule.decay or 0.0) * self.steps),
+            final_ratio=schedule.min_lr_ratio or 0.0,
         )
-
-    def _encode_prompts(self) -> list[list[int]]:
-        texts = self.options.run.prompts
-        encoded = on_first(self.ranks, lambda: sample_prompts.encode(self.run / "tokenizer", texts) if texts else [])
-        return broadcast_object(encoded)
-
-    def _compile(self) -> None:
-        """Compile as --compile says; `auto` compiles on GPUs, if possible."""
-        wish, device = self.options.run.compile, self.ranks.device.type
-        if wish == "off" or (wish == "auto" and device == "cpu"):
-            return
-        if reason := broadcast_object(obstacle(self.plan.stage, device)):
-            log.info(f"Training without torch.compile: {reason}.")
-            return
-        log.info("Compiling the blocks; the first step takes a minute.")
-        compile_blocks(self.engine.module)
 
     def _start_tracking(self, start: Start) -> None:
         """Open the metrics files and the W&B run (on rank 0)."""
         source = start.checkpoint.folder.parent.parent if start.checkpoint is not None else self.run
 
         def open_tracker() -> Tracker:
-            known = about(self.options, self.plan, self.corpus, self.identity, self.memory, self.ranks)
+            known = about(self.options, self.plan, self.corpora, self.identity, self.memory, self.ranks)
+            known["data"] = self.corpora.report(self.batches)
             run = self.options.run
             return Tracker(
                 self.run,

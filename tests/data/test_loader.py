@@ -22,7 +22,7 @@ def _step(corpus: TokenCorpus, consumed: int, world: int) -> list[list[int]]:
     rows = []
     for rank in range(world):
         share = Share(2, 6 // world, rank, world, CPU)
-        step = TrainBatches(corpus, max_seq_len=32, seed=5, share=share).step(consumed)
+        step = TrainBatches([(corpus, 1.0)], max_seq_len=32, seed=5, share=share).step(consumed)
         assert step.targets == 12 * 32
         for ids, targets, positions, documents in step.micro_batches:
             assert positions is documents is None
@@ -39,14 +39,15 @@ def test_the_global_batch_is_the_same_at_any_number_of_ranks(corpus: TokenCorpus
 
 
 def test_an_epoch_covers_every_target(corpus: TokenCorpus) -> None:
-    batches = TrainBatches(corpus, max_seq_len=32, seed=5, share=Share(1, 1, 0, 1, CPU))
-    stream = batches.stream.read(0, len(batches.stream))
-    seen = {tuple(t.tolist()[0]) for n in range(batches.windows) for _, t, *_ in batches.step(n).micro_batches}
-    expected = {tuple(stream[min(i * 32, len(stream) - 33) + 1 :][:32].tolist()) for i in range(batches.windows)}
+    batches = TrainBatches([(corpus, 1.0)], max_seq_len=32, seed=5, share=Share(1, 1, 0, 1, CPU))
+    whole, windows = corpus.stream("train"), batches.sources[0].windows
+    stream = whole.read(0, len(whole))
+    seen = {tuple(t.tolist()[0]) for n in range(windows) for _, t, *_ in batches.step(n).micro_batches}
+    expected = {tuple(stream[min(i * 32, len(stream) - 33) + 1 :][:32].tolist()) for i in range(windows)}
     assert seen == expected
 
 
 def test_too_small_a_corpus_is_refused(corpus: TokenCorpus) -> None:
     share = Share(1, 1, 0, 1, CPU)
     with pytest.raises(UserError, match="fewer than one window"):
-        TrainBatches(corpus, max_seq_len=10**6, seed=0, share=share)
+        TrainBatches([(corpus, 1.0)], max_seq_len=10**6, seed=0, share=share)

@@ -130,7 +130,7 @@ def test_training_goes_on_from_it_with_its_shape(corpus, run, exported, tmp_path
     with launch(arguments, tmp_path / "log", world=1, command=False) as job:
         assert job.wait() == [0], job.said
     batches = TrainBatches(
-        TokenCorpus.open(corpus), max_seq_len=32, seed=1, share=Share(2, 4, 0, 1, torch.device("cpu"))
+        [(TokenCorpus.open(corpus), 1.0)], max_seq_len=32, seed=1, share=Share(2, 4, 0, 1, torch.device("cpu"))
     )
     with torch.no_grad():
         first = [model(ids, targets).item() for ids, targets, *_ in batches.step(0).micro_batches]

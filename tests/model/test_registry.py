@@ -15,7 +15,7 @@ from trainings import deepspeed_file as write_deepspeed_file
 import kogpt
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
-from kogpt.data.corpus import TokenCorpus
+from kogpt.common.flags import WeightedPath
 from kogpt.eval.run import evaluate_run
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
@@ -24,6 +24,7 @@ from kogpt.hub.import_run import import_run
 from kogpt.model.registry import ARCHITECTURES
 from kogpt.tokenizer.wordpiece import Tokenizer
 from kogpt.train import deepspeed_config, deepspeed_file
+from kogpt.train.corpora import open_corpora
 from kogpt.train.options import ModelOptions, RunOptions, ScheduleOptions, TrainOptions
 from kogpt.train.stop_signal import Stop
 from kogpt.train.trainer import Trainer
@@ -39,10 +40,18 @@ class _NoStop(Stop):
 
 
 def _train(corpus: Path, run: Path, config: Path, steps: int, ranks: Any, model: ModelOptions) -> Trainer:
-    out = RunOptions(corpus=corpus, out=run, deepspeed_config=config, stride=16, prompts=(), compile="off", wandb="off")
+    out = RunOptions(
+        corpus=(WeightedPath(corpus),),
+        out=run,
+        deepspeed_config=config,
+        stride=16,
+        prompts=(),
+        compile="off",
+        wandb="off",
+    )
     options = TrainOptions(model, ScheduleOptions(steps=steps), out)
     plan = deepspeed_config.plan(config, deepspeed_file.read(config), world_size=1, device="cpu", has_bf16=False)
-    trainer = Trainer(options, plan, TokenCorpus.open(corpus), ranks, _NoStop())
+    trainer = Trainer(options, plan, open_corpora(options.corpora), ranks, _NoStop())
     assert trainer.train() == 0
     return trainer
 

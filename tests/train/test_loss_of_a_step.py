@@ -53,7 +53,7 @@ def reference(corpus: Path) -> list[tuple[float, float]]:
     """(loss, gradient norm) of each step, computed for the whole batch at once in float64."""
     opened = TokenCorpus.open(corpus)
     share = Share(GLOBAL_BATCH, 1, 0, 1, torch.device("cpu"))
-    batches = MaskedBatches(opened, max_seq_len=32, seed=1, share=share)
+    batches = MaskedBatches([(opened, 1.0)], max_seq_len=32, seed=1, share=share)
     torch.manual_seed(1)
     model = GPT(GPTConfig(opened.vocab_size, max_seq_len=32, n_layer=1, n_head=1, n_embd=64)).double()
     found = []

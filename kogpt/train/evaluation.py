@@ -1,0 +1,71 @@
+"""What an evaluation during training does: score the validation texts, continue the prompts. Out: a record.
+
+Every corpus of the training has validation texts of its own. The validation loss is the mean over the corpora of
+--corpus, weighted by their shares; if there are several, and for replayed ones, each has its bits per character too.
+"""
+
+from typing import Any
+
+from kogpt.data.corpus import TokenCorpus
+from kogpt.eval.likelihood import HeldOut, corpus_articles, held_out
+from kogpt.train import sample_prompts
+from kogpt.train.corpora import Corpora
+from kogpt.train.distributed import Ranks, broadcast_object, on_first
+from kogpt.train.engine import TrainingEngine
+from kogpt.train.step_metrics import Validation, validate
+from kogpt.train.stop_signal import Stop
+
+
+class Evaluation:
+    """The validation texts and prompts of a training."""
+
+    def __init__(self, corpora: Corpora, max_seq_len: int, stride: int, prompts: tuple[str, ...]) -> None:
+        self.corpora, self.prompts = corpora, prompts
+        self.texts = {part.name: _texts(part.corpus, max_seq_len, stride) for part in corpora.parts}
+        self._encoded: list[list[int]] = []
+
+    def encode_prompts(self, ranks: Ranks) -> None:
+        """Encode the prompts on rank 0, for all ranks."""
+        folder, texts = self.corpora.tokenizer_folder, self.prompts
+        encoded = on_first(ranks, lambda: sample_prompts.encode(folder, texts) if texts else [])
+        self._encoded = broadcast_object(encoded)
+
+    def run(self, engine: TrainingEngine, ranks: Ranks, stop: Stop) -> dict[str, Any] | int:
+        """The fields for the step's record, or the exit status of a stop. All ranks must call it."""
+        record: dict[str, Any] = {}
+        with engine.evaluating():
+            found = self._validate(engine, ranks, stop)
+            if isinstance(found, int):
+                return found
+            record |= self._means(found)
+            if self._encoded:
+                folder = self.corpora.tokenizer_folder
+                texts = sample_prompts.continue_prompts(engine.module, folder, self._encoded)
+                record["continuations"] = list(zip(self.prompts, texts, strict=True))
+        return record
+
+    def _validate(self, engine: TrainingEngine, ranks: Ranks, stop: Stop) -> dict[str, Validation] | int:
+        found = {}
+        for name, text in self.texts.items():
+            if text.rows:
+                result = validate(engine.token_nll, text, engine.plan.micro_batch, ranks, stop)
+                if isinstance(result, int):
+                    return result
+                found[name] = result
+        return found
+
+    def _means(self, found: dict[str, Validation]) -> dict[str, float]:
+        main = [part for part in self.corpora.parts if part.name in found and not part.replayed]
+        record = {}
+        if main:
+            whole = sum(part.share for part in main)
+            scored = [(part.share / whole, found[part.name]) for part in main]
+            record["val_loss"] = sum(share * one.loss for share, one in scored)
+            record["val_bits_per_char"] = sum(share * one.bits_per_char for share, one in scored)
+        if len(self.corpora.parts) > 1:
+            record |= {f"val_bits_per_char/{name}": one.bits_per_char for name, one in found.items()}
+        return record
+
+
+def _texts(corpus: TokenCorpus, max_seq_len: int, stride: int) -> HeldOut:
+    return held_out(corpus_articles(corpus), max_seq_len, stride)

@@ -1,0 +1,122 @@
+"""--init: a run begins with the weights of another, its embedding grows by role tokens, and it resumes without it."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import constitution, encoded, make_run, make_tokenizer, without_roles, write_corpus
+from trainings import deepspeed_file, flags, losses, records
+
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.common.errors import UserError
+from kogpt.tokenizer.hf import ROLE_PIECES
+from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
+from kogpt.train import deepspeed_config
+from kogpt.train import deepspeed_file as files
+from kogpt.train.corpora import open_corpora
+from kogpt.train.options import TUNING_EPOCHS, TUNING_LR, RunOptions, ScheduleOptions, parse, peak_share
+from kogpt.train.trainer import Trainer
+
+
+class _NoStop:
+    code = 0
+
+
+def _train(line: list[str], ranks: Any) -> Trainer:
+    options = parse(line)
+    path = options.run.deepspeed_config
+    plan = deepspeed_config.plan(path, files.read(path), world_size=1, device="cpu", has_bf16=False)
+    trainer = Trainer(options, plan, open_corpora(options.corpora, options.run.mix), ranks, _NoStop())  # type: ignore[arg-type]
+    assert trainer.train() == 0
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def old_run(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose vocabulary has no role tokens."""
+    return make_run(tmp_path_factory.mktemp("old") / "base", without_roles(tokenizer), n_head=1, n_embd=64, n_layer=1)
+
+
+def _line(corpus: Path, out: Path, steps: int, *more: str) -> list[str]:
+    line = flags(corpus, out, deepspeed_file(out.with_suffix(".json"), 0), steps, *more)
+    return line[4:]  # without the shape
+
+
+def test_the_embedding_grows_by_the_role_tokens(
+    corpus: Path, old_run: Path, ranks: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "kogpt")
+    run = tmp_path / "chat"
+    _train(_line(corpus, run, 2, "--init", str(old_run)), ranks)
+    assert f"has no rows for {' '.join(ROLE_PIECES)}: they start at the mean of all others" in caplog.text
+    before, after = load_for_inference(old_run).model, load_for_inference(run, checkpoint=0).model
+    grown, base = after.state_dict(), before.state_dict()
+    rows = len(base["wte.weight"])
+    assert torch.equal(grown["wte.weight"][:rows], base["wte.weight"])
+    assert torch.allclose(grown["wte.weight"][rows:], base["wte.weight"].mean(0))
+    assert all(torch.equal(grown[name], base[name]) for name in base if name != "wte.weight")
+    assert len(grown["wte.weight"]) == rows + len(ROLE_PIECES)
+    assert open_tokenizer(run / "tokenizer").roles is not None
+    trained = load_for_inference(run, checkpoint="last").info
+    assert trained["init"] == {"run": "base", "step": 5, "corpus": "c0ffee" * 10}
+    assert losses(run)[0] < 2 * math.log(rows), "it begins with what it has learnt"
+
+
+def test_it_resumes_without_init(corpus: Path, old_run: Path, ranks: Any, tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "kogpt")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    init = ["--init", str(old_run)]
+    every = ["--save-every", "2"]
+    _train(_line(corpus, whole, 4, *every, *init), ranks)
+    _train(_line(corpus, cut, 4, *every, "--resume", "never", *init), ranks)
+    assert losses(cut) == losses(whole)
+    for folder in sorted((cut / "checkpoints").glob("step-*"))[-1:]:
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    _train(_line(corpus, cut, 4, *every), ranks)
+    assert losses(cut) == losses(whole)
+    assert [record["lr"] for record in records(cut)] == [record["lr"] for record in records(whole)]
+    rates = [record["lr"] for record in records(whole)]
+    assert rates[-1] == 0, "the warm-down of a fine-tuning ends at 0, also when it goes on"
+    _train(_line(corpus, cut, 5, *every, *init), ranks)
+    assert "has begun already, so --init" in caplog.text
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence(
+    corpus: Path, run: Path, old_run: Path, ranks: Any, tmp_path: Path
+) -> None:
+    other = make_tokenizer()
+    foreign = write_corpus(tmp_path / "foreign", other, encoded(other, constitution()))
+    cases: list[tuple[Path, Path, list[str], str]] = [
+        (foreign, run, [], r"--init .*step-00000005 does not fit the corpus .*foreign: it has another vocabulary"),
+        (corpus, old_run, ["--depth", "2"], "has n_layer 1, not 2, n_head 1, not 2, n_embd 64, not 128"),
+        (corpus, tmp_path, [], "holds no usable checkpoint"),
+    ]
+    for folder, base, more, said in cases:
+        with pytest.raises(UserError, match=said):
+            _train(_line(folder, tmp_path / "out", 1, "--init", str(base), *more), ranks)
+        assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_defaults_suit_fine_tuning_unless_something_else_is_asked_for(tmp_path: Path) -> None:
+    settled = ScheduleOptions().settled(tuning=True)
+    assert (settled.schedule, settled.decay, settled.min_lr_ratio, settled.epochs) == ("wsd", 0.5, 0.0, TUNING_EPOCHS)
+    asked = ScheduleOptions(steps=7, schedule="cosine", decay=0.1, min_lr_ratio=0.3)
+    assert asked.settled(tuning=True) == asked
+    plain = ScheduleOptions().settled()
+    assert (plain.schedule, plain.decay, plain.min_lr_ratio, plain.epochs) == ("cosine", 0.2, 0.1, None)
+    assert peak_share(RunOptions(), tuning=True) == TUNING_LR
+    assert peak_share(RunOptions(), tuning=False) == 1
+    named = RunOptions(deepspeed_config=deepspeed_file(tmp_path / "ds.json", 2))
+    assert peak_share(named, tuning=True) == 1
+
+
+def test_run_json_says_what_it_was_trained_on(corpus: Path, old_run: Path, ranks: Any, tmp_path: Path) -> None:
+    _train(_line(corpus, tmp_path / "run", 1, "--init", str(old_run)), ranks)
+    [data] = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert (data["name"], data["folder"], data["share"], data["replayed"]) == ("corpus", str(corpus), 1.0, False)
