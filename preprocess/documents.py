@@ -1,8 +1,9 @@
 """Documents: sources -> `Document(id, source, text)` or `Dropped(id, source, reason, detail)`.
 
 Files are parsed by preprocess.parsers; a `Layout` says which text of a JSON value or table row is meant. Texts are
-normalized (kogpt.tokenizer.normalize). What cannot be read is yielded with the reason, and a broken file or line costs
-only itself. The id of a document is its source and its number within the source: `source#number`.
+normalized (kogpt.tokenizer.normalize); conversations become texts with marks (preprocess.conversations). What cannot be
+read is yielded with the reason, and a broken file or line costs only itself. The id of a document is its source and its
+number within the source: `source#number`.
 
 Order and ids depend only on names and contents. Memory: that of the parser. Cost: parsing, NFC, and sha256, about 20
 million characters/s.
@@ -16,7 +17,8 @@ from itertools import chain
 from typing import Any
 
 from kogpt.tokenizer.normalize import Removed, normalize
-from preprocess.auto_layout import is_read_me
+from preprocess.auto_layout import is_read_me, other_kind, refuse_mixture
+from preprocess.conversations import Packed
 from preprocess.layouts import Layout, advice
 from preprocess.parsers import PARSE_ERRORS, one_line, values
 from preprocess.sources import Source
@@ -59,11 +61,11 @@ def read_documents(sources: Iterable[Source], layout: Layout) -> Iterator[Docume
         if isinstance(text, Broken):
             yield Dropped(id, source, text.reason, text.detail, text.mend)
             continue
-        text, removed = normalize(text)
+        text, removed = text if isinstance(text, Packed) else normalize(text)
         yield Document(id, source, text, hashlib.sha256(text.encode()).hexdigest(), removed)
 
 
-def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Broken]]:
+def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Packed | Broken]]:
     for name, stream in source.members():
         number = 0
         try:
@@ -73,8 +75,8 @@ def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Bro
                 raise Broken(
                     "side file", "by its name it is about the articles, not one", "rename it if it is an article"
                 )
-            for value in values(name, stream, layout):
-                for text in _value_texts(value, layout, number == 0):
+            for value in layout.joined(values(name, stream, layout)):
+                for text in _value_texts(name, value, layout, number == 0):
                     yield name, number, text
                     number += 1
         except Broken as broken:
@@ -83,12 +85,19 @@ def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Bro
             yield name, number, Broken("unreadable file", one_line(error))
 
 
-def _value_texts(value: Any, layout: Layout, first: bool) -> Iterable[str | Broken]:
-    if isinstance(value, str | Broken):
+def _value_texts(name: str, value: Any, layout: Layout, first: bool) -> Iterable[str | Packed | Broken]:
+    if isinstance(value, Broken):
         return [value]
+    if isinstance(value, str):
+        if layout.kind == "articles":
+            return [value]
+        refuse_mixture(layout, name)
+        return [Broken(layout.missing, "it is a text")]
     texts = layout.documents(value) or [None]
     if None not in texts:
-        return texts  # type: ignore[return-value]
-    mend = advice(value) if first and not any(texts) else ""
-    missing = Broken("no text at the path", layout.describe(value), mend)
+        return texts
+    if layout.guessed_from and other_kind(value, layout):
+        refuse_mixture(layout, name)
+    mend = advice(value) if first and not any(texts) and layout.kind == "articles" else ""
+    missing = Broken(layout.missing, layout.describe(value), mend)
     return [missing if text is None else text for text in texts]

@@ -14,12 +14,12 @@ line feeds). A single list contains lines. Nulls and empty strings are skipped. 
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from kogpt.common.errors import UserError
 from preprocess import namumark
@@ -137,9 +137,17 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The presets of a run. The first one that finds text in a value gives its documents."""
+    """The presets of a run. The first one that finds text in a value gives its documents.
+
+    `guessed_from` is a file that showed a guessed layout; it is empty for one that was asked for.
+    """
 
     presets: tuple[Preset, ...]
+    guessed_from: str = ""
+
+    kind: ClassVar[str] = "articles"
+    missing: ClassVar[str] = "no text at the path"
+    """The reason for a value that has no document."""
 
     @property
     def name(self) -> str:
@@ -150,7 +158,16 @@ class Layout:
         """The columns of a parquet file to read."""
         return {name for preset in self.presets for name in (preset.path.column, *preset.page_columns)}
 
-    def documents(self, value: Any) -> list[str | None]:
+    def reads(self, column: str) -> bool:
+        """Whether a column of a parquet file has to be read."""
+        return column in self.columns
+
+    def joined(self, values: Iterable[Any]) -> Iterator[Any]:
+        """The values of a file, in which those that belong together have become one."""
+        return iter(values)
+
+    def documents(self, value: Any) -> list[Any]:
+        """The texts of the documents in a value; None for a document without text."""
         best: list[str | None] = []
         for preset in self.presets:
             found = preset.documents(value)
@@ -209,11 +226,6 @@ def advice(value: Any) -> str:
     if not places:
         return "give the path to the text with --text-path"
     others = f" (or {', '.join(places[1:4])})" if places[1:] else ""
-    if _is_conversation(value, 0):
-        return (
-            "it contains conversations, which are not supported yet; "
-            f"--text-path {places[0]}{others} reads them as plain text"
-        )
     return f"give the path with --text-path {places[0]}{others}"
 
 
@@ -231,17 +243,6 @@ def _measure(value: Any, path: str, depth: int, sizes: dict[str, list[tuple[int,
             _measure(inner, f"{path}[]" if path else "", depth + 1, sizes)
 
 
-def _is_conversation(value: Any, depth: int) -> bool:
-    if isinstance(value, list):
-        return any(_is_conversation(inner, depth + 1) for inner in value[:3]) if depth < _DEEPEST else False
-    if not isinstance(value, dict) or depth >= _DEEPEST:
-        return False
-    keys = value.keys()
-    spoken = bool(keys & _SPOKEN) or any(keys >= pair for pair in _SPOKEN_PAIRS)
-    return spoken or any(_is_conversation(inner, depth + 1) for inner in islice(value.values(), 20))
-
-
 _HANGUL = re.compile("[가-힣]")
 _DEEPEST = 12
 _SPOKEN = {"conversations", "messages", "dialogue", "dialogues", "utterance", "utterances", "turns", "speaker"}
-_SPOKEN_PAIRS = ({"chosen", "rejected"}, {"User", "Message"})

@@ -33,7 +33,8 @@ class Options:
     """Folder to write the token corpus to, or a URL (fsspec) to which it is copied when it is complete."""
 
     tokenizer: Location = _TOKENIZER
-    """BERT-style WordPiece vocabulary: a folder with vocab.txt or tokenizer.json, or a name on the Hugging Face hub."""
+    """BERT-style WordPiece vocabulary: a folder with vocab.txt or tokenizer.json, or a name on the Hugging Face hub. A
+    token corpus or a run: its vocabulary, analyzer, and spacing."""
 
     vocab_size: Annotated[OptionalCount, Range(SMALLEST_VOCABULARY, LARGEST_VOCABULARY)] = None
     """Train a WordPiece vocabulary of this many tokens on the articles instead of loading one with --tokenizer."""
@@ -47,7 +48,8 @@ class Options:
 
     layout: Text = "auto"
     """Format of the files: auto (detects it and reports it), aihub-book, aihub-582, aihub-97, aihub-large-book,
-    aihub-expert, aihub-paper, aihub-mrc (also KorQuAD), nikl, namuwiki, or plain."""
+    aihub-expert, aihub-paper, aihub-mrc (also KorQuAD), nikl, namuwiki, plain, or chat (conversations in any of the
+    usual formats)."""
 
     text_path: OptionalText = None
     """Where the text is in any other JSON format, for example documents[].text[][].sentence. The first [] makes each
@@ -79,8 +81,8 @@ class Options:
         problems = outside(Options, vars(self))
         if not self.input:
             problems.append("--input is empty; name a file, folder, glob, or URL")
-        if self.layout != "auto" and self.layout not in PRESETS:
-            problems.append(f"--layout {self.layout} is unknown; choose one of auto, {', '.join(PRESETS)}")
+        if self.layout not in ("auto", *PRESETS, "chat"):
+            problems.append(f"--layout {self.layout} is unknown; choose one of auto, {', '.join(PRESETS)}, chat")
         if self.layout != "auto" and self.text_path is not None:
             problems.append("--layout and --text-path exclude each other; give only one of them")
         if self.vocab_size is not None and self.tokenizer != _TOKENIZER:

@@ -269,7 +269,7 @@ def _escaped_lines(stream: Any) -> Iterator[str]:
 def _parquet(stream: BinaryIO, layout: Layout) -> Iterator[Any]:
     file = pq.ParquetFile(seekable(stream))
     names = file.schema_arrow.names
-    columns = [name for name in names if name in layout.columns]
+    columns = [name for name in names if layout.reads(name)]
     if not columns:
         first = next(file.iter_batches(batch_size=64), None)
         raise Broken("no text at the path", f"looked for {' or '.join(sorted(layout.columns))}; "

@@ -1,4 +1,4 @@
-"""The driver: articles -> token corpus. Scan, analyze (cached), train a vocabulary if asked, encode, assemble.
+"""The driver: articles or conversations -> token corpus. Scan, analyze, train a vocabulary if asked, encode, assemble.
 
 Both stages work alike: units whose result is not in their `Store` go through a `Pool`, and the driver writes each
 result as it comes. Morphemes are in the cache folder, which other runs share; tokens are in OUTPUT/.work, which is
@@ -26,9 +26,11 @@ from kogpt.data.corpus import TokenCorpus
 from kogpt.data.corpus_writer import CorpusWriter
 from kogpt.data.split import splits
 from kogpt.tokenizer.analyzers.load import analyzer_identity
-from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest, load_tokenizer, open_tokenizer, train_tokenizer
+from kogpt.tokenizer.chat import learnt_flags
+from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest, open_tokenizer, train_tokenizer
 from preprocess import cluster, stages
 from preprocess.auto_layout import guess_layout
+from preprocess.chat_layout import ChatLayout
 from preprocess.checks import check, not_ours
 from preprocess.documents import Document, Dropped, read_documents
 from preprocess.filters import filters_of, kept
@@ -50,6 +52,7 @@ from preprocess.units import (
     unpack_cut_texts,
     unpack_encoded,
 )
+from preprocess.vocabulary import loaded, settled
 from preprocess.work import Work
 from preprocess.worker import Failed
 
@@ -109,23 +112,20 @@ class _Run:
     """The state of one run."""
 
     def __init__(self, options: Options):
-        self.options = options
+        self.options = options = settled(options)
         self.folder = options.output_folder
         self.identity = analyzer_identity(options.analyzer)
 
     def go(self) -> None:
         options = self.options
-        tokenizer = None
-        if options.vocab_size is None:
-            # Fail before the first stage, which may take hours.
-            tokenizer = load_tokenizer(options.tokenizer, spacing=options.spacing, analyzer=self.identity)
+        tokenizer = loaded(options, self.identity)  # before the first stage, which may take hours
         self.sources = not_ours(find_sources(options.input), options)
         self.layout = self._choose_layout()
         self.scan = self._scan()
         self.settings = settings_of(options, self.scan, self.layout.name, self.identity, tokenizer)
         corpus = open_output(self.folder, self.settings)
         if corpus is not None:
-            log.info(f"{self.folder} is finished: {len(corpus):,} articles; there is nothing to do")
+            log.info(f"{self.folder} is finished: {len(corpus):,} {corpus.kind}; there is nothing to do")
             return
         if options.limit is None or not self.scan.units:
             self.losses.refuse_empty_inputs()
@@ -146,6 +146,8 @@ class _Run:
     def _choose_layout(self) -> Layout:
         if self.options.text_path is not None:
             return path_layout(self.options.text_path)
+        if self.options.layout == "chat":
+            return ChatLayout()
         if self.options.layout != "auto":
             return named_layout(self.options.layout)
         layout, sentence = guess_layout(self.sources)
@@ -158,15 +160,15 @@ class _Run:
         found = scan(self.losses.watched(self._articles(bar)), self.identity)
         bar.close()
         log.info(
-            f"{found.documents:,} articles ({found.chars:,} characters) in {len(self.sources):,} files; "
+            f"{found.documents:,} {self.layout.kind} ({found.chars:,} characters) in {len(self.sources):,} files; "
             f"dropped: {_reasons(found)}"
         )
         for line in self.losses.lines():
             log.warning(line)
         if found.documents == 1 and self.options.val_fraction:
             log.warning(
-                "The input is one article, which is used for training. The corpus has no validation split, so "
-                "training reports no validation loss. Give several files, or JSON lines with one article each."
+                f"The input is one {self.layout.kind[:-1]}, which is used for training. The corpus has no validation "
+                "split, so training reports no validation loss. Give several files, or JSON lines with one on each."
             )
         return found
 
@@ -243,9 +245,10 @@ class _Run:
         log.info(f"training a vocabulary of {self.options.vocab_size:,} tokens on {split.count('train'):,} articles")
         cut_texts = (document for unit in self.scan.units for document in unpack_cut_texts(_still(cache, unit.key)))
         documents = (
-            (document.text, document.analysis())
+            (message.content, analysis)
             for document, part in zip(cut_texts, split, strict=True)
             if part == "train"
+            for message, analysis in stages.analyzed_messages(document)
         )
         tokenizer = train_tokenizer(
             documents, self.options.vocab_size, spacing=self.options.spacing, analyzer=self.identity
@@ -292,7 +295,10 @@ class _Run:
     def _assemble(self, tokenizer: Tokenizer, encoded: Callable[[str], bytes]) -> str:
         """Write the corpus in the order of the units, and check the counts."""
         settings = {name: value for name, value in self.settings.items() if name != "val_fraction"}
-        writer = CorpusWriter(self.folder, tokenizer, val_fraction=self.options.val_fraction, settings=settings)
+        kind = self.layout.kind
+        writer = CorpusWriter(
+            self.folder, tokenizer, val_fraction=self.options.val_fraction, settings=settings, kind=kind
+        )
         notes = list(self.scan.dropped)
         for unit in tqdm(self.scan.units, desc="corpus", unit=" units", leave=False):
             rows = unit.articles.to_pylist()
@@ -301,7 +307,8 @@ class _Run:
                 if result.degraded is not None:
                     reason, _, detail = result.degraded.partition(": ")
                     notes.append(dropped_row(*place, reason, detail, status="degraded"))
-                writer.add(**row, ids=result.ids, unknown_ids=result.unknown_ids)
+                learnt = learnt_flags(result.ids.tolist(), tokenizer) if kind == "conversations" else None
+                writer.add(**row, ids=result.ids, unknown_ids=result.unknown_ids, learnt=learnt)
         return writer.finish(
             articles_in=self.scan.articles_in,
             dropped=notes,

@@ -21,6 +21,7 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.wordpiece import Tokenizer
+from preprocess.conversations import sizes
 from preprocess.documents import Document, Dropped
 from preprocess.options import Options
 from preprocess.units import Unit, group
@@ -38,7 +39,7 @@ class PlannedUnit(NamedTuple):
     key: str
     chars: int
     articles: pa.RecordBatch
-    """id, source, text_sha256, chars"""
+    """id, source, text_sha256, chars; of conversations also learnt_chars"""
 
 
 @dataclass
@@ -72,7 +73,7 @@ def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Sc
                 continue
             digest.update(f"{article.id} {article.source} {article.sha256}\n".encode())
             result.documents += 1
-            result.chars += len(article.text)
+            result.chars += sizes(article.text)["chars"]
             result.removed_controls += article.removed.controls
             result.removed_surrogates += article.removed.surrogates
             result.masked.update(dict(article.masked))
@@ -84,14 +85,14 @@ def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Sc
 
 
 def _planned(unit: Unit) -> PlannedUnit:
-    chars = [len(document.text) for document in unit.documents]
-    columns = {
+    counts = [sizes(document.text) for document in unit.documents]
+    columns: dict[str, list[Any]] = {
         "id": [document.id for document in unit.documents],
         "source": [document.source for document in unit.documents],
         "text_sha256": [document.sha256 for document in unit.documents],
-        "chars": chars,
+        **{name: [own[name] for own in counts] for name in counts[0]},
     }
-    return PlannedUnit(unit.key, sum(chars), pa.record_batch(columns))
+    return PlannedUnit(unit.key, sum(columns["chars"]), pa.record_batch(columns))
 
 
 def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "dropped") -> dict[str, Any]:

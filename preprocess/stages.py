@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kogpt.tokenizer.analyzers.analysis import AnalyzerBroken
+from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
 from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
+from kogpt.tokenizer.chat import Message, render
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
+from preprocess.conversations import placed_messages
 from preprocess.units import MORPHEME_SEPARATOR, CutText, Encoded
 
 # Memory of an analyzing process, including Ray's share (kkma: 0.6 to 0.7 GB with a JVM for up to 4 threads).
@@ -26,6 +28,8 @@ ENCODE_MEMORY_MIB = 400
 # The time limit of an item grows with its length. Both speeds are far below any that was measured.
 SLOWEST_CHARS_PER_SECOND = 500.0
 SLOWEST_ENCODED_CHARS_PER_SECOND = 5_000.0
+
+_MESSAGE_SEPARATOR = "\x1e"
 
 _WARM_UP = "아버지가 방에 들어가셨다. 첫 분석은 사전을 읽느라 오래 걸린다."
 
@@ -54,10 +58,32 @@ class MorphemeStage:
 
 
 def find_morphemes(text: str, analyzer: Analyzer) -> CutText:
-    """Analyze one text, and return the result in the form that is sent between processes."""
-    analysis = analyzer.analyze(text)
-    cuts = np.array(analysis.cuts, dtype="<i4").tobytes()
-    return CutText(text, cuts, MORPHEME_SEPARATOR.join(analysis.morphemes), analysis.degraded)
+    """Analyze one text, and return the result in the form that is sent between processes.
+
+    Each message of a conversation is analyzed on its own, and its boundaries are then shifted to its place in the text.
+    """
+    cuts: list[int] = []
+    morphemes: list[str] = []
+    degraded: str | None = None
+    for start, message in placed_messages(text):
+        analysis = analyzer.analyze(message.content)
+        cuts += [start + cut for cut in analysis.cuts]
+        morphemes.append(MORPHEME_SEPARATOR.join(analysis.morphemes))
+        degraded = degraded or analysis.degraded
+    return CutText(text, np.array(cuts, dtype="<i4").tobytes(), _MESSAGE_SEPARATOR.join(morphemes), degraded)
+
+
+def analyzed_messages(document: CutText) -> list[tuple[Message, Analysis]]:
+    """The messages of a conversation, each with its own analysis; an article is one message."""
+    cuts = np.frombuffer(document.cuts, dtype="<i4")
+    found: list[tuple[Message, Analysis]] = []
+    for (start, message), morphemes in zip(
+        placed_messages(document.text), document.morphemes.split(_MESSAGE_SEPARATOR), strict=True
+    ):
+        first, last = np.searchsorted(cuts, [start, start + len(message.content)], side="left")
+        own = (cuts[first:last] - start).tolist()
+        found.append((message, Analysis(own, morphemes.split(MORPHEME_SEPARATOR) if morphemes else [], None)))
+    return found
 
 
 def without_analysis(text: str, analyzer: str, cause: str) -> CutText:
@@ -88,6 +114,13 @@ def encoding_with(tokenizer: Tokenizer) -> EncodingStage:
 
 
 def _encoded(document: CutText, tokenizer: Tokenizer) -> Encoded:
-    ids = tokenizer.encode(document.text, document.analysis())
+    parts = analyzed_messages(document)
+    if parts[0][0].role:
+        analyses = {message.content: analysis for message, analysis in parts}
+        ids, _ = render(
+            [message for message, _ in parts], tokenizer, lambda text: tokenizer.encode(text, analyses[text])
+        )
+    else:
+        ids = tokenizer.encode(document.text, parts[0][1])
     unknown = tokenizer.count_unknown(ids)
     return Encoded(np.array(ids, dtype="<u4"), unknown, document.degraded)

@@ -7,7 +7,8 @@ analyzer's identity, and the normalizer.
 
 A `Store` keeps one file per key. The file's name contains the sha256 of its content, so that one rename publishes both
 and a damaged file is detected. The result of stage 1 is a parquet file (zstd) with one row per document: text, cuts
-(code points), morphemes (joined by U+001F, which no normalized text contains), and degraded (null or a reason).
+(code points), morphemes (joined by U+001F, which no normalized text contains; those of a conversation's messages by
+U+001E), and degraded (null or a reason).
 
 Cost: 0.1 ms per article to write, less to read. A file takes about half the size of its texts in UTF-8.
 """

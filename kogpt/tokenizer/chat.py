@@ -10,7 +10,7 @@ Only the assistant's words and the [END] after them are learnt: a model that lea
 Cost: that of `encode`, the analysis included, once per message that is used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from kogpt.common.errors import UserError
@@ -45,13 +45,19 @@ def render(
     `encode` returns the ids of a text, as `TextCodec.encode` does. Raises UserError for a vocabulary without role
     tokens, ValueError for an unknown role.
     """
-    ids: list[int] = []
-    learnt: list[bool] = []
-    for message in messages:
-        own = _message(message, tokenizer, encode)
-        ids += own
-        learnt += [False] + [message.role == "assistant"] * (len(own) - 1)
-    return ids, learnt
+    ids = [i for message in messages for i in _message(message, tokenizer, encode)]
+    return ids, learnt_flags(ids, tokenizer)
+
+
+def learnt_flags(ids: Iterable[int], tokenizer: Tokenizer) -> list[bool]:
+    """Which tokens of a rendered conversation are learnt: those after [ASSISTANT] up to and with its [END]."""
+    roles = _roles(tokenizer)
+    starts, speaking, learnt = {*roles.values()}, False, list[bool]()
+    for i in ids:
+        learnt.append(speaking and i not in starts)
+        if i in starts or i == tokenizer.end_id:
+            speaking = i == roles["assistant"]
+    return learnt
 
 
 def prompt(messages: Sequence[Message], tokenizer: Tokenizer, encode: Callable[[str], list[int]], limit: int) -> Prompt:

@@ -77,7 +77,7 @@ class _Greedy(dict[str, tuple[int, ...]]):
 @cache
 def encoder_digest() -> str:
     """A sha256 over the code that turns an analyzed text into tokens: part of the key under which they are kept."""
-    files = [Path(__file__).with_name(name) for name in ("wordpiece.py", "bert.py")]
+    files = [Path(__file__).with_name(name) for name in ("wordpiece.py", "bert.py", "chat.py")]
     return hashlib.sha256(b"\n".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)).hexdigest()
 
 
@@ -85,7 +85,7 @@ class Tokenizer:
     """A vocabulary, with its spacing and the identity of the analyzer that finds the morpheme boundaries.
 
     `roles` maps "system", "user", and "assistant" to the tokens that begin their messages, and `end_id` is the token
-    that ends one (kogpt.tokenizer.chat). A vocabulary of version 0.2 or older has none: `roles` is None.
+    that ends one (kogpt.tokenizer.chat). An older vocabulary has none: `roles` is None.
     """
 
     end_id: int

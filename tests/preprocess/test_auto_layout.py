@@ -93,19 +93,17 @@ def test_the_flag_that_the_error_names_reads_the_file(tmp_path: Path, place: str
         ("chosen", {"question": "물음", "chosen": "고른 답이다", "rejected": "아니"}),
     ],
 )
-def test_conversations_are_called_so(tmp_path: Path, place: str, value: Any) -> None:
+def test_conversations_can_be_read_as_plain_text(tmp_path: Path, place: str, value: Any) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(value))
-    with pytest.raises(UserError, match="it contains conversations, which are not supported yet") as caught:
-        guess(path)
-    assert f"--text-path {place}" in str(caught.value)
+    assert guess(path).name == "chat"
     assert len(texts(path, path_layout(place))) == 1
 
 
 def test_tables_and_parquet_of_other_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("제목,내용\n가,길고 긴 글이다\n")
-    pq.write_table(pa.table({"question": ["짧은 물음"], "answer": ["더 길고 자세한 답"]}), tmp_path / "b.parquet")
-    for name, place in (("a.csv", "내용"), ("b.parquet", "answer")):
+    pq.write_table(pa.table({"title": ["짧은 제목"], "body": ["더 길고 자세한 글"]}), tmp_path / "b.parquet")
+    for name, place in (("a.csv", "내용"), ("b.parquet", "body")):
         with pytest.raises(UserError, match=f"give the path with --text-path {place} "):
             guess(tmp_path / name)
         assert len(texts(tmp_path / name, path_layout(place))) == 1

@@ -9,9 +9,18 @@ import pytest
 
 from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
 from kogpt.tokenizer.analyzers.load import load_analyzer
+from kogpt.tokenizer.chat import Message
 from kogpt.tokenizer.wordpiece import load_tokenizer
 from preprocess import stages
-from preprocess.stages import EncodingStage, MorphemeStage, encoding_with, find_morphemes, without_analysis
+from preprocess.conversations import pack
+from preprocess.stages import (
+    EncodingStage,
+    MorphemeStage,
+    analyzed_messages,
+    encoding_with,
+    find_morphemes,
+    without_analysis,
+)
 from preprocess.units import CutText
 
 TEXT = "가 나다\n 漢字 🙂"
@@ -30,6 +39,22 @@ def test_analysis_survives_the_journey() -> None:
     assert find_morphemes("", load_analyzer("none")).analysis().morphemes == []
     cut = CutText("갔다", np.array([1], "<i4").tobytes(), "가\x1f았\x1f다", "reason")
     assert (cut.analysis().cuts, cut.analysis().morphemes) == ([1], ["가", "았", "다"])
+
+
+@pytest.mark.parametrize("analyzer", ["none", "kkma"])
+def test_each_message_is_analyzed_on_its_own(analyzer: str) -> None:
+    """Within one text, the end of a message would change the analysis of the next one's beginning."""
+    said = [Message("system", "짧게 답한다."), Message("user", "학교에 갔니"), Message("assistant", "안 갔다\n왜?")]
+    alone = load_analyzer(analyzer)
+    found = analyzed_messages(find_morphemes(pack(said), alone))
+    assert [message for message, _ in found] == said
+    assert [analysis for _, analysis in found] == [alone.analyze(message.content) for message in said]
+
+
+def test_a_degraded_message_degrades_its_conversation() -> None:
+    result = without_analysis(pack([Message("user", "물음"), Message("assistant", "답")]), "kkma", "it hung")
+    assert result.degraded is not None
+    assert [analysis.morphemes for _, analysis in analyzed_messages(result)] == [["물음"], ["답"]]
 
 
 def test_text_that_runs_out_of_heap_is_a_suspect_and_broken_analyzer_ends_the_process(
