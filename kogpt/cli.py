@@ -101,7 +101,8 @@ def inspect(corpus: Corpus, /, decode: OptionalNewFile = None) -> None:
 
     Args:
         corpus: Token corpus folder.
-        decode: Decode every article into this file, as one JSON line {"id", "text"} each.
+        decode: Decode every article into this file, as one JSON line {"id", "text"} each; conversations as
+            {"id", "messages"}.
     """
     from kogpt.data import inspect as inspect_corpus
 

@@ -1,11 +1,16 @@
 """`kogpt inspect CORPUS`: verify the checksums, show the counts and the first tokens of an article.
 
-With `decode`, writes every article back as a JSON line {"id", "text"}. Reads every file once for the checksums.
+Of a conversation, the tokens that are learnt are green (on a terminal). With `decode`, writes every article back as a
+JSON line {"id", "text"}, and every conversation as {"id", "messages"}, which preprocessing reads. Reads every file once
+for the checksums.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,9 +19,10 @@ from tqdm import tqdm
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.data.corpus import TokenCorpus, count_rows
+from kogpt.tokenizer.chat import parse
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 
-_SAMPLE = 80
+_SAMPLE, _CONVERSATION_SAMPLE = 80, 400
 
 
 def inspect(corpus: str | Path, decode: str | Path | None = None) -> None:
@@ -30,12 +36,10 @@ def inspect(corpus: str | Path, decode: str | Path | None = None) -> None:
     tokenizer = open_tokenizer(opened.tokenizer_folder)
     console.print(Text(f"Checksums: all {len(opened.manifest['files'])} files are intact."))
     if len(opened):
-        console.print(
-            _table(f"The first {_SAMPLE} tokens of article {opened.articles['id'][0]}", sample(opened, tokenizer))
-        )
+        console.print(_table(*sample(opened, tokenizer)))
     if decode is not None:
         write_texts(opened, tokenizer, Path(decode))
-        console.print(Text(f"{len(opened)} articles written to {decode}"))
+        console.print(Text(f"{len(opened)} {opened.kind} written to {decode}"))
 
 
 def summary(corpus: TokenCorpus) -> list[tuple[str, str]]:
@@ -53,27 +57,42 @@ def summary(corpus: TokenCorpus) -> list[tuple[str, str]]:
     ]
 
 
-def sample(corpus: TokenCorpus, tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    """The beginning of the first article: its text, tokens, and ids."""
-    ids = corpus.article(0)[:_SAMPLE].tolist()
-    return [
-        ("text", tokenizer.decode(ids)),
-        ("tokens", " ".join(tokenizer.tokens(ids))),
-        ("ids", " ".join(map(str, ids))),
+def sample(corpus: TokenCorpus, tokenizer: Tokenizer) -> tuple[str, list[tuple[str, Text]]]:
+    """(title, rows) of the beginning of the first article: its text, tokens, and ids, and which of them are learnt."""
+    if corpus.kind == "articles":
+        limit, learnt = _SAMPLE, np.zeros(_SAMPLE, bool)
+    else:
+        limit, learnt = _CONVERSATION_SAMPLE, corpus.learnt(0)
+    ids, flags = corpus.article(0)[:limit].tolist(), learnt[:limit].tolist()
+    rows = [
+        ("text", Text(tokenizer.decode(ids))),
+        ("tokens", _marked(tokenizer.tokens(ids), flags)),
+        ("ids", _marked(map(str, ids), flags)),
     ]
+    if corpus.kind != "articles":
+        rows[0] = ("learnt (green)", Text(tokenizer.decode([i for i, own in zip(ids, flags, strict=True) if own])))
+    return f"The first {len(ids)} tokens of {corpus.articles['id'][0]}", rows
+
+
+def _marked(words: Iterable[str], learnt: Iterable[bool]) -> Text:
+    """The words, the learnt ones in green; on anything but a terminal rich writes no colors."""
+    return Text(" ").join(Text(word, "bold green" if own else "") for word, own in zip(words, learnt, strict=False))
 
 
 def write_texts(corpus: TokenCorpus, tokenizer: Tokenizer, path: Path) -> None:
-    """Write every article as a JSON line {"id", "text"}, in corpus order."""
+    """Write every article as a JSON line {"id", "text"}, or every conversation as {"id", "messages"}, in order."""
     with atomic_write(path) as file:
         for i, name in enumerate(tqdm(corpus.articles["id"].to_pylist(), unit="article", disable=None)):
-            row = {"id": name, "text": tokenizer.decode(corpus.article(i).tolist())}
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            ids = corpus.article(i).tolist()
+            content: dict[str, Any] = {"text": tokenizer.decode(ids)}
+            if corpus.kind == "conversations":
+                content = {"messages": [message._asdict() for message in parse(ids[1:-1], tokenizer)]}
+            file.write((json.dumps({"id": name} | content, ensure_ascii=False) + "\n").encode())
 
 
-def _table(title: str, rows: list[tuple[str, str]]) -> Table:
+def _table(title: str, rows: Sequence[tuple[str, str | Text]]) -> Table:
     table = Table(title=Text(title), show_header=False, title_justify="left")
     for name, value in rows:
         # Text, because a token such as [LF] would be read as markup
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(name), value if isinstance(value, Text) else Text(value))
     return table

@@ -60,6 +60,21 @@ def learnt_flags(ids: Iterable[int], tokenizer: Tokenizer) -> list[bool]:
     return learnt
 
 
+def parse(ids: Iterable[int], tokenizer: Tokenizer) -> list[Message]:
+    """The messages of a rendered conversation: the inverse of `render`, as far as the spacing is lossless."""
+    roles = {i: role for role, i in _roles(tokenizer).items()}
+    messages: list[Message] = []
+    role, own = "", list[int]()
+    for i in ids:
+        if i in roles:
+            role, own = roles[i], []
+        elif i == tokenizer.end_id:
+            messages.append(Message(role, tokenizer.decode(own)))
+        else:
+            own.append(i)
+    return messages
+
+
 def prompt(messages: Sequence[Message], tokenizer: Tokenizer, encode: Callable[[str], list[int]], limit: int) -> Prompt:
     """`[CLS]`, the messages, and `[ASSISTANT]`: at most `limit` tokens, which the model continues with an answer.
 

@@ -11,7 +11,7 @@ from test_version_0_1 import OLD
 
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.load import load_analyzer
-from kogpt.tokenizer.chat import Message, PromptTooLong, prompt, render
+from kogpt.tokenizer.chat import Message, PromptTooLong, parse, prompt, render
 from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer, with_roles
@@ -88,6 +88,7 @@ def test_the_assistants_words_and_their_end_are_learnt_and_nothing_else(said: li
         expected_ids += [TOKENIZER.roles[role], *own, TOKENIZER.end_id]
         expected += [False, *[role == "assistant"] * len(own), role == "assistant"]
     assert (ids, learnt) == (expected_ids, expected)
+    assert parse(ids, TOKENIZER) == [Message(role, normalize(content.strip())[0]) for role, content in said]
 
 
 def test_a_prompt_leaves_out_the_oldest_turns_and_keeps_the_system_message() -> None:
