@@ -96,6 +96,49 @@ def _lines(file: Path | None) -> tuple[str, ...]:
     return prompts
 
 
+def chat(
+    run: Run,
+    /,
+    sampling: OmitArgPrefixes[Sampling] = Sampling(max_new_tokens=256),  # noqa: B008 (frozen)
+    checkpoint: OptionalCheckpoint = None,
+    device: OptionalText = None,
+) -> None:
+    """Talk to a run that was fine-tuned on conversations. /help lists what else you can type.
+
+    Args:
+        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
+        device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
+    """
+    from kogpt.chat.terminal import chat as talk
+
+    talk(run, sampling, checkpoint=checkpoint, device=device)
+
+
+def serve(
+    run: Run,
+    /,
+    host: Text = "127.0.0.1",
+    port: Annotated[int, Range(0, 65535)] = 8000,
+    api_key: OptionalText = None,
+    cors: tuple[Text, ...] = (),
+    checkpoint: OptionalCheckpoint = None,
+    device: OptionalText = None,
+) -> None:
+    """Answer a page in the browser and OpenAI clients, until Ctrl-C.
+
+    Args:
+        host: Address to listen on. The default is this machine alone; for another one a key is needed.
+        port: Port to listen on; 0: any free one.
+        api_key: Key that clients have to send. Default: none on this machine; a new one for another --host.
+        cors: Origins whose web pages may ask too, such as http://localhost:3000.
+        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
+        device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
+    """
+    from kogpt.serve.server import serve as answer
+
+    answer(run, host=host, port=port, api_key=api_key, cors=cors, checkpoint=checkpoint, device=device)
+
+
 def inspect(corpus: Corpus, /, decode: OptionalNewFile = None) -> None:
     """Show the counts of a token corpus and a sample of its tokens, and verify its checksums.
 
@@ -247,6 +290,8 @@ def doctor() -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": checked(generate),
+    "chat": checked(chat),
+    "serve": checked(serve),
     "evaluate": checked(evaluate),
     "export": checked(export),
     "import": checked(import_),

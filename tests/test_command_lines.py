@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import tyro
+from builders import make_chat_run
 from trainings import PROJECT
 
 import preprocess.run
@@ -32,6 +33,7 @@ from kogpt.common.ranges import ranges
 from kogpt.data.pt_windows import export_windows
 from kogpt.generate.sampling import Sampling
 from kogpt.hub.export import export_model
+from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.options import ModelOptions, RunOptions, ScheduleOptions, TrainOptions
 from preprocess.options import Options
 
@@ -158,10 +160,13 @@ def _by_command(commands: dict[str, Any]) -> list[Any]:
 def bases(run: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Line]:
     """A command line for each command that works."""
     made = tmp_path_factory.mktemp("made")
+    talker = make_chat_run(made / "talker", open_tokenizer(corpus / "tokenizer"))
     export_model(run, made / "exported")
     export_windows(corpus, made / "windows", "pt")
     return {
         "generate": [str(run), "나는", "--max-new-tokens", "1"],
+        "chat": [str(talker)],
+        "serve": [str(talker), "--port", "0"],
         "evaluate": [str(run), "--texts", "in", "--limit", "1"],
         "export": [str(run), "exported"],
         "import": [str(made / "exported"), "imported", "--corpus", str(corpus)],
@@ -177,6 +182,7 @@ def test_kogpt(name: str, action: Any, bases: dict[str, Line], kogpt: Any, monke
     from kogpt.generate import stream
 
     whole = stream.generate
+    monkeypatch.setattr("uvicorn.Server.run", _begin)
     monkeypatch.setattr(stream, "generate", lambda *rest, **more: islice(whole(*rest, **more), 2))
     base = bases[name]
     if not action.option_strings:

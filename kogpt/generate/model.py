@@ -7,15 +7,18 @@ print(model.generate("대한민국은", max_new_tokens=50))
 model.decode(model.encode("모든 국민은"))
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from kogpt.checkpoint.choose import Wish
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.device import choose_device
+from kogpt.common.errors import UserError
+from kogpt.generate.chat import Reply, how_to_teach, is_taught
 from kogpt.generate.sampling import Sampling
 from kogpt.generate.stream import continue_texts
+from kogpt.tokenizer.chat import Message
 from kogpt.tokenizer.codec import TextCodec
 
 
@@ -31,6 +34,7 @@ class Model:
         self.module, self.step = loaded.model, loaded.info.get("step")
         self.config = self.module.config
         self._codec = TextCodec(loaded.tokenizer_folder)
+        self._name, self._info = str(run), loaded.info
 
     def __repr__(self) -> str:
         millions = self.config.parameter_count / 1e6
@@ -43,6 +47,20 @@ class Model:
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens; [CLS] and [SEP] give nothing."""
         return self._codec.decode(list(tokens))
+
+    def chat(self, messages: Sequence[Message | Mapping[str, str]], **sampling: Any) -> str:
+        """The assistant's answer to a conversation: messages with a "role" (system, user, assistant) and "content".
+
+        `sampling` is as for `generate`. The oldest turns are left out if the context is full. Raises `UserError` for a
+        run that was never fine-tuned on conversations.
+        """
+        if not is_taught(self._info, self._codec.tokenizer):
+            raise UserError(how_to_teach(self._name))
+        talk = [
+            message if isinstance(message, Message) else Message(message["role"], message["content"])
+            for message in messages
+        ]
+        return "".join(Reply(self.module, self._codec, talk, Sampling(**sampling)))
 
     @overload
     def generate(self, prompt: str, **sampling: Any) -> str: ...

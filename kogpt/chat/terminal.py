@@ -1,0 +1,172 @@
+"""`kogpt chat`: a conversation in the terminal. In: a run that was taught to answer. Out: its answers, as they come.
+
+On a terminal prompt_toolkit edits the line, with the earlier ones of this conversation under the arrow keys. Otherwise
+(a pipe) every line is a message. Ctrl-C stops the answer that is being written, which stays as far as it came; at the
+prompt it empties the line. Ctrl-D ends.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from kogpt.chat.conversation import Conversation
+from kogpt.checkpoint.choose import Wish
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.common.device import choose_device
+from kogpt.common.errors import UserError
+from kogpt.generate.chat import Reply, how_to_teach, is_taught
+from kogpt.generate.sampling import Sampling
+from kogpt.tokenizer.codec import TextCodec
+
+HELP = """\
+/system TEXT   tell the model how to answer; without a text, show what it was told
+/undo          take back your last message and its answer
+/retry         answer your last message again
+/save FILE     write the conversation to a file
+/load FILE     continue a conversation from a file
+/clear         begin again
+/help          this list
+Ctrl-C stops an answer. Ctrl-D ends."""
+_PROMPT = ">>> "
+
+
+def chat(run: Path, sampling: Sampling, *, checkpoint: Wish = None, device: str | None = None) -> None:
+    """Talk until the input ends. Raises `UserError` for a run that was never taught to answer."""
+    loaded = load_for_inference(run, choose_device(device), checkpoint)
+    codec = TextCodec(loaded.tokenizer_folder)
+    if not is_taught(loaded.info, codec.tokenizer):
+        raise UserError(how_to_teach(str(run)))
+    codec.encode("안녕")  # starts the analyzer, so that the first answer does not wait for it
+    terminal = Terminal(lambda talk, again: Reply(loaded.model, codec, talk.messages, _seeded(sampling, again)))
+    terminal.run(_lines())
+
+
+def _seeded(sampling: Sampling, again: int) -> Sampling:
+    """The settings of an answer that is given again, which has to differ."""
+    return replace(sampling, seed=sampling.seed + again)
+
+
+class Terminal:
+    """The loop over lines. `reply(conversation, again)` begins an answer; `again` counts the answers before it."""
+
+    def __init__(self, reply: Callable[[Conversation, int], Reply]) -> None:
+        self._reply = reply
+        self._talk = Conversation()
+        self._answers = 0
+        self._commands: dict[str, Callable[[str], None]] = {
+            "system": self._system,
+            "undo": self._undo,
+            "retry": self._retry,
+            "save": self._save,
+            "load": self._load,
+            "clear": self._clear,
+            "help": lambda _: print(HELP),
+        }
+
+    def run(self, lines: Iterator[str]) -> None:
+        """Answer every line until there are no more."""
+        for line in lines:
+            text = line.strip()
+            try:
+                if text.startswith("/"):
+                    self._command(text)
+                elif text:
+                    self._talk.ask(text)
+                    self._answer()
+            except (UserError, OSError) as error:
+                print(f"kogpt: {error}", file=sys.stderr, flush=True)
+
+    def _command(self, text: str) -> None:
+        name, _, rest = text[1:].partition(" ")
+        command = self._commands.get(name)
+        if command is None:
+            raise UserError(f"/{name} is no command; /help lists them.")
+        command(rest.strip())
+
+    def _answer(self) -> None:
+        """Write the answer to the last message; Ctrl-C ends it, and keeps what there is."""
+        parts: list[str] = []
+        try:
+            reply = self._reply(self._talk, self._answers)
+        except UserError:
+            self._talk.undo()  # a message that does not fit would be in the way of the next one
+            raise
+        self._answers += 1
+        if reply.dropped_turns:
+            print(f"(the context is full: the oldest {reply.dropped_turns} turns are forgotten)", file=sys.stderr)
+        try:
+            with _interruptible(), closing(reply.__iter__()) as pieces:
+                for piece in pieces:
+                    parts.append(piece)
+                    print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            print(" (stopped)", end="", file=sys.stderr, flush=True)
+        print(flush=True)
+        self._talk.answer("".join(parts))
+
+    def _system(self, text: str) -> None:
+        if text:
+            self._talk.system = text
+        print(self._talk.system or "There is no system message; /system TEXT sets one.")
+
+    def _undo(self, _: str) -> None:
+        if not self._talk.undo():
+            raise UserError("there is nothing to take back.")
+        print(f"{len(self._talk.turns)} messages are left")
+
+    def _retry(self, _: str) -> None:
+        if not self._talk.retry():
+            raise UserError("there is no message to answer again.")
+        self._answer()
+
+    def _save(self, name: str) -> None:
+        self._talk.save(_file(name, "/save"))
+        print(f"{len(self._talk.messages)} messages -> {name}")
+
+    def _load(self, name: str) -> None:
+        self._talk.load(_file(name, "/load"))
+        for message in self._talk.messages:
+            print({"user": _PROMPT, "system": "/system "}.get(message.role, "") + message.content)
+
+    def _clear(self, _: str) -> None:
+        self._talk.clear()
+        print("A new conversation.")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt in the block."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _file(name: str, command: str) -> Path:
+    if not name:
+        raise UserError(f"{command} needs a file name, for example {command} talk.json.")
+    return Path(os.path.expanduser(name))
+
+
+def _lines() -> Iterator[str]:
+    """What the user types, until Ctrl-D."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    from prompt_toolkit import PromptSession
+
+    print("Ask something. /help lists the commands.")
+    session: PromptSession[str] = PromptSession()
+    signal.signal(signal.SIGINT, lambda *_: None)  # between answer and prompt, Ctrl-C would end the program
+    while True:
+        try:
+            yield session.prompt(_PROMPT)
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return

@@ -1,0 +1,154 @@
+"""What stands between HTTP and the model: analysis of texts, admission, and answers under way.
+
+In: texts and conversations. Out: token ids, and streams of the batcher's events, in the event loop.
+
+- Texts are analyzed in threads of their own. Kkma runs without Python's lock and within a budget, so a text that is
+  made to be slow delays neither the event loop nor the batcher. A text that has more characters than the context could
+  hold is refused before its analysis, and one whose analysis takes over ANALYSIS_SECONDS gets an error.
+- At most `places + queue` answers are under way; the next one is refused at once, before its analysis.
+- An answer that nobody waits for is cancelled, which frees its place within one step.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TypeVar
+
+from kogpt.generate.batching import Batcher, Closed, Done, QueueFull, Request, Ticket
+from kogpt.generate.engine import Step
+from kogpt.generate.sampling import Sampling
+from kogpt.model.decoder import Decoder
+from kogpt.serve.errors import Refused, busy, stopping
+from kogpt.serve.metrics import Metrics
+from kogpt.tokenizer.chat import Message, Prompt, PromptTooLong, prompt
+from kogpt.tokenizer.codec import TextCodec
+
+ANALYSIS_THREADS = 4
+"""As many as may share Kkma."""
+ANALYSIS_SECONDS = 15.0
+CHARACTERS_PER_TOKEN = 8
+"""More than Korean text has (1.5 to 3): a text with more characters than this times the context cannot fit."""
+Result = TypeVar("Result")
+WARM_UP = "나는 학교에 갔다. 오늘은 비가 온다."
+
+
+class Service:
+    """A model that is ready to answer, with its tokenizer. `answers_chat`: whether it was taught to."""
+
+    def __init__(
+        self, model: Decoder, codec: TextCodec, *, name: str, answers_chat: bool, places: int, queue: int
+    ) -> None:
+        self.name, self.answers_chat, self.codec = name, answers_chat, codec
+        self.tokenizer = codec.tokenizer
+        self.context = model.config.max_seq_len
+        self.ready = False
+        self.metrics = Metrics()
+        self.most_answers = places + queue
+        self.under_way = 0
+        self._batcher = Batcher(model, places=places, queue=queue)
+        self._threads = ThreadPoolExecutor(ANALYSIS_THREADS, thread_name_prefix="analysis")
+
+    async def warm(self) -> None:
+        """Start the analyzer and generate a token, so that the first user waits for neither."""
+        ids = [self.tokenizer.cls_id, *await self.encode(WARM_UP)][: self.context - 1]
+        async for _ in self.start([Request(ids, Sampling(max_new_tokens=2))]):
+            pass
+        self.ready = True
+
+    def close(self, seconds: float) -> None:
+        """Let what is under way end for this long."""
+        self.ready = False
+        self._batcher.close(seconds)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @contextmanager
+    def admission(self, count: int) -> Iterator[None]:
+        """Room for `count` answers, or `Refused` with status 429."""
+        if self.under_way + count > self.most_answers:
+            raise busy()
+        self.under_way += count
+        self.metrics.under_way.set(self.under_way)
+        try:
+            yield
+        finally:
+            self.under_way -= count
+            self.metrics.under_way.set(self.under_way)
+
+    @property
+    def most_characters(self) -> int:
+        """A text with more characters cannot fit into the context."""
+        return self.context * CHARACTERS_PER_TOKEN
+
+    async def encode(self, text: str, param: str | None = None) -> list[int]:
+        """The token ids of a text. Raises `Refused` for one that is too long or takes too long."""
+        if len(text) > self.most_characters:
+            message = f"{len(text):,} characters are more than the context of {self.context:,} tokens can hold."
+            raise Refused(400, message, param=param, code="context_length_exceeded")
+        return await self._in_thread(partial(self.codec.encode, text), param)
+
+    async def chat_prompt(self, messages: Sequence[Message], limit: int) -> Prompt:
+        """The prompt of a conversation, without the oldest turns if they do not fit into `limit` tokens."""
+
+        def encode(text: str) -> list[int]:
+            if len(text) > self.most_characters:
+                return [self.tokenizer.unk_id] * (limit + 1)  # it does not fit: no need to analyze it
+            return self.codec.encode(text)
+
+        try:
+            return await self._in_thread(partial(prompt, messages, self.tokenizer, encode, limit), "messages")
+        except PromptTooLong as error:
+            raise Refused(400, f"{error}; shorten it.", param="messages", code="context_length_exceeded") from None
+
+    async def _in_thread(self, work: "partial[Result]", param: str | None) -> Result:
+        loop = asyncio.get_running_loop()
+        with self.metrics.analysis.time():
+            try:
+                return await asyncio.wait_for(loop.run_in_executor(self._threads, work), ANALYSIS_SECONDS)
+            except TimeoutError:
+                message = f"The analysis takes more than {ANALYSIS_SECONDS:.0f} seconds; send a shorter text."
+                raise Refused(400, message, param=param, code="analysis_too_slow") from None
+
+    def start(self, requests: Sequence[Request]) -> "Stream":
+        """Begin to answer. Raises `Refused` with status 429 if the queue is full."""
+        return Stream(self._batcher, requests)
+
+
+class Stream:
+    """The answers to requests while they are generated: an iterator of lists of (number of the request, event).
+
+    A list has all the events that have come since the last one. It ends when every answer has ended.
+    """
+
+    def __init__(self, batcher: Batcher, requests: Sequence[Request]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Step | Done]] = asyncio.Queue()
+        self._tickets: list[Ticket] = []
+        try:
+            for index, request in enumerate(requests):
+                self._tickets.append(batcher.submit(request, partial(self._put, index)))
+        except QueueFull:
+            self.cancel()
+            raise busy() from None
+        except Closed:
+            self.cancel()
+            raise stopping() from None
+
+    def _put(self, index: int, event: Step | Done) -> None:
+        with suppress(RuntimeError):  # the loop has ended before the batcher
+            self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
+
+    async def __aiter__(self) -> AsyncIterator[list[tuple[int, Step | Done]]]:
+        open_answers = len(self._tickets)
+        while open_answers:
+            events = [await self._events.get()]
+            while not self._events.empty():
+                events.append(self._events.get_nowait())
+            open_answers -= sum(isinstance(event, Done) for _, event in events)
+            yield events
+
+    def cancel(self, index: int | None = None) -> None:
+        """Free the place of an answer, or of all; one that has ended stays as it is."""
+        for ticket in self._tickets if index is None else [self._tickets[index]]:
+            ticket.cancel()

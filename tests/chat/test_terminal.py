@@ -1,0 +1,165 @@
+"""`kogpt chat` on a real terminal: a pty, keys as a user presses them, and what the screen shows."""
+
+import codecs
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import make_chat_run, make_endless_run
+
+import kogpt as package
+from kogpt.common.errors import UserError
+from kogpt.tokenizer.wordpiece import Tokenizer
+
+CTRL_C, CTRL_D, UP, LEFT, DELETE = "\x03", "\x04", "\x1b[A", "\x1b[D", "\x1b[3~"
+_READY = "<ready>"
+"""Stands for the escape sequence that prompt_toolkit sends when it begins to read keys."""
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()=>][AB0]?|\r")
+
+
+class Screen:
+    """A program on a terminal."""
+
+    def __init__(self, *words: str | Path, folder: Path) -> None:
+        program = [sys.executable, "-c", "from kogpt.cli import main; main()", *map(str, words)]
+        self._keys, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        environment = os.environ | {
+            "TERM": "xterm",
+            "PYTHONPATH": str(Path(package.__file__).parents[1]),
+            "LANG": "C.UTF-8",
+        }
+        self.process = subprocess.Popen(
+            program, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=environment, start_new_session=True,
+            preexec_fn=lambda: _take_terminal(theirs),
+        )  # fmt: skip
+        os.close(theirs)
+        self._text = codecs.getincrementaldecoder("utf-8")("replace")
+        self.shown = ""
+
+    def press(self, keys: str) -> None:
+        os.write(self._keys, keys.encode())
+
+    def say(self, keys: str) -> None:
+        """Press keys as soon as the next prompt reads them."""
+        self.wait(_READY)
+        self.press(keys)
+
+    def wait(self, words: str, seconds: float = 90) -> str:
+        """What is shown up to the words, which are then gone."""
+        end = time.monotonic() + seconds
+        while words not in self.shown:
+            assert time.monotonic() < end, f"no {words!r} in {self.shown!r}"
+            if select.select([self._keys], [], [], 0.1)[0]:
+                try:
+                    data = os.read(self._keys, 65536)
+                except OSError:
+                    data = b""
+                assert data or words in self.shown, f"it ended; no {words!r} in {self.shown!r}"
+                if b"\x1b[6n" in data:  # where is the cursor?
+                    self.press("\x1b[1;1R")
+                self.shown = _ESCAPES.sub("", (self.shown + self._text.decode(data)).replace("\x1b[?2004h", _READY))
+        before, _, self.shown = self.shown.partition(words)
+        return before
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._keys)
+
+
+def _take_terminal(descriptor: int) -> None:
+    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Iterator[Callable[..., Screen]]:
+    opened: list[Screen] = []
+
+    def start(*words: str | Path) -> Screen:
+        opened.append(Screen(*words, folder=tmp_path))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+def test_a_conversation_on_a_terminal(screen: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = make_chat_run(tmp_path / "talker", tokenizer, max_seq_len=64)
+    talk = screen("chat", run, "--max-new-tokens", "12", "--seed", "1")
+    talk.wait("/help lists the commands")
+    talk.say("안녕하세오" + LEFT + DELETE + "요?\r")
+    talk.say("/save one.json\r")
+    talk.wait("2 messages -> one.json")
+    saved = (tmp_path / "one.json").read_text(encoding="utf-8")
+    assert "안녕하세요?" in saved
+    talk.say("/retry\r")
+    talk.say("/save two.json\r")
+    talk.wait("2 messages -> two.json")
+    assert (tmp_path / "two.json").read_text(encoding="utf-8") != saved  # another seed
+    talk.say(UP + UP + UP + "\r")  # /save one.json again
+    talk.wait("2 messages -> one.json")
+    talk.say("모든 " + CTRL_C)  # empties the line
+    talk.say("/system 짧게 답한다.\r")
+    talk.wait("짧게 답한다.\n")
+    for _ in range(4):
+        talk.say("국회는 국민의 대표이다.\r")
+    talk.wait("are forgotten")
+    talk.say("/nonsense\r")
+    talk.wait("/nonsense is no command")
+    talk.say("/undo\r")
+    talk.wait("messages are left")
+    talk.say("/clear\r")
+    talk.wait("A new conversation")
+    talk.say("/load one.json\r")
+    talk.wait("안녕하세요?")
+    talk.say("/load nowhere.json\r")
+    talk.wait("nowhere.json cannot be read")
+    talk.say(CTRL_D)
+    assert talk.process.wait(30) == 0
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(screen: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = make_endless_run(tmp_path / "talker", tokenizer, max_seq_len=16384, n_layer=1)
+    talk = screen("chat", run, "--max-new-tokens", "16000")
+    talk.say("안녕?\r")
+    talk.wait("법 법 법")  # it answers, for many seconds more
+    talk.press(CTRL_C)
+    talk.wait("(stopped)")
+    talk.press(CTRL_C)  # between answer and prompt, or at the prompt
+    talk.say("/save one.json\r")
+    talk.wait("2 messages -> one.json")
+    talk.say("/help\r")
+    talk.wait("Ctrl-D ends.")
+    talk.say(CTRL_D)
+    assert talk.process.wait(30) == 0
+
+
+def test_lines_of_a_pipe_are_messages(kogpt: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = make_chat_run(tmp_path / "talker", tokenizer)
+    words = ["chat", run, "--max-new-tokens", "8", "--seed", "3"]
+    ended = kogpt(*words, stdin=f"모든 국민은?\n/save {tmp_path}/talk.json\n")
+    assert ended.returncode == 0, ended.stderr
+    answer = package.load(run).chat([{"role": "user", "content": "모든 국민은?"}], max_new_tokens=8, seed=3)
+    assert ended.stdout.startswith(answer)
+
+
+def test_a_base_run_was_never_taught(kogpt: Any, run: Path) -> None:
+    ended = kogpt("chat", run)
+    assert ended.returncode == 2
+    assert "was never taught to answer" in ended.stderr
+    assert "--init" in ended.stderr
+    with pytest.raises(UserError, match="was never taught to answer"):
+        package.load(run).chat([{"role": "user", "content": "안녕?"}])

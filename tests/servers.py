@@ -1,0 +1,60 @@
+"""A server in this process for tests: uvicorn in a thread, on a port of its own. In: a `Service`. Out: its address."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from openai import OpenAI
+
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.serve.app import create_app
+from kogpt.serve.server import open_service, run_name
+from kogpt.serve.service import Service
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
+    """Poll, and fail at the limit."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.01)
+
+
+@contextmanager
+def serving(service: Service, *, warm: bool = True, **options: Any) -> Iterator[str]:
+    """The address of the service's app while it runs; `options` are those of `create_app`."""
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> Any:
+        if warm:
+            await service.warm()
+        yield
+
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    app = create_app(service, lifespan=lifespan, **options)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    wait_until(lambda: server.started or not thread.is_alive())
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        service.close(5)
+
+
+def service_of(run: Path) -> Service:
+    """The service of a run folder, on the CPU."""
+    return open_service(load_for_inference(run), run_name(run))
+
+
+def client(address: str, key: str = "any") -> OpenAI:
+    """The unmodified `openai` package, which must not try again what a test looks at."""
+    return OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
