@@ -39,6 +39,7 @@ Run = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder, or on
 Corpus = Annotated[Positional[FilePath], arg(metavar="CORPUS")]
 Folder = Annotated[Positional[FilePath], arg(metavar="FOLDER")]
 New = Annotated[Positional[NewFolder], arg(metavar="FOLDER")]
+OptionalQuantization = Annotated[Literal["f16", "q8_0"] | None, arg(metavar="{f16,q8_0}", help_behavior_hint="")]
 MOST_SAMPLES = 100_000
 """Of a prompt; each takes memory until it is printed."""
 Prompts = Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT ...")]
@@ -206,17 +207,25 @@ def evaluate(
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
-def export(run: Run, folder: New, /, license: Text = "unknown", checkpoint: OptionalCheckpoint = None) -> None:
+def export(
+    run: Run,
+    folder: New,
+    /,
+    license: Text = "unknown",
+    gguf: OptionalQuantization = None,
+    checkpoint: OptionalCheckpoint = None,
+) -> None:
     """Write a run's model as a folder that `transformers` loads without this project.
 
     Args:
         folder: Folder to write.
         license: License of the weights for the model card, for example cc-by-sa-4.0.
+        gguf: Also write a file for llama.cpp and a Modelfile for Ollama: f16, or q8_0, which is half as large.
         checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
     """
     from kogpt.hub.export import export_model
 
-    export_model(run, folder, license=license, checkpoint=checkpoint)
+    export_model(run, folder, license=license, gguf=gguf, checkpoint=checkpoint)
     print(f"Load it with AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
 
 

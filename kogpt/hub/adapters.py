@@ -26,6 +26,14 @@ class Adapter(Protocol):
         """Our state_dict with the names and layout of `transformers`."""
         ...
 
+    def gguf_fields(self, config: ModelConfig) -> dict[str, int | float]:
+        """What llama.cpp has to know of the configuration: the keys of GGUF without the architecture's name."""
+        ...
+
+    def gguf_weights(self, state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+        """Our state_dict with the names of `transformers`, every matrix as [out, in], float32."""
+        ...
+
     def import_config(self, config: dict[str, Any], state: dict[str, Tensor], place: str) -> ModelConfig:
         """Our configuration for a config.json. A `UserError` naming `place` if the model computes something else."""
         ...

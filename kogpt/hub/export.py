@@ -1,7 +1,10 @@
 """Export a run as a folder that `transformers` loads without kogpt. In: a run. Out: the folder.
 
 It contains model.safetensors, config.json, generation_config.json, the tokenizer's files, and README.md (the model
-card). Everything specific to an architecture is in its adapter (kogpt.hub.adapters).
+card); with `gguf`, also model-f16.gguf or model-q8_0.gguf and a Modelfile (kogpt.hub.gguf). Everything specific to an
+architecture is in its adapter (kogpt.hub.adapters).
+
+A text starts with [CLS] and ends with [SEP]; a model that was trained on conversations ends its answers with [END].
 """
 
 import json
@@ -15,6 +18,7 @@ from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_folder
 from kogpt.hub.adapters import adapter_for
+from kogpt.hub.gguf import Quantization, modelfile, write_gguf
 from kogpt.hub.model_card import SAMPLE_TEXTS, model_card, plain_tokenizer_differs
 from kogpt.tokenizer.codec import TextCodec
 
@@ -26,11 +30,12 @@ def export_model(
     license: str = "unknown",
     texts: Sequence[str] = SAMPLE_TEXTS,
     checkpoint: Wish = None,
+    gguf: Quantization | None = None,
 ) -> None:
     """Write a checkpoint of a run (kogpt.checkpoint.choose) or a step folder as a folder for `transformers`.
 
     `license` is the license of the weights, for the model card (for example cc-by-sa-4.0). The card compares the
-    plain tokenizer with ours on `texts`.
+    plain tokenizer with ours on `texts`. `gguf` adds a file for llama.cpp, with weights in this precision.
     """
     from transformers import GenerationConfig
 
@@ -43,16 +48,18 @@ def export_model(
     codec = TextCodec(run.tokenizer_folder)
     shape, tokenizer = run.model.config, codec.tokenizer
     adapter = adapter_for(shape)
+    chat = run.info.get("kind") == "conversations"
     special = {
         "bos_token_id": tokenizer.cls_id,
-        "eos_token_id": tokenizer.sep_id,
+        "eos_token_id": tokenizer.end_id if chat else tokenizer.sep_id,
         "pad_token_id": tokenizer.pad_id,
     }
     generation = GenerationConfig(do_sample=True, temperature=0.8, top_k=0, **special)
     contents = {path.name: path.read_bytes() for path in sorted(run.tokenizer_folder.iterdir()) if path.is_file()}
     # Other engines look up the first and last token of a text under these names.
     about = json.loads(contents["tokenizer_config.json"])
-    about |= {"bos_token": "[CLS]", "eos_token": "[SEP]", "model_max_length": shape.max_seq_len}
+    end = "[END]" if chat else "[SEP]"
+    about |= {"bos_token": "[CLS]", "eos_token": end, "model_max_length": shape.max_seq_len}
     contents |= {
         "tokenizer_config.json": (json.dumps(about, indent=1) + "\n").encode(),
         "model.safetensors": save(adapter.export_weights(run.model.state_dict(), shape), {"format": "pt"}),
@@ -63,6 +70,10 @@ def export_model(
     with atomic_folder(folder) as temporary:
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
+        if gguf is not None:
+            file, state = f"model-{gguf}.gguf", run.model.state_dict()
+            write_gguf(temporary / file, gguf, adapter, shape, state, tokenizer, special, about.get("chat_template"))
+            (temporary / "Modelfile").write_text(modelfile(file, shape, chat=chat), encoding="utf-8")
         differs = plain_tokenizer_differs(temporary, codec, texts)
         card = model_card(run, adapter.title, license, differs)
         (temporary / "README.md").write_text(card, encoding="utf-8")

@@ -55,7 +55,7 @@ class GPT2Adapter:
             resid_pdrop=config.dropout,
             architectures=["GPT2LMHeadModel"],
         )
-        return json.loads(theirs.to_json_string()) | special_tokens
+        return json.loads(theirs.to_json_string()) | special_tokens | {"n_ctx": config.max_seq_len}  # for llama.cpp
 
     def export_weights(self, state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
         out = {f"transformer.{name}": state[name] for name in _OUTER_NAMES}
@@ -65,6 +65,23 @@ class GPT2Adapter:
                 out[f"transformer.h.{layer}.{theirs}.weight"] = weight.T if weight.dim() == 2 else weight
                 out[f"transformer.h.{layer}.{theirs}.bias"] = state[f"blocks.{layer}.{ours}.bias"]
         return {name: value.detach().cpu().float().contiguous() for name, value in out.items()}
+
+    def gguf_fields(self, config: ModelConfig) -> dict[str, int | float]:
+        return {
+            "block_count": config.n_layer,
+            "context_length": config.max_seq_len,
+            "embedding_length": config.n_embd,
+            "feed_forward_length": 4 * config.n_embd,
+            "attention.head_count": config.n_head,
+            "attention.layer_norm_epsilon": 1e-5,
+        }
+
+    def gguf_weights(self, state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+        weights = self.export_weights(state, config)
+        return {
+            name: value.T.contiguous() if ".h." in name and value.dim() == 2 else value
+            for name, value in weights.items()
+        }
 
     def import_config(self, config: dict[str, Any], state: dict[str, Tensor], place: str) -> GPTConfig:
         odd = [

@@ -51,6 +51,24 @@ class Qwen3Adapter:
     def export_weights(self, state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
         return {_theirs(name): value.detach().cpu().float().contiguous() for name, value in state.items()}
 
+    def gguf_fields(self, config: ModelConfig) -> dict[str, int | float]:
+        assert isinstance(config, Qwen3Config)
+        return {
+            "block_count": config.n_layer,
+            "context_length": config.max_seq_len,
+            "embedding_length": config.n_embd,
+            "feed_forward_length": config.n_inner,
+            "attention.head_count": config.n_head,
+            "attention.head_count_kv": config.n_kv_head,
+            "attention.key_length": config.head_dim,
+            "attention.value_length": config.head_dim,
+            "attention.layer_norm_rms_epsilon": 1e-6,
+            "rope.freq_base": config.rope_theta,
+        }
+
+    def gguf_weights(self, state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+        return self.export_weights(state, config)
+
     def import_config(self, config: dict[str, Any], state: dict[str, Tensor], place: str) -> Qwen3Config:
         from transformers import Qwen3Config as Theirs
 
