@@ -12,6 +12,7 @@ from kogpt.data.split import VAL_FRACTION
 from kogpt.tokenizer.train import SMALLEST_VOCABULARY
 from preprocess.layouts import PRESETS
 from preprocess.publish import staging_folder
+from preprocess.quality import WEB, Limits, load_thresholds
 
 _TOKENIZER = "snunlp/KR-Medium"
 LARGEST_VOCABULARY, MOST_WORKERS = 10_000_000, 100_000
@@ -59,6 +60,10 @@ class Options:
     """What to do with resident numbers, passports, driving licenses, phones, cards, bank accounts, e-mail and IP
     addresses. mask: replace each by its kind, such as [전화번호]. drop: drop the articles that contain any."""
 
+    quality: Location = "none"
+    """Drop texts of low quality. web: by rules of FineWeb-2 and dps that spare edited texts. FILE.toml: by your own
+    thresholds, in the format of preprocess/quality_web.toml."""
+
     workers: Annotated[OptionalCount, Range(1, MOST_WORKERS)] = None
     """Number of cores for the analysis. Default: all of the cluster."""
 
@@ -91,6 +96,14 @@ class Options:
             problems.append(f"--cache {self.cache} must be a folder on this machine or a shared one")
         if problems:
             raise UserError("\n".join(problems))
+        _ = self.thresholds
+
+    @property
+    def thresholds(self) -> dict[str, Limits] | None:
+        """Those of --quality; None without it. Raises `UserError`."""
+        if self.quality == "none":
+            return None
+        return load_thresholds(WEB if self.quality == "web" else Path(self.quality).expanduser())
 
     @property
     def output_folder(self) -> Path:

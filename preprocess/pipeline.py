@@ -40,6 +40,7 @@ from preprocess.options import Options
 from preprocess.plan import WORK, Scan, dropped_row, open_output, scan, settings_of
 from preprocess.publish import publish
 from preprocess.report import log_to_wandb, show_summary
+from preprocess.screen import Verdict, screen, screened, screening_of
 from preprocess.sources import Source, find_sources
 from preprocess.units import (
     CutText,
@@ -115,12 +116,18 @@ class _Run:
         self.options = options = settled(options)
         self.folder = options.output_folder
         self.identity = analyzer_identity(options.analyzer)
+        self.verdicts: dict[str, Verdict] = {}
 
     def go(self) -> None:
         options = self.options
         tokenizer = loaded(options, self.identity)  # before the first stage, which may take hours
         self.sources = not_ours(find_sources(options.input), options)
         self.layout = self._choose_layout()
+        self.work = Work(options)
+        cache = Store(options.cache_folder)
+        screening = screening_of(options)
+        if screening is not None:
+            self.verdicts = screen(screening, self._documents(), cache, self.work)
         self.scan = self._scan()
         self.settings = settings_of(options, self.scan, self.layout.name, self.identity, tokenizer)
         corpus = open_output(self.folder, self.settings)
@@ -130,8 +137,7 @@ class _Run:
         if options.limit is None or not self.scan.units:
             self.losses.refuse_empty_inputs()
         with log_to_wandb(options.wandb, self.folder, self.settings) as wandb:
-            self.work = Work(options, self.scan, wandb)
-            cache = Store(options.cache_folder)
+            self.work.wandb = wandb
             self._analyse(cache)
             if tokenizer is None:
                 tokenizer = self._train(cache)
@@ -211,8 +217,10 @@ class _Run:
             "morphemes",
             stages.MorphemeStage(self.options.analyzer),
             chunks(),
-            missing,
             commit,
+            chars=len,
+            total=self.scan.documents,
+            to_do=sum(unit.articles.num_rows for unit in missing.values()),
             threads=stages.THREADS[self.options.analyzer],
             memory_mib=stages.MEMORY_MIB[self.options.analyzer],
             spare=self.options.analyzer != "none",
@@ -230,7 +238,8 @@ class _Run:
 
     def _articles(self, sources: Iterable[Source]) -> Iterator[Document | Dropped]:
         """All that the sources hold, filtered."""
-        return kept(read_documents(sources, self.layout), filters_of(self.options), self.options.limit)
+        articles = kept(read_documents(sources, self.layout), filters_of(self.options), self.options.limit)
+        return screened(articles, self.verdicts)
 
     def _train(self, cache: Store) -> Tokenizer:
         """Train the vocabulary on the train split, and store it, so that a killed run does not train it again."""
@@ -283,8 +292,10 @@ class _Run:
             "ids",
             work,
             chunks(),
-            missing,
             commit,
+            chars=lambda document: len(document.text),
+            total=self.scan.documents,
+            to_do=sum(unit.articles.num_rows for unit in missing.values()),
             memory_mib=stages.ENCODE_MEMORY_MIB,
             item_seconds=lambda document: len(document.text) / stages.SLOWEST_ENCODED_CHARS_PER_SECOND,
         )

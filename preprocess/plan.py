@@ -29,7 +29,8 @@ from preprocess.units import Unit, group
 WORK = ".work"
 _FLAGS = {"tokenizer": "--tokenizer", "analyzer": "--analyzer", "spacing": "--spacing", "layout": "--layout"}
 _FLAGS |= {"limit": "--limit", "val_fraction": "--val-fraction", "personal_data": "--personal-data"}
-_ABSENT = {"personal_data": "keep"}
+_FLAGS |= {"quality": "--quality"}
+_ABSENT = {"personal_data": "keep", "quality": "none"}
 """What it means that a setting is not recorded, for settings that are recorded only where they are not the default."""
 
 
@@ -112,11 +113,21 @@ def settings_of(
         "layout": layout,
         "limit": options.limit,
         "personal_data": options.personal_data,
+        "quality": _quality(options),
         "spacing": options.spacing,
         "tokenizer": trained if tokenizer is None else f"{tokenizer.source} ({tokenizer.base_sha256[:12]})",
         "val_fraction": options.val_fraction,
     }
     return {name: value for name, value in settings.items() if _ABSENT.get(name, ...) != value}
+
+
+def _quality(options: Options) -> dict[str, Any] | str:
+    """The thresholds of --quality, and the name of its file."""
+    thresholds = options.thresholds
+    if thresholds is None:
+        return "none"
+    rules = {rule: {k: v for k, v in limits._asdict().items() if v is not None} for rule, limits in thresholds.items()}
+    return {"name": Path(options.quality).name, "rules": rules}
 
 
 def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
@@ -159,6 +170,8 @@ def _difference(name: str, before: Any, now: Any) -> str:
             if before.get(key) != now.get(key)
         ]
         return f"another version of the analyzer {now['name']} ({', '.join(changed)})"
+    if name == "quality" and before and now and before["name"] == now["name"]:
+        return f"other thresholds of --quality {now['name']}"
     if isinstance(before, dict) or isinstance(now, dict):
         before, now = ((value or {}).get("name") for value in (before, now))
     before, now = (_ABSENT.get(name) if value is None else value for value in (before, now))

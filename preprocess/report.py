@@ -22,7 +22,7 @@ from kogpt.data.corpus import count_rows
 class Progress:
     """The progress bar of one stage: articles/s, characters/s, remaining time, and the state of the workers."""
 
-    def __init__(self, stage: str, articles: int | None, done: int, log: "Log"):
+    def __init__(self, stage: str, articles: int | None, done: int, log: "Log | None"):
         self._bar = ProgressBar(articles, " articles", done=done, title=stage)
         self._stage, self._log = stage, log
         self._began, self.chars = time.monotonic(), 0
@@ -34,7 +34,8 @@ class Progress:
         shown = [f"{rate:,.0f} chars/s", *(f"{count} {name}" for name, count in happened.items())]
         self._bar.advance(articles, ", ".join(shown))
         numbers = {"articles": self._bar.done, "chars_per_s": rate, **happened}
-        self._log.send({f"{self._stage}/{name}": number for name, number in numbers.items()})
+        if self._log is not None:
+            self._log.send({f"{self._stage}/{name}": number for name, number in numbers.items()})
 
     def close(self) -> float:
         """End the bar, and return the seconds that the stage took."""

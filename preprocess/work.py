@@ -5,14 +5,14 @@ summary.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import ray
 
 from preprocess import cluster
 from preprocess.options import Options
-from preprocess.plan import Scan
 from preprocess.pool import Pool
 from preprocess.report import Log, Progress
 
@@ -25,9 +25,9 @@ HANG_SECONDS = 60.0
 class Work:
     """The distributed part of one run. Ray starts with the first stage that has work."""
 
-    def __init__(self, options: Options, scan: Scan, wandb: Log):
-        self._options, self._documents, self._wandb = options, scan.documents, wandb
-        self._units = {unit.key: unit for unit in scan.units}
+    def __init__(self, options: Options):
+        self._options = options
+        self.wandb: Log | None = None
         self.happened: list[tuple[str, str]] = []
 
     def through_pool(
@@ -35,32 +35,48 @@ class Work:
         stage: str,
         setup: Callable[[], Callable[[Any], Any]],
         chunks: Iterator[tuple[str, Sequence[Any]]],
-        missing: Collection[str],
         commit: Callable[[str, list[Any]], None],
+        *,
+        chars: Callable[[Any], int],
+        total: int | None = None,
+        to_do: int = 0,
         **needs: Any,
     ) -> None:
-        """Run one stage for the missing units. `needs` are arguments of the pool."""
-        if not missing:
-            log.info(f"{stage}: all {self._documents:,} articles are already done")
+        """Run one stage for the units without a result, which are the chunks.
+
+        `chars` is the number of characters of an item, `total` the number of articles of the run and `to_do` that in
+        the chunks, where they are known. `needs` are arguments of the pool.
+        """
+        first = next(chunks, None)
+        if first is None:
+            log.info(f"{stage}: all articles are already done")
             return
         if not ray.is_initialized():
             log.info(cluster.connect(self._options.ray_address, self._options.workers))
-        to_do = sum(self._units[key].articles.num_rows for key in missing)
-        progress = Progress(stage, self._documents, self._documents - to_do, self._wandb)
+        sizes: dict[str, int] = {}
+
+        def measured() -> Iterator[tuple[str, Sequence[Any]]]:
+            for key, items in chain([first], chunks):
+                sizes[key] = sum(map(chars, items))
+                yield key, items
+
+        articles = 0
+        progress = Progress(stage, total, 0 if total is None else total - to_do, self.wandb)
         with Pool(setup, workers=self._options.workers, hang_seconds=HANG_SECONDS, **needs) as workers:
-            for key, results in workers.map(chunks):
+            for key, results in workers.map(measured()):
                 commit(str(key), results)
+                articles += len(results)
                 stats = workers.stats
                 progress.add(
                     len(results),
-                    self._units[str(key)].chars,
+                    sizes.pop(str(key)),
                     workers=stats.workers,
                     deaths=stats.deaths,
                     quarantined=stats.failed,
                 )
         seconds = progress.close()
         self.happened += [
-            (f"{stage}: articles, seconds", f"{to_do:,}, {seconds:.1f}"),
+            (f"{stage}: articles, seconds", f"{articles:,}, {seconds:.1f}"),
             (f"{stage}: characters/s", f"{progress.chars / seconds:,.0f}"),
             (f"{stage}: workers lost, articles quarantined", f"{stats.deaths}, {stats.failed}"),
         ]

@@ -23,6 +23,7 @@ from preprocess import stages
 from preprocess.cluster import connect
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
+from preprocess.screen import Screening
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,6 +137,32 @@ def test_personal_data_is_masked_or_dropped(options: Options, undisturbed: dict[
     kept = TokenCorpus.open(options.output_folder).manifest
     assert "masked" not in kept["counts"]
     assert "personal_data" not in kept["settings"]
+
+
+def test_screening_is_cached_and_its_bytes_do_not_depend_on_the_workers(
+    options: Options, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*texts[:150], "ㅋㅋ", "buy pills " * 30, texts[0], *texts[150:]]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    (tmp_path / "own.toml").write_text("length = { min = 5 }\nkorean = { min = 0.3 }\n")
+    strict = replace(options, input=(str(tmp_path / "a.jsonl"),), quality=str(tmp_path / "own.toml"))
+    preprocess(first := elsewhere(strict, tmp_path / "1"))
+    manifest = TokenCorpus.open(first.output_folder).manifest
+    assert manifest["counts"]["dropped"] == {"duplicate": 1, "quality: korean": 1, "quality: length": 1}
+    assert manifest["settings"]["quality"] == {
+        "name": "own.toml",
+        "rules": {"korean": {"min": 0.3}, "length": {"min": 5}},
+    }
+    preprocess(elsewhere(strict, tmp_path / "2", workers=1))
+    assert checksums(elsewhere(strict, tmp_path / "2")) == checksums(first)
+    monkeypatch.setattr(Screening, "__call__", None)  # nothing that could screen
+    preprocess(first)
+    monkeypatch.undo()
+    (tmp_path / "own.toml").write_text("length = { min = 6 }\nkorean = { min = 0.3 }\n")
+    with pytest.raises(UserError, match=r"was made with other thresholds of --quality own\.toml; name another folder"):
+        preprocess(first)
+    with pytest.raises(UserError, match=r"was made with --quality own\.toml, not none; name another folder"):
+        preprocess(replace(first, quality="none"))
 
 
 def test_output_may_be_a_url(
