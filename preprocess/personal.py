@@ -11,6 +11,7 @@ checksum), and, where the form alone says little, the words around it.
 - E-mail: not the reserved domains (example.com), nor `git@`, the user of every git server.
 
 Sources: 주민등록법 시행규칙 for resident numbers; ISO/IEC 7812 for cards; scores after python-stdnum and presidio.
+A conversation is a text with marks between its messages (preprocess.conversations), which no finding spans.
 Cost: 0.06 ms for an article of 1,400 characters. Linear in the length of any text.
 """
 

@@ -125,7 +125,7 @@ class _Run:
         self.layout = self._choose_layout()
         self.work = Work(options)
         cache = Store(options.cache_folder)
-        screening = screening_of(options)
+        screening = screening_of(options, self.layout.kind)
         if screening is not None:
             self.verdicts = screen(screening, self._documents(), cache, self.work)
         self.scan = self._scan()

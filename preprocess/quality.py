@@ -114,7 +114,10 @@ def words_with_letters(text: Measured) -> float:
     return _share(_LETTER.search(word) is not None for word in text.words)
 
 
-_STOP_WORDS = ("의", "다", "이", "는", "에", "을", "한", "년", "하", "은", "를", "했", "고", "에서", "가", "있", "으로")  # fmt: skip
+_STOP_WORDS = (
+    *("의", "다", "이", "는", "에", "을", "한", "년", "하", "은", "를"),
+    *("했", "고", "에서", "가", "있", "으로", "인", "월", "로", "되"),
+)
 
 
 def stop_words(text: Measured) -> float:

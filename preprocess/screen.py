@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kogpt.common.errors import UserError
 from preprocess import quality
 from preprocess.documents import Document, Dropped
 from preprocess.options import Options
@@ -52,9 +53,11 @@ class Screening:
         return key_of([json.dumps(asdict(self)), hashlib.sha256(code).hexdigest()])
 
 
-def screening_of(options: Options) -> Screening | None:
-    """The screening that the options ask for, if any."""
+def screening_of(options: Options, kind: str) -> Screening | None:
+    """The screening that the options ask for, if any. Raises `UserError` if it makes no sense for this kind of text."""
     thresholds = options.thresholds
+    if thresholds is not None and kind == "conversations":
+        raise UserError("--quality has rules for articles, and the input is conversations; leave out --quality")
     return None if thresholds is None else Screening(thresholds)
 
 
