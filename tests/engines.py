@@ -1,4 +1,4 @@
-"""A DeepSpeed engine of one rank in the test's own process, with a temporary process group."""
+"""A DeepSpeed engine or a whole training of one rank in the test's own process, with a temporary process group."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,12 @@ from kogpt.data.batch import Batch
 from kogpt.model.config import ModelConfig
 from kogpt.model.gpt2 import GPTConfig
 from kogpt.model.qwen3 import Qwen3Config
+from kogpt.train import deepspeed_file
+from kogpt.train.corpora import open_corpora
 from kogpt.train.deepspeed_config import EnginePlan, plan
+from kogpt.train.options import parse
+from kogpt.train.stop_signal import Stop
+from kogpt.train.trainer import Trainer
 
 SHAPE = GPTConfig(vocab_size=61, max_seq_len=16, n_layer=2, n_head=2, n_embd=16)
 SHAPES = {
@@ -74,3 +79,21 @@ def train_step(engine: Any, step: int) -> float:
         total += loss.item()
     engine.update(1.0)
     return total / targets
+
+
+class _NoStop(Stop):
+    """A `Stop` without signal handlers, which would replace pytest's."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+
+def train_here(line: list[str], ranks: Any) -> Trainer:
+    """Run launch/train.py's command line to its end in this process, and return the trainer."""
+    options = parse(line)
+    path = options.run.deepspeed_config
+    made = plan(path, deepspeed_file.read(path), world_size=1, device="cpu", has_bf16=False)
+    corpora = open_corpora(options.corpora, options.run.mix, options.run.max_repeat)
+    trainer = Trainer(options, made, corpora, ranks, _NoStop())
+    assert trainer.train() == 0
+    return trainer

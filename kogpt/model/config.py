@@ -18,6 +18,8 @@ class ModelConfig(ABC):
 
     arch: ClassVar[str]
     """The name in checkpoints and in `kogpt.model.registry`."""
+    any_context: ClassVar[bool] = False
+    """Do the weights fit every `max_seq_len`? Those of learned positions do not."""
 
     vocab_size: int
     max_seq_len: int

@@ -34,6 +34,7 @@ class Qwen3Config(ModelConfig):
     """The shape of a Qwen3. The defaults are those of depth 12."""
 
     arch: ClassVar[str] = "qwen3"
+    any_context: ClassVar[bool] = True
 
     vocab_size: int = 50257
     max_seq_len: int = 256

@@ -7,6 +7,7 @@ it resumes without --init, and `"init"` in each config.json says where its weigh
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def begin(run: Path, base: Path, corpora: Corpora, shape: ModelConfig, about: di
         ) from None
     reader = CheckpointReader(base, (MODEL,))
     config = config_from_dict(reader.config["model"] | {"vocab_size": len(after.vocab)})
+    if config.any_context:
+        config = replace(config, max_seq_len=shape.max_seq_len)
     wanted = shape.to_dict() | {"dropout": config.dropout}
     has = config.to_dict()
     if other := [f"{name} {has[name]}, not {wanted.get(name)}" for name in has if has[name] != wanted.get(name)]:
@@ -62,7 +65,7 @@ def begin(run: Path, base: Path, corpora: Corpora, shape: ModelConfig, about: di
     weights = {name: reader.weight(name) for name in reader.shapes}
     if added:
         known = {piece: row for row, piece in enumerate(before.vocab)}
-        for name in model_class(config).VOCABULARY:
+        for name in filter(weights.__contains__, model_class(config).VOCABULARY):
             weights[name], _ = matched_rows(weights[name], known, after.vocab)
         log.info(f"{base} has no rows for {' '.join(added)}: they start at the mean of all others.")
     write_start(run, weights, config, **about)

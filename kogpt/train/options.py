@@ -77,7 +77,7 @@ class ModelOptions:
     untied_head: bool = False
     """qwen3: give the head a matrix of its own instead of the embedding's."""
     max_seq_len: Annotated[OptionalCount, Range(2)] = None
-    """Context length in tokens. Default: that of the checkpoint in --out, or 256."""
+    """Context length in tokens. Default: that of the checkpoint in --out, or 256. That of qwen3 may grow."""
     dropout: ShareBelowOne = 0.0
     """Dropout probability. Use about 0.1 if a small corpus is read many times."""
 

@@ -3,9 +3,14 @@
 Model, corpus, seed, and global batch must be those of the checkpoint; otherwise it is refused, with both values named.
 A model shape that no flag sets is taken from the checkpoint. Ranks, ZeRO stage, precision, micro-batch, and length may
 change. A checkpoint of `kogpt import` fixes only the model and the corpus.
+
+The context of a model with rotary positions may grow, if a step keeps its number of tokens: four times as long, a
+quarter as many windows. Then every count of steps, tokens, and passes goes on, and so does the learning rate. The
+windows are others, in another order: of the current pass some text is read again, and some is not.
 """
 
 import json
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +22,8 @@ from kogpt.common.errors import UserError
 from kogpt.model.registry import config_from_dict
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.restorer import Restorer
+
+log = logging.getLogger(__name__)
 
 FLAGS = {
     "corpus": "--corpus (its fingerprint)",
@@ -87,7 +94,7 @@ def _look(run: Path, resume: str) -> Path | None:
 
 
 def _compare(folder: Path, identity: dict[str, Any]) -> None:
-    config = json.loads((folder / CONFIG).read_bytes())
+    config = _with_longer_context(json.loads((folder / CONFIG).read_bytes()), identity)
     differences = []
     for key, flag in FLAGS.items():
         if key not in config:
@@ -105,3 +112,31 @@ def _compare(folder: Path, identity: dict[str, Any]) -> None:
             f"the checkpoint {folder} was made with other settings: {'; '.join(differences)}; "
             "repeat its settings, or name another --out."
         )
+
+
+def _with_longer_context(config: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint's config.json as if it had the context and the global batch of `identity`, where that is allowed.
+
+    Raises `UserError` if only the global batch does not fit.
+    """
+    model = config_from_dict(config["model"])
+    before, after = model.max_seq_len, identity["model"]["max_seq_len"]
+    imported = "global_batch" not in config  # it has not been trained, so any context is as good
+    allowed = model.any_context and model.arch == identity["model"]["arch"] and (imported or after > before)
+    if before == after or not allowed:
+        return config
+    longer = config | {"model": config["model"] | {"max_seq_len": after}}
+    if imported:
+        return longer
+    tokens = config["global_batch"] * before
+    if identity["global_batch"] * after != tokens:
+        mend = f'set "train_batch_size" of --deepspeed-config to {tokens // after}'
+        raise UserError(
+            f"a step of this run has {tokens:,} tokens, which has to stay so when the context grows from {before:,} to "
+            f"{after:,}; {mend if tokens % after == 0 else f'give --max-seq-len a divisor of {tokens:,}'}."
+        )
+    log.info(
+        f"The context grows from {before:,} to {after:,} tokens, with {identity['global_batch']} windows a step. "
+        f"Positions from {before:,} on are new to the model, which takes some training to use them."
+    )
+    return longer | {"global_batch": identity["global_batch"]}

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from builders import SHAPES, make_run
-from trainings import deepspeed_file as write_deepspeed_file
+from engines import train_here
+from trainings import deepspeed_file, flags
 
 import kogpt
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
-from kogpt.common.flags import WeightedPath
 from kogpt.eval.run import evaluate_run
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
@@ -23,37 +23,8 @@ from kogpt.hub.export import export_model
 from kogpt.hub.import_run import import_run
 from kogpt.model.registry import ARCHITECTURES
 from kogpt.tokenizer.wordpiece import Tokenizer
-from kogpt.train import deepspeed_config, deepspeed_file
-from kogpt.train.corpora import open_corpora
-from kogpt.train.options import ModelOptions, RunOptions, ScheduleOptions, TrainOptions
-from kogpt.train.stop_signal import Stop
-from kogpt.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class _NoStop(Stop):
-    """A `Stop` without signal handlers, which would replace pytest's."""
-
-    def __init__(self) -> None:
-        self.code = 0
-
-
-def _train(corpus: Path, run: Path, config: Path, steps: int, ranks: Any, model: ModelOptions) -> Trainer:
-    out = RunOptions(
-        corpus=(WeightedPath(corpus),),
-        out=run,
-        deepspeed_config=config,
-        stride=16,
-        prompts=(),
-        compile="off",
-        wandb="off",
-    )
-    options = TrainOptions(model, ScheduleOptions(steps=steps), out)
-    plan = deepspeed_config.plan(config, deepspeed_file.read(config), world_size=1, device="cpu", has_bf16=False)
-    trainer = Trainer(options, plan, open_corpora(options.corpora), ranks, _NoStop())
-    assert trainer.train() == 0
-    return trainer
 
 
 @pytest.mark.parametrize("arch", SHAPES)
@@ -81,10 +52,14 @@ def test_an_architecture_goes_everywhere(
     assert torch.equal(started(torch.tensor(prompts[:1])), model(torch.tensor(prompts[:1])))
 
     # train from there, resume, and go on
-    file = write_deepspeed_file(tmp_path / "ds.json", 0, lr=1e-2)
+    file = deepspeed_file(tmp_path / "ds.json", 0, lr=1e-2)
     losses = []
+
+    def line(steps: int, *more: str) -> list[str]:
+        return [*flags(corpus, tmp_path / "run", file, steps)[4:], *more]  # without the shape
+
     for steps in (3, 6):
-        trainer = _train(corpus, tmp_path / "run", file, steps, ranks, ModelOptions())
+        trainer = train_here(line(steps), ranks)
         assert trainer.config == shape
         info = load_for_inference(tmp_path / "run").info
         assert (info["model"]["arch"], info["step"]) == (arch, steps)
@@ -92,10 +67,10 @@ def test_an_architecture_goes_everywhere(
         losses.append(trainer.best["val_loss"] if trainer.best else None)
     assert losses[1] < losses[0]
     with pytest.raises(UserError, match="n_layer is 3 instead of 2"):
-        _train(corpus, tmp_path / "run", file, 9, ranks, ModelOptions(depth=3))
+        train_here(line(9, "--depth", "3"), ranks)
     other = "qwen3" if arch == "gpt2" else "gpt2"
     with pytest.raises(UserError, match=f"arch is {other} instead of {arch}"):
-        _train(corpus, tmp_path / "run", file, 9, ranks, ModelOptions(arch=other))  # type: ignore[arg-type]
+        train_here(line(9, "--arch", other), ranks)
 
     scored = evaluate_run(tmp_path / "run", corpus=corpus, stride=16, device="cpu")
     assert scored["bits_per_char"][str(corpus)]["loss"] == pytest.approx(losses[1], rel=1e-5)

@@ -9,30 +9,14 @@ from typing import Any
 import pytest
 import torch
 from builders import constitution, encoded, make_run, make_tokenizer, without_roles, write_corpus
+from engines import train_here
 from trainings import deepspeed_file, flags, losses, records
 
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
-from kogpt.train import deepspeed_config
-from kogpt.train import deepspeed_file as files
-from kogpt.train.corpora import open_corpora
-from kogpt.train.options import TUNING_EPOCHS, TUNING_LR, RunOptions, ScheduleOptions, parse, peak_share
-from kogpt.train.trainer import Trainer
-
-
-class _NoStop:
-    code = 0
-
-
-def _train(line: list[str], ranks: Any) -> Trainer:
-    options = parse(line)
-    path = options.run.deepspeed_config
-    plan = deepspeed_config.plan(path, files.read(path), world_size=1, device="cpu", has_bf16=False)
-    trainer = Trainer(options, plan, open_corpora(options.corpora, options.run.mix), ranks, _NoStop())  # type: ignore[arg-type]
-    assert trainer.train() == 0
-    return trainer
+from kogpt.train.options import TUNING_EPOCHS, TUNING_LR, RunOptions, ScheduleOptions, peak_share
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +30,28 @@ def _line(corpus: Path, out: Path, steps: int, *more: str) -> list[str]:
     return line[4:]  # without the shape
 
 
+@pytest.mark.parametrize(("arch", "shape"), [("gpt2", {}), ("qwen3", {"tied": True}), ("qwen3", {"tied": False})])
 def test_the_embedding_grows_by_the_role_tokens(
-    corpus: Path, old_run: Path, ranks: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    arch: str,
+    shape: dict[str, Any],
+    corpus: Path,
+    tokenizer: Tokenizer,
+    ranks: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "kogpt")
-    run = tmp_path / "chat"
-    _train(_line(corpus, run, 2, "--init", str(old_run)), ranks)
+    old_run, run = make_run(tmp_path / "base", without_roles(tokenizer), arch, **shape), tmp_path / "chat"
+    train_here(_line(corpus, run, 2, "--init", str(old_run)), ranks)
     assert f"has no rows for {' '.join(ROLE_PIECES)}: they start at the mean of all others" in caplog.text
     before, after = load_for_inference(old_run).model, load_for_inference(run, checkpoint=0).model
     grown, base = after.state_dict(), before.state_dict()
-    rows = len(base["wte.weight"])
-    assert torch.equal(grown["wte.weight"][:rows], base["wte.weight"])
-    assert torch.allclose(grown["wte.weight"][rows:], base["wte.weight"].mean(0))
-    assert all(torch.equal(grown[name], base[name]) for name in base if name != "wte.weight")
-    assert len(grown["wte.weight"]) == rows + len(ROLE_PIECES)
+    rows = before.config.vocab_size
+    for name, value in base.items():
+        assert torch.equal(grown[name][: len(value)], value), name
+        if name in before.VOCABULARY:
+            assert len(grown[name]) == rows + len(ROLE_PIECES)
+            assert torch.allclose(grown[name][rows:], value.mean(0), atol=1e-6)
     assert open_tokenizer(run / "tokenizer").roles is not None
     trained = load_for_inference(run, checkpoint="last").info
     assert trained["init"] == {"run": "base", "step": 5, "corpus": "c0ffee" * 10}
@@ -71,19 +63,19 @@ def test_it_resumes_without_init(corpus: Path, old_run: Path, ranks: Any, tmp_pa
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     init = ["--init", str(old_run)]
     every = ["--save-every", "2"]
-    _train(_line(corpus, whole, 4, *every, *init), ranks)
-    _train(_line(corpus, cut, 4, *every, "--resume", "never", *init), ranks)
+    train_here(_line(corpus, whole, 4, *every, *init), ranks)
+    train_here(_line(corpus, cut, 4, *every, "--resume", "never", *init), ranks)
     assert losses(cut) == losses(whole)
     for folder in sorted((cut / "checkpoints").glob("step-*"))[-1:]:
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
-    _train(_line(corpus, cut, 4, *every), ranks)
+    train_here(_line(corpus, cut, 4, *every), ranks)
     assert losses(cut) == losses(whole)
     assert [record["lr"] for record in records(cut)] == [record["lr"] for record in records(whole)]
     rates = [record["lr"] for record in records(whole)]
     assert rates[-1] == 0, "the warm-down of a fine-tuning ends at 0, also when it goes on"
-    _train(_line(corpus, cut, 5, *every, *init), ranks)
+    train_here(_line(corpus, cut, 5, *every, *init), ranks)
     assert "has begun already, so --init" in caplog.text
 
 
@@ -99,7 +91,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
     ]
     for folder, base, more, said in cases:
         with pytest.raises(UserError, match=said):
-            _train(_line(folder, tmp_path / "out", 1, "--init", str(base), *more), ranks)
+            train_here(_line(folder, tmp_path / "out", 1, "--init", str(base), *more), ranks)
         assert not (tmp_path / "out" / "checkpoints").exists()
 
 
@@ -117,6 +109,6 @@ def test_defaults_suit_fine_tuning_unless_something_else_is_asked_for(tmp_path: 
 
 
 def test_run_json_says_what_it_was_trained_on(corpus: Path, old_run: Path, ranks: Any, tmp_path: Path) -> None:
-    _train(_line(corpus, tmp_path / "run", 1, "--init", str(old_run)), ranks)
+    train_here(_line(corpus, tmp_path / "run", 1, "--init", str(old_run)), ranks)
     [data] = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
     assert (data["name"], data["folder"], data["share"], data["replayed"]) == ("corpus", str(corpus), 1.0, False)

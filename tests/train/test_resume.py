@@ -1,0 +1,72 @@
+"""A longer context on a resumed run: what goes on, what is refused, and --init with another context."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import make_run
+from engines import train_here
+from trainings import deepspeed_file, flags, records
+
+from kogpt.checkpoint.load import load_for_inference
+from kogpt.common.errors import UserError
+from kogpt.tokenizer.wordpiece import Tokenizer
+
+
+def line(corpus: Path, run: Path, batch: int, steps: int, context: int, *more: str) -> list[str]:
+    """A command line with this global batch and context."""
+    file = deepspeed_file(run.with_name(f"{batch}.json"), 0)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"train_batch_size": batch}))
+    return [*flags(corpus, run, file, steps, "--schedule", "wsd", "--decay", "0", *more), "--max-seq-len", str(context)]
+
+
+QWEN3 = ("--arch", "qwen3", "--kv-heads", "1")
+
+
+def test_the_context_grows_and_the_counts_go_on(
+    corpus: Path, ranks: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "kogpt")
+    run = tmp_path / "run"
+    train_here(line(corpus, run, 8, 4, 16, *QWEN3), ranks)
+    train_here(line(corpus, run, 4, 8, 32, *QWEN3), ranks)
+    assert "The context grows from 16 to 32 tokens, with 4 windows a step. Positions from 16 on are new" in caplog.text
+    found = records(run)
+    assert [record["tokens"] for record in found] == [128 * step for step in range(1, 9)]
+    epochs = [record["epoch"] for record in found]
+    assert epochs == pytest.approx([epochs[0] * step for step in range(1, 9)], rel=1e-2)
+    assert found[4]["lr"] == found[3]["lr"]
+    assert abs(found[4]["loss"] - found[3]["loss"]) < 0.5, "the weights are those of before"
+    assert load_for_inference(run).model.config.max_seq_len == 32
+    train_here(line(corpus, run, 4, 9, 32), ranks)
+    assert len(records(run)) == 9
+
+
+def test_what_does_not_fit_is_refused(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    run, learned = tmp_path / "run", tmp_path / "learned"
+    train_here(line(corpus, run, 4, 1, 32, *QWEN3), ranks)
+    train_here(line(corpus, learned, 8, 1, 16), ranks)
+    with pytest.raises(UserError, match=r'has 128 tokens.*from 32 to 64; set "train_batch_size" .* to 2'):
+        train_here(line(corpus, run, 4, 2, 64), ranks)
+    with pytest.raises(UserError, match=r"from 32 to 48; give --max-seq-len a divisor of 128"):
+        train_here(line(corpus, run, 4, 2, 48), ranks)
+    with pytest.raises(UserError, match="max_seq_len is 16 instead of 32"):
+        train_here(line(corpus, run, 8, 2, 16), ranks)
+    with pytest.raises(UserError, match="max_seq_len is 32 instead of 16"):
+        train_here(line(corpus, learned, 4, 2, 32), ranks)
+
+
+def test_init_takes_any_context_with_rotary_positions(
+    corpus: Path, tokenizer: Tokenizer, ranks: Any, tmp_path: Path
+) -> None:
+    for arch, context in (("qwen3", 64), ("qwen3", 16), ("gpt2", 64)):
+        base, run = make_run(tmp_path / arch / "base", tokenizer, arch), tmp_path / f"{arch}-{context}"
+        words = [*line(corpus, run, 8, 1, context)[2:], "--init", str(base)]  # without --depth
+        if arch == "gpt2":
+            with pytest.raises(UserError, match="max_seq_len 32, not 64"):
+                train_here(words, ranks)
+        else:
+            train_here(words, ranks)
+            assert load_for_inference(run).model.config.max_seq_len == context
