@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kogpt.common.errors import UserError
 from kogpt.data.batch import Batch
+from kogpt.data.conversations import Conversations
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.windows import eval_windows
 from kogpt.model.decoder import Decoder
@@ -37,10 +38,12 @@ _LENGTH_STEP = 64
 
 
 class Row(NamedTuple):
-    """At most max_seq_len + 1 tokens. Target j is token j + 1; the targets from `first` on are scored."""
+    """At most max_seq_len + 1 tokens. Target j is token j + 1. The targets from `first` on are scored, of those that
+    are `learnt` tokens (bool, parallel to `tokens`; None for all)."""
 
     tokens: Tokens
     first: int
+    learnt: np.ndarray | None = None
 
 
 def score_batches(
@@ -72,10 +75,12 @@ def _batch(rows: list[Row], batch_rows: int, longest: int, device: torch.device)
     length = max(1, min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest))
     ids = np.zeros((batch_rows, length), dtype=np.int64)
     targets = np.full_like(ids, IGNORED)
-    for i, (tokens, first) in enumerate(rows):
+    for i, (tokens, first, learnt) in enumerate(rows):
         count = len(tokens) - 1
         ids[i, :count] = tokens[:-1]
         targets[i, first:count] = tokens[first + 1 :]
+        if learnt is not None:
+            targets[i, :count][~learnt[1:]] = IGNORED
     return Batch(torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device))
 
 
@@ -114,6 +119,23 @@ def held_out(articles: Iterable[tuple[Tokens, int]], max_seq_len: int, stride: i
     return HeldOut(rows, owners, number, chars, targets)
 
 
+def held_out_corpus(
+    corpus: TokenCorpus, max_seq_len: int, stride: int | None = None, limit: int | None = None
+) -> HeldOut:
+    """The first `limit` articles of a corpus's validation split.
+
+    Of conversations, shortened as for training, only the learnt tokens are scored, and only the assistant's characters
+    count.
+    """
+    if corpus.kind != "conversations":
+        return held_out(corpus_articles(corpus)[:limit], max_seq_len, stride)
+    talks = Conversations(corpus, "val", max_seq_len + 1)
+    chosen = range(len(talks))[:limit]
+    rows = [Row(tokens, 0, learnt) for tokens, learnt in map(talks.tokens, chosen)]
+    chars, targets = sum(map(talks.learnt_chars, chosen)), int(talks.learnt_counts[:limit].sum())
+    return HeldOut(rows, list(chosen), len(rows), chars, targets)
+
+
 def corpus_articles(corpus: TokenCorpus, split: str = "val") -> list[tuple[np.ndarray, int]]:
     """The articles of a split in the form that `held_out` takes. Tokens are views of the mapped files."""
     chars = corpus.articles["chars"].to_numpy()
@@ -139,7 +161,11 @@ class TextScore:
 
 def score_articles(model: Decoder, articles: Iterable[tuple[Tokens, int]], *, stride: int | None = None) -> TextScore:
     """Score articles in the form that `held_out` takes. Raises `UserError` if there is no text."""
-    text = held_out(articles, model.config.max_seq_len, stride)
+    return score(model, held_out(articles, model.config.max_seq_len, stride))
+
+
+def score(model: Decoder, text: HeldOut) -> TextScore:
+    """Score the rows of articles or conversations. Raises `UserError` if there is no text."""
     if not text.chars:
         raise UserError("there is no text to evaluate on; give a corpus with a val split or a folder of texts.")
     nll = np.bincount(text.owners, row_nll(model, text.rows), minlength=text.articles)

@@ -10,11 +10,13 @@ from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
-from kogpt.eval.likelihood import corpus_articles, score_articles
+from kogpt.eval.likelihood import HeldOut, held_out, held_out_corpus, score
 from kogpt.eval.multiple_choice import Item, by_task, multiple_choice
 from kogpt.eval.tasks import read_items
 from kogpt.eval.texts import encoded_articles, read_texts
 from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.lineage import appended_roles
+from kogpt.tokenizer.wordpiece import open_tokenizer
 
 
 def evaluate_run(
@@ -31,9 +33,10 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run on everything given, and return one JSON-compatible object.
 
-    `corpus` and `texts` (kogpt.eval.texts) give bits per character, of the validation split and of the texts. `choices`
-    is a file for kogpt.eval.tasks, evaluated at each number of `shots`. `limit` takes the first articles, and the first
-    items of each task. `checkpoint` says which one of the run (kogpt.checkpoint.choose).
+    `corpus` and `texts` (kogpt.eval.texts) give bits per character, of the validation split and of the texts; of a
+    corpus of conversations, those of the answers. `choices` is a file for kogpt.eval.tasks, evaluated at each number of
+    `shots`. `limit` takes the first articles, and the first items of each task. `checkpoint` says which one of the run
+    (kogpt.checkpoint.choose).
     """
     _check(corpus, texts, choices, shots)
     # Read and check the files first, so that a mistake does not waste the scoring.
@@ -45,16 +48,21 @@ def evaluate_run(
     run = load_for_inference(Path(run_folder), choose_device(device), checkpoint)
     codec = TextCodec(run.tokenizer_folder)
     result: dict[str, Any] = {"run": str(run.tokenizer_folder.parent), "step": run.info.get("step")}
-    measured: dict[str, list[tuple[Any, int]]] = {}
+    measured: dict[str, HeldOut] = {}
+    context = run.model.config.max_seq_len
     if corpus is not None:
         opened = TokenCorpus.open(corpus)
-        if opened.manifest["tokenizer"]["sha256"] != codec.tokenizer.sha256:
-            raise UserError(f"{corpus} has another tokenizer than {run_folder}; use the articles with --texts instead.")
-        measured[str(corpus)] = list(corpus_articles(opened))
+        try:
+            appended_roles(open_tokenizer(opened.tokenizer_folder), codec.tokenizer)
+        except ValueError:
+            raise UserError(
+                f"{corpus} has another tokenizer than {run_folder}; use the articles with --texts instead."
+            ) from None
+        measured[str(corpus)] = held_out_corpus(opened, context, stride, limit)
     if texts is not None:
-        measured[str(texts)] = list(encoded_articles(codec, raw))
-    for name, articles in measured.items():
-        scored = asdict(score_articles(run.model, articles[:limit], stride=stride))
+        measured[str(texts)] = held_out(encoded_articles(codec, raw), context, stride)
+    for name, text in measured.items():
+        scored = asdict(score(run.model, text))
         del scored["nll"]
         result.setdefault("bits_per_char", {})[name] = scored
     if items:

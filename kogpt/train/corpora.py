@@ -17,7 +17,7 @@ from kogpt.data.corpus import TokenCorpus
 from kogpt.data.loader import Share, TrainBatches
 from kogpt.tokenizer.lineage import appended_roles
 from kogpt.tokenizer.wordpiece import open_tokenizer
-from kogpt.train.options import PROMPTS
+from kogpt.train.options import PROMPTS, QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,20 @@ class Corpora:
         return " ".join([*(f"{part.corpus.fingerprint}={part.share:g}" for part in self.parts), *limit])
 
     @property
+    def kind(self) -> str:
+        """What --corpus holds: "conversations" if one of its corpora does, else "articles"."""
+        main = {part.corpus.kind for part in self.parts if not part.replayed}
+        return "conversations" if "conversations" in main else "articles"
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether windows have documents that do not attend to each other."""
+        return any(part.corpus.kind == "conversations" for part in self.parts)
+
+    @property
     def prompts(self) -> tuple[str, ...]:
         """What the model continues at each evaluation unless --prompts says otherwise."""
-        return PROMPTS
+        return QUESTIONS if self.kind == "conversations" else PROMPTS
 
     def batches(self, max_seq_len: int, seed: int, share: Share) -> TrainBatches:
         """The training batches."""
@@ -74,7 +85,7 @@ class Corpora:
             )
 
     def report(self, batches: TrainBatches) -> list[dict[str, Any]]:
-        """For run.json: each corpus's name, folder, fingerprint, share of the windows, and windows."""
+        """For run.json: each corpus's name, folder, fingerprint, share of the windows, windows, and what fills them."""
         return [
             {
                 "name": part.name,
@@ -83,15 +94,16 @@ class Corpora:
                 "share": share,
                 "replayed": part.replayed,
                 "windows": source.windows,
-                "filled": source.filled,
+                **source.facts(),
             }
             for part, share, source in zip(self.parts, batches.mixture.shares, batches.sources, strict=True)
         ]
 
     def lines(self, batches: TrainBatches, samples: int) -> list[str]:
         """What to say at the start of a training of so many samples."""
+        said = [line for source in batches.sources for line in source.report()]
         if len(self.parts) == 1:
-            return []
+            return said
         shares = ", ".join(f"{part.name} {part.share:.1%}" for part in self.parts)
         ends = [
             f"{self.parts[source].name} is used up (--max-repeat) after {sample:,} of {samples:,} windows; the others "
@@ -99,7 +111,7 @@ class Corpora:
             for source, sample in batches.mixture.used_up()
             if sample < samples
         ]
-        return [f"Shares of the windows: {shares}.", *ends]
+        return [f"Shares of the windows: {shares}.", *said, *ends]
 
     @property
     def chars_per_token(self) -> float:

@@ -1,13 +1,13 @@
 """What an evaluation during training does: score the validation texts, continue the prompts. Out: a record.
 
-Every corpus of the training has validation texts of its own. The validation loss is the mean over the corpora of
---corpus, weighted by their shares; if there are several, and for replayed ones, each has its bits per character too.
+Every corpus of the training has validation texts of its own; of conversations, the learnt tokens are scored. The
+validation loss is the mean over the corpora of --corpus, weighted by their shares; if there are several, and for
+replayed ones, each has its bits per character too.
 """
 
 from typing import Any
 
-from kogpt.data.corpus import TokenCorpus
-from kogpt.eval.likelihood import HeldOut, corpus_articles, held_out
+from kogpt.eval.likelihood import held_out_corpus
 from kogpt.train import sample_prompts
 from kogpt.train.corpora import Corpora
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
@@ -20,14 +20,15 @@ class Evaluation:
     """The validation texts and prompts of a training."""
 
     def __init__(self, corpora: Corpora, max_seq_len: int, stride: int, prompts: tuple[str, ...]) -> None:
-        self.corpora, self.prompts = corpora, prompts
-        self.texts = {part.name: _texts(part.corpus, max_seq_len, stride) for part in corpora.parts}
+        self.corpora, self.prompts, self.max_seq_len = corpora, prompts, max_seq_len
+        self.texts = {part.name: held_out_corpus(part.corpus, max_seq_len, stride) for part in corpora.parts}
         self._encoded: list[list[int]] = []
 
     def encode_prompts(self, ranks: Ranks) -> None:
         """Encode the prompts on rank 0, for all ranks."""
         folder, texts = self.corpora.tokenizer_folder, self.prompts
-        encoded = on_first(ranks, lambda: sample_prompts.encode(folder, texts) if texts else [])
+        limit = self.max_seq_len if self.corpora.kind == "conversations" else None
+        encoded = on_first(ranks, lambda: sample_prompts.encode(folder, texts, limit) if texts else [])
         self._encoded = broadcast_object(encoded)
 
     def run(self, engine: TrainingEngine, ranks: Ranks, stop: Stop) -> dict[str, Any] | int:
@@ -65,7 +66,3 @@ class Evaluation:
         if len(self.corpora.parts) > 1:
             record |= {f"val_bits_per_char/{name}": one.bits_per_char for name, one in found.items()}
         return record
-
-
-def _texts(corpus: TokenCorpus, max_seq_len: int, stride: int) -> HeldOut:
-    return held_out(corpus_articles(corpus), max_seq_len, stride)

@@ -58,12 +58,15 @@ def memory_per_rank(
     grad_accum: int = 1,
     offload_optimizer: bool = False,
     checkpoint_activations: bool = False,
+    document_mask: bool = False,
     chunk_logits: int = 1 << 27,
     bucket_elements: int = 0,
 ) -> Memory:
     """The estimate for training with Adam (ZeRO: Rajbhandari et al. 2020, section 3). The header has the formulas.
 
-    `offload_optimizer` moves the fp32 weights, the moments, and the summed gradients to the host.
+    `offload_optimizer` moves the fp32 weights, the moments, and the summed gradients to the host. A `document_mask`
+    (kogpt.model.layers) is [micro_batch, 1, seq_len, seq_len]: bool once, and as numbers for the backward pass of every
+    layer.
     """
     half = precision in ("bf16", "fp16")
     size, count, n = 2 if half else 4, config.parameter_count, world_size
@@ -84,11 +87,15 @@ def memory_per_rank(
         optimizer, gradients = 0, size * count // (n if stage >= 2 else 1)
     head = config.vocab_size * config.n_embd
     chunk = min(micro_batch * seq_len * config.vocab_size, max(chunk_logits, 128 * config.vocab_size))
+    activations = _activations(config, precision, micro_batch, seq_len, checkpoint_activations)
+    if document_mask:
+        kept = 1 if checkpoint_activations else config.n_layer
+        activations += micro_batch * seq_len**2 * (1 + kept * (4 if precision == "fp32" else 2))
     return Memory(
         parameters=held + casts * count,
         gradients=gradients,
         optimizer=optimizer,
-        activations=_activations(config, precision, micro_batch, seq_len, checkpoint_activations),
+        activations=activations,
         buffers=CHUNK_BYTES * chunk + (8 + size) * head + size * bucket_elements,
     )
 

@@ -30,9 +30,17 @@ HEADROOM = 1.05
 
 
 def fit_memory(
-    config: ModelConfig, plan: EnginePlan, ranks: Ranks, run: Path, *, checkpoint_activations: bool = False
+    config: ModelConfig,
+    plan: EnginePlan,
+    ranks: Ranks,
+    run: Path,
+    *,
+    checkpoint_activations: bool = False,
+    document_mask: bool = False,
 ) -> tuple[EnginePlan, Memory]:
     """The plan with a micro-batch that fits, and its estimate per rank. All ranks must call it and get the same result.
+
+    `document_mask` is for windows with several documents.
 
     Raises:
         UserError: on all ranks, with advice, if not even one sequence fits on the rank with the least memory.
@@ -44,7 +52,7 @@ def fit_memory(
     sizes = [size for size in range(kept or plan.micro_batch, 0, -1) if share % size == 0 and size <= plan.micro_batch]
     for size in sizes:
         fitted = plan if size == plan.micro_batch else with_micro_batch(plan, size, ranks.world_size)
-        need = estimate(config, fitted, ranks, checkpoint_activations)
+        need = estimate(config, fitted, ranks, checkpoint_activations, document_mask)
         if need.total * HEADROOM <= have:
             if size != plan.micro_batch:
                 log.info(
@@ -53,7 +61,7 @@ def fit_memory(
                 )
                 on_first(ranks, lambda: _keep(path, key, size))  # noqa: B023 - called at once
             return fitted, need
-    need = estimate(config, fitted, ranks, checkpoint_activations)
+    need = estimate(config, fitted, ranks, checkpoint_activations, document_mask)
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in vars(need).items())
     raise UserError(
         f"training needs about {_gib(need.total * HEADROOM)} GiB on each rank at a micro-batch of 1 ({parts}), but "
@@ -61,7 +69,13 @@ def fit_memory(
     )
 
 
-def estimate(config: ModelConfig, plan: EnginePlan, ranks: Ranks, checkpoint_activations: bool = False) -> Memory:
+def estimate(
+    config: ModelConfig,
+    plan: EnginePlan,
+    ranks: Ranks,
+    checkpoint_activations: bool = False,
+    document_mask: bool = False,
+) -> Memory:
     """The estimated memory per rank of a plan."""
     zero = plan.engine["zero_optimization"]
     reduce = zero.get("reduce_bucket_size", 500_000_000) * (2 if zero.get("overlap_comm", plan.stage == 3) else 1)
@@ -78,6 +92,7 @@ def estimate(config: ModelConfig, plan: EnginePlan, ranks: Ranks, checkpoint_act
         grad_accum=plan.grad_accum,
         offload_optimizer=plan.offload,
         checkpoint_activations=checkpoint_activations,
+        document_mask=document_mask,
         chunk_logits=CHUNK_LOGITS["cpu" if ranks.device.type == "cpu" else "gpu"],
         bucket_elements=reduce + min(gather, config.parameter_count) if plan.stage else 0,
     )

@@ -60,8 +60,8 @@ class Trainer:
         self.init = known.get("init")
         self.schedule = options.schedule.settled(tuning=self.init is not None)
         self.config = model_config(options.model, corpora.vocab_size, known.get("model"))
-        forgetful = options.run.checkpoint_activations
-        self.plan, self.memory = fit_memory(self.config, plan, ranks, self.run, checkpoint_activations=forgetful)
+        memory = {"checkpoint_activations": options.run.checkpoint_activations, "document_mask": corpora.has_documents}
+        self.plan, self.memory = fit_memory(self.config, plan, ranks, self.run, **memory)
         share = Share(self.plan.micro_batch, self.plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         context = self.config.max_seq_len
         self.batches = corpora.batches(context, options.run.seed, share)
@@ -80,6 +80,7 @@ class Trainer:
             "seed": options.run.seed,
             "global_batch": plan.global_batch,
             "model": self.config.to_dict(),
+            **({"kind": corpora.kind} if corpora.kind != "articles" else {}),
             **({"init": self.init} if self.init else {}),
         }
         self.tracker: Tracker | None = None
@@ -109,7 +110,7 @@ class Trainer:
         """Find the checkpoint, build the engine, open the files. Returns False if there is nothing left to train."""
         resume = self.options.run.resume
         if self.base is not None:
-            resume, about = "auto", {key: self.identity[key] for key in ("corpus", "init")}
+            resume, about = "auto", {key: self.identity[key] for key in {"corpus", "kind", "init"} & {*self.identity}}
             on_first(self.ranks, lambda: begin(self.run, self.base, self.corpora, self.config, about))
         start = find_start(self.run, resume, self.identity, self.ranks)
         self._take_position(start)
