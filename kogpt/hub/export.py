@@ -1,8 +1,8 @@
 """Export a run as a folder that `transformers` loads without kogpt. In: a run. Out: the folder.
 
-It contains model.safetensors, config.json, generation_config.json, the tokenizer's files, and README.md (the model
-card); with `gguf`, also model-f16.gguf or model-q8_0.gguf and a Modelfile (kogpt.hub.gguf). Everything specific to an
-architecture is in its adapter (kogpt.hub.adapters).
+It contains model.safetensors, config.json, generation_config.json, the tokenizer's files with a chat template, and
+README.md (the model card); with `gguf`, also model-f16.gguf or model-q8_0.gguf and a Modelfile (kogpt.hub.gguf).
+Everything specific to an architecture is in its adapter (kogpt.hub.adapters).
 
 A text starts with [CLS] and ends with [SEP]; a model that was trained on conversations ends its answers with [END].
 """
@@ -10,6 +10,7 @@ A text starts with [CLS] and ends with [SEP]; a model that was trained on conver
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 
@@ -18,6 +19,7 @@ from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_folder
 from kogpt.hub.adapters import adapter_for
+from kogpt.hub.chat_template import chat_template, llama_chat_template
 from kogpt.hub.gguf import Quantization, modelfile, write_gguf
 from kogpt.hub.model_card import SAMPLE_TEXTS, model_card, plain_tokenizer_differs
 from kogpt.tokenizer.codec import TextCodec
@@ -54,12 +56,16 @@ def export_model(
         "eos_token_id": tokenizer.end_id if chat else tokenizer.sep_id,
         "pad_token_id": tokenizer.pad_id,
     }
-    generation = GenerationConfig(do_sample=True, temperature=0.8, top_k=0, **special)
+    # Either end stops generation, whatever the model was asked.
+    stops: dict[str, Any] = special | ({"eos_token_id": [tokenizer.end_id, tokenizer.sep_id]} if chat else {})
+    generation = GenerationConfig(do_sample=True, temperature=0.8, top_k=0, **stops)
     contents = {path.name: path.read_bytes() for path in sorted(run.tokenizer_folder.iterdir()) if path.is_file()}
     # Other engines look up the first and last token of a text under these names.
     about = json.loads(contents["tokenizer_config.json"])
     end = "[END]" if chat else "[SEP]"
     about |= {"bos_token": "[CLS]", "eos_token": end, "model_max_length": shape.max_seq_len}
+    if tokenizer.roles is not None:
+        about["chat_template"] = chat_template(tokenizer.spacing)
     contents |= {
         "tokenizer_config.json": (json.dumps(about, indent=1) + "\n").encode(),
         "model.safetensors": save(adapter.export_weights(run.model.state_dict(), shape), {"format": "pt"}),
@@ -72,8 +78,9 @@ def export_model(
             (temporary / name).write_bytes(content)
         if gguf is not None:
             file, state = f"model-{gguf}.gguf", run.model.state_dict()
-            write_gguf(temporary / file, gguf, adapter, shape, state, tokenizer, special, about.get("chat_template"))
+            template = None if tokenizer.roles is None else llama_chat_template()
+            write_gguf(temporary / file, gguf, adapter, shape, state, tokenizer, special, template)
             (temporary / "Modelfile").write_text(modelfile(file, shape, chat=chat), encoding="utf-8")
         differs = plain_tokenizer_differs(temporary, codec, texts)
-        card = model_card(run, adapter.title, license, differs)
+        card = model_card(run, adapter.title, license, differs, tokenizer.roles is not None)
         (temporary / "README.md").write_text(card, encoding="utf-8")

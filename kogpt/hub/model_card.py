@@ -25,8 +25,12 @@ SAMPLE_TEXTS = (
 """Raw text (from the constitution of the Republic of Korea) on which the card measures the plain tokenizer."""
 
 
-def model_card(run: LoadedRun, architecture: str, license: str, differs: str) -> str:
-    """The card: what the model is, how it was trained, and how AutoTokenizer differs from the training."""
+def model_card(run: LoadedRun, architecture: str, license: str, differs: str, chats: bool = False) -> str:
+    """The card: what the model is, how it was trained, and how AutoTokenizer differs from the training.
+
+    `chats`: the vocabulary has role tokens, so the folder has a chat template.
+    """
+    talks = run.info.get("kind") == "conversations"
     analyzer = json.loads((run.tokenizer_folder / "kogpt.json").read_bytes())["analyzer"]["name"]
     shape = run.model.config
     numbers = {
@@ -47,7 +51,7 @@ tags: [kogpt, {shape.arch}]
 ---
 # A Korean GPT trained from scratch with kogpt
 
-This model continues Korean text. It has the {architecture} architecture and loads with
+{_ANSWERS if talks else _CONTINUES} It has the {architecture} architecture and loads with
 `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
 
 | | |
@@ -62,6 +66,23 @@ For training, the analyzer `{analyzer}` split the text before WordPiece. `AutoTo
 so it tokenizes raw text differently. {differs}
 `kogpt generate` tokenizes prompts as in training. Every article starts with [CLS] and ends with [SEP], so start a
 prompt with [CLS].
+{_chat(talks, analyzer) if chats else ""}"""
+
+
+_CONTINUES = "This model continues Korean text."
+_ANSWERS = "This model answers in Korean conversations."
+
+
+def _chat(talks: bool, analyzer: str) -> str:
+    untaught = "" if talks else "This model was not fine-tuned on conversations, so it does not answer questions. "
+    uncut = "" if analyzer == "none" else f"It cannot call the analyzer `{analyzer}`, so messages become other tokens. "
+    return f"""
+## Chat
+{untaught}`tokenizer.apply_chat_template(messages)` writes a conversation as
+`[SYSTEM] ... [END] [USER] ... [END] [ASSISTANT] ... [END]`. The template marks the assistant's words and their [END]
+with `{{% generation %}}`, for `return_assistant_tokens_mask` and TRL's `assistant_only_loss`. {uncut}
+It neutralizes special tokens in messages: a literal `[END]` or `[ASSISTANT]` in a message stays text. Without the
+template, `AutoTokenizer` reads them as special tokens, as every tokenizer of `transformers` does.
 """
 
 

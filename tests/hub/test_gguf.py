@@ -24,6 +24,7 @@ from builders import (
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
+from kogpt.hub.chat_template import llama_chat_template
 from kogpt.hub.export import export_model
 from kogpt.hub.gguf import token_table
 from kogpt.tokenizer.analyzers.load import load_analyzer
@@ -103,11 +104,12 @@ def test_a_model_of_conversations_ends_with_its_own_token(words: Tokenizer, tmp_
     model = scattered(shape_of("qwen3", vocab_size=words.vocab_size))
     write_checkpoint(tmp_path / "run", model, 1, corpus="c0ffee", kind="conversations")
     export_model(tmp_path / "run", tmp_path / "out", texts=TEXTS, gguf="f16")
-    for name in ("config.json", "generation_config.json"):
-        assert json.loads((tmp_path / "out" / name).read_bytes())["eos_token_id"] == words.end_id
+    for name, ends in (("config.json", words.end_id), ("generation_config.json", [words.end_id, words.sep_id])):
+        assert json.loads((tmp_path / "out" / name).read_bytes())["eos_token_id"] == ends
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_bytes())["eos_token"] == "[END]"
     fields, _ = read(tmp_path / "out" / "model-f16.gguf")
     assert fields["tokenizer.ggml.eos_token_id"] == words.end_id
+    assert fields["tokenizer.chat_template"] == llama_chat_template()
     said = (tmp_path / "out" / "Modelfile").read_text()
     assert 'PARAMETER stop "[END]"' in said
     assert said.count("{{ end }}") == said.count("{{ if") + said.count("{{ range")
