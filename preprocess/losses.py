@@ -12,7 +12,7 @@ from preprocess.documents import Document, Dropped
 from preprocess.sources import Source
 
 # Common in every corpus, so they are not reported.
-_QUIET = {"duplicate", "empty", "system file"}
+_QUIET = {"duplicate", "near-duplicate", "empty", "system file"}
 
 
 class Losses:
@@ -37,7 +37,7 @@ class Losses:
             yield article
 
     def _note(self, item: str, dropped: Dropped) -> None:
-        if dropped.reason == "duplicate":
+        if dropped.reason in ("duplicate", "near-duplicate"):
             self._found.add(item)
         self._counts[item][dropped.reason] += 1
         self._first.setdefault(dropped.reason, dropped)

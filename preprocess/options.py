@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from kogpt.common.errors import UserError
-from kogpt.common.flags import Location, OptionalCount, OptionalLocation, OptionalText, Source, Text
+from kogpt.common.flags import Location, OptionalAmount, OptionalCount, OptionalLocation, OptionalText, Source, Text
 from kogpt.common.ranges import Range, ShareBelowOne
 from kogpt.common.ranges import problems as outside
 from kogpt.data.split import VAL_FRACTION
@@ -63,6 +63,10 @@ class Options:
     quality: Location = "none"
     """Drop texts of low quality. web: by rules of FineWeb-2 and dps that spare edited texts. FILE.toml: by your own
     thresholds, in the format of preprocess/quality_web.toml."""
+
+    near_duplicates: Annotated[OptionalAmount, Range(0.5, 1)] = None
+    """Drop articles that an earlier one resembles this much: the Jaccard similarity of their 5-character shingles, for
+    example 0.8."""
 
     workers: Annotated[OptionalCount, Range(1, MOST_WORKERS)] = None
     """Number of cores for the analysis. Default: all of the cluster."""

@@ -127,7 +127,7 @@ class _Run:
         cache = Store(options.cache_folder)
         screening = screening_of(options, self.layout.kind)
         if screening is not None:
-            self.verdicts = screen(screening, self._documents(), cache, self.work)
+            self.verdicts = screen(screening, self._documents, cache, self.work, self.folder / WORK)
         self.scan = self._scan()
         self.settings = settings_of(options, self.scan, self.layout.name, self.identity, tokenizer)
         corpus = open_output(self.folder, self.settings)

@@ -29,8 +29,8 @@ from preprocess.units import Unit, group
 WORK = ".work"
 _FLAGS = {"tokenizer": "--tokenizer", "analyzer": "--analyzer", "spacing": "--spacing", "layout": "--layout"}
 _FLAGS |= {"limit": "--limit", "val_fraction": "--val-fraction", "personal_data": "--personal-data"}
-_FLAGS |= {"quality": "--quality"}
-_ABSENT = {"personal_data": "keep", "quality": "none"}
+_FLAGS |= {"quality": "--quality", "near_duplicates": "--near-duplicates"}
+_ABSENT = {"personal_data": "keep", "quality": "none", "near_duplicates": None}
 """What it means that a setting is not recorded, for settings that are recorded only where they are not the default."""
 
 
@@ -112,6 +112,7 @@ def settings_of(
         "articles": {"in": found.articles_in, "sha256": found.fingerprint},
         "layout": layout,
         "limit": options.limit,
+        "near_duplicates": options.near_duplicates,
         "personal_data": options.personal_data,
         "quality": _quality(options),
         "spacing": options.spacing,

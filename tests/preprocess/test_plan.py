@@ -88,6 +88,14 @@ def test_a_flag_that_is_no_longer_given_is_named(tmp_path: Path) -> None:
         open_output(tmp_path, SETTINGS | {"articles": {"in": 3, "sha256": "cd"}})
 
 
+def test_other_thresholds_under_the_same_name_are_seen(tmp_path: Path) -> None:
+    (tmp_path / WORK).mkdir()
+    rules = [{"quality": {"name": "own.toml", "rules": {"length": {"min": least}}}} for least in (5, 6)]
+    open_output(tmp_path, SETTINGS | rules[0])
+    with pytest.raises(UserError, match=r"was begun with other thresholds of --quality own\.toml; name another folder"):
+        open_output(tmp_path, SETTINGS | rules[1])
+
+
 def test_torn_plan_is_written_again(tmp_path: Path) -> None:
     (tmp_path / WORK).mkdir()
     (tmp_path / WORK / "plan.json").write_text("{")
