@@ -84,7 +84,10 @@ class Engine:
 
     def __init__(self, model: Decoder, places: int) -> None:
         self.model = model
-        self.cache = KVCache(model.config, places, device=model.device, dtype=model.dtype)
+        learns = any(weight.requires_grad for weight in model.parameters())
+        self._without_gradients = torch.no_grad if learns else torch.inference_mode  # faster, but nothing for training
+        self._device = model.device  # to find it takes longer than a small layer
+        self.cache = KVCache(model.config, places, device=self._device, dtype=model.dtype)
         self.rows: list[Row] = []
         self._free = list(range(places))
 
@@ -121,7 +124,6 @@ class Engine:
         self.rows.remove(row)
         self._free.append(row.place)
 
-    @torch.no_grad()
     def step(self, rows: Sequence[Row] | None = None, *, budget: int | None = CHUNK) -> dict[Row, Step]:
         """The next token of each of `rows` (by default all) whose prompt has gone through the model.
 
@@ -131,8 +133,9 @@ class Engine:
         rows = list(self.rows if rows is None else rows)
         lengths = list(self.cache.lengths)
         try:
-            after = self._last_logits(rows, budget)
-            steps = _choose(after) if after else {}
+            with self._without_gradients():
+                after = self._last_logits(rows, budget)
+                steps = _choose(after) if after else {}
         except BaseException:
             self.cache.lengths = lengths
             raise
@@ -164,7 +167,7 @@ class Engine:
     def _forward(self, rows: list[Row], ids: list[list[int]]) -> Tensor:
         """Send the next tokens of each row through the model; the logits [B, V] after the last."""
         self.cache.rows = [row.place for row in rows]
-        hidden = self.model.hidden(torch.tensor(ids, device=self.model.device), cache=self.cache)
+        hidden = self.model.hidden(torch.tensor(ids, device=self._device), cache=self.cache)
         return self.model.logits(hidden[:, -1]).float()
 
 

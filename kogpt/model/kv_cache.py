@@ -31,6 +31,10 @@ class KVCache:
         self.capacity = shape[3]
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self._places = [  # the keys and values of each layer and place
+            [tuple(whole[layer].narrow(0, place, 1) for whole in (self.keys, self.values)) for place in range(places)]
+            for layer in range(shape[0])
+        ]
         self.lengths = [0] * places
         self.rows = list(range(places))
         self._made: tuple[object, Tensor, Tensor] | None = None
@@ -82,12 +86,13 @@ class KVCache:
         return F.scaled_dot_product_attention(query, keys, values, self.mask(query.size(2)))
 
     def _attend_by_row(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts = []
-        for i, row in enumerate(self.rows):
-            start, end = self.lengths[row], self.lengths[row] + key.size(2)
-            keys, values = self.keys[layer, row, :, :end], self.values[layer, row, :, :end]
-            keys[:, start:], values[:, start:] = key[i], value[i]
-            parts.append(_attention(query[i : i + 1], keys[None], values[None]))
+        count, parts = key.size(2), []
+        for row, asked, *new in zip(self.rows, query.split(1), key.split(1), value.split(1), strict=True):
+            start, known = self.lengths[row], []
+            for whole, added in zip(self._places[layer][row], new, strict=True):
+                whole.narrow(2, start, count).copy_(added)
+                known.append(whole.narrow(2, 0, start + count))
+            parts.append(_attention(asked, *known))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _positions_and_mask(self, count: int) -> tuple[Tensor, Tensor]:
@@ -105,6 +110,8 @@ class KVCache:
 def _attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Causal attention of the last tokens of one sequence: [1, head, count, D] and [1, KV head, slots, D] twice."""
     _, heads, count, width = query.shape
+    if count == 1 and heads == keys.size(1):
+        return F.scaled_dot_product_attention(query, keys, values)
     if count == 1:  # it sees every slot, so heads that share a KV head can be rows of one product
         grouped = query.view(1, keys.size(1), -1, width)
         return F.scaled_dot_product_attention(grouped, keys, values).view(1, heads, 1, width)
