@@ -26,8 +26,8 @@ def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 @contextmanager
-def serving(service: Service, *, warm: bool = True, **options: Any) -> Iterator[str]:
-    """The address of the service's app while it runs; `options` are those of `create_app`."""
+def serving(service: Service, *, warm: bool = True, port: int = 0, **options: Any) -> Iterator[str]:
+    """The address of the service's app while it runs; `options` are those of `create_app`. Port 0: a free one."""
 
     @asynccontextmanager
     async def lifespan(_: Any) -> Any:
@@ -35,8 +35,7 @@ def serving(service: Service, *, warm: bool = True, **options: Any) -> Iterator[
             await service.warm()
         yield
 
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     app = create_app(service, lifespan=lifespan, **options)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

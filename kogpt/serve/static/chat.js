@@ -56,7 +56,7 @@ export async function ask(conversation, question, model, changed, instead = null
   changed(id);
 }
 
-/** The end of the turn: {end, tokens, rate}. Waits and asks again as long as the server is busy. */
+/** The end of the turn: {end, tokens, rate, dropped}. Waits and asks again as long as the server is busy. */
 async function receive(request, answer, signal, changed) {
   let first = 0;
   const onText = (piece) => {
@@ -67,9 +67,9 @@ async function receive(request, answer, signal, changed) {
   for (;;) {
     try {
       changed();
-      const { end, tokens } = await client.answer(request, store.settings(), signal, onText);
+      const { end, tokens, dropped } = await client.answer(request, store.settings(), signal, onText);
       const rate = tokens > 1 ? (tokens - 1) / ((performance.now() - first) / 1000) : null;
-      return { end, tokens, rate: Number.isFinite(rate) ? rate : null };
+      return { end, tokens, dropped, rate: Number.isFinite(rate) ? rate : null };
     } catch (error) {
       if (signal.aborted) return { end: "stopped" };
       if (error instanceof client.Busy) await countDown(error.seconds, answer, signal, changed);

@@ -80,7 +80,8 @@ async function* events(response) {
  *
  * @param {{model: string, messages?: object[], prompt?: string}} request
  * @param {Record<string, string>} settings  as the store keeps them
- * @returns {Promise<{end: string, tokens?: number}>}  end: "stop" or "length"
+ * @returns {Promise<{end: string, tokens?: number, dropped?: number}>}  end: "stop" or "length"; dropped: turns at the
+ *   beginning of the conversation that the model did not read, because they do not fit into its context
  * @throws {Busy | Refused | Lost | DOMException}  the last with the name AbortError, where `signal` stopped it
  */
 export async function answer(request, settings, signal, onText) {
@@ -105,6 +106,7 @@ export async function answer(request, settings, signal, onText) {
     const text = choice?.delta?.content ?? choice?.text;
     if (text) onText(text);
     if (choice?.finish_reason) result.end = choice.finish_reason;
+    if (chunk.dropped_turns) result.dropped = chunk.dropped_turns;
     if (chunk.usage) result.tokens = chunk.usage.completion_tokens;
   }
   throw new Lost(); // it ended without [DONE]

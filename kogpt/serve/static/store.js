@@ -4,7 +4,7 @@
 // about, and writes it back at once. Two tabs therefore keep what the other one wrote, in one conversation as well.
 //
 //   conversation  {id, system, at, turns: [turn]}
-//   turn          {id, question, answer, at, end, tokens, rate}
+//   turn          {id, question, answer, at, end, tokens, rate, dropped}
 //                 end: null while it is answered, then "stop", "length", "stopped", or an object {error}
 //   settings      {temperature, top_p, max_tokens, seed, theme, key}, each a string; "" where the server decides
 

@@ -32,12 +32,12 @@ function isNew(id, what) {
 
 function noteOf(turn, answer) {
   if (answer) return answer.busy ? words.busy(answer.busy) : "";
-  const { end, tokens, rate } = turn;
+  const { end, tokens, rate, dropped } = turn;
   const speed = rate ? words.speed(tokens, rate.toFixed(rate < 10 ? 1 : 0)) : "";
   const why = { length: words.cut, stopped: words.stopped }[end] ?? "";
   if (end === null) return elsewhere(turn) ? "" : words.broken;
   if (end.error) return end.error === "lost" ? words.lost : words.failed(end.message);
-  return [speed, why].filter(Boolean).join(" · ");
+  return [speed, why, dropped ? words.dropped(dropped) : ""].filter(Boolean).join(" · ");
 }
 
 function drawTurn(item, turn, last, answer, base) {
