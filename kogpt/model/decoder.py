@@ -19,6 +19,8 @@ class Decoder(nn.Module, ABC):
 
     VOCABULARY: ClassVar[tuple[str, ...]]
     """Names of the parameters with one row per token, [V, ...]: the embedding, and the head if it is not tied."""
+    STACKED: ClassVar[dict[str, int]] = {}
+    """Parameters, by the end of their names, that are several matrices of one shape above each other; how many."""
 
     config: ModelConfig
     blocks: nn.ModuleList

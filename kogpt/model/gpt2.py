@@ -151,6 +151,7 @@ class GPT(Decoder):
     """The model. `forward` computes logits or the loss; `hidden` and `logits` are its two halves."""
 
     VOCABULARY = ("wte.weight",)
+    STACKED: ClassVar[dict[str, int]] = {"attn.qkv.weight": 3}
     config: GPTConfig
 
     def __init__(self, config: GPTConfig) -> None:

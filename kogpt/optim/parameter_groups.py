@@ -1,16 +1,45 @@
 """Parameter groups of the optimizer. In: a model. Out: groups in the form that torch.optim takes."""
 
+from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
+
+from kogpt.model import registry
+from kogpt.model.config import ModelConfig
+from kogpt.model.decoder import Decoder
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices and embeddings with `weight_decay`; biases and norms without."""
+    """Two groups for AdamW: matrices and embeddings with `weight_decay`; biases and norms without."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if _dimensions(p) >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if _dimensions(p) < 2], "weight_decay": 0.0},
+    ]
+
+
+def hidden_matrices(model: Decoder) -> dict[str, nn.Parameter]:
+    """The matrices inside the blocks, by name: neither embeddings nor the head, which lie outside."""
+    inside = {id(p) for p in model.blocks.parameters()}
+    return {name: p for name, p in model.named_parameters() if id(p) in inside and _dimensions(p) == 2}
+
+
+@cache
+def hidden_count(config: ModelConfig) -> int:
+    """The number of parameters in the hidden matrices of a model. The model is built without values."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in hidden_matrices(registry.build(config)).values())
+
+
+def muon_groups(model: Decoder, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for Muon: the hidden matrices with `weight_decay`; embeddings, head, biases, and norms without."""
+    hidden = hidden_matrices(model).values()
+    rest = {id(p) for p in model.parameters()} - {id(p) for p in hidden}
+    return [
+        {"params": list(hidden), "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if id(p) in rest], "weight_decay": 0.0},
     ]
 
 

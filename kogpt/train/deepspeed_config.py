@@ -4,7 +4,9 @@ Batch sizes, ZeRO stage, precision, clipping, and the optimizer are set only in 
 kept, because it affects the result. `train_micro_batch_size_per_gpu` is an upper limit for what one rank holds at
 once. The accumulation follows from both.
 
-The optimizer is torch's AdamW, fused where possible (also on CPUs), so nothing needs to be compiled. At stage 0, bf16
+The optimizer is torch's AdamW, fused where possible (also on CPUs), so nothing needs to be compiled; with Muon, it
+updates the embeddings, the head, and the vectors. Of a Muon without "adam_lr", AdamW takes `ADAM_SHARE` of "lr", and it
+decays nothing: "weight_decay" is that of the hidden matrices. At stage 0, bf16
 means fp32 weights with bf16 autocast: for 12 layers, DeepSpeed's own wrapper launches 2,800 kernels and waits 153
 times per update, torch's fused AdamW launches 14 and waits once. Gradients of several micro-batches are summed in
 fp32, unless "data_types.grad_accum_dtype" says otherwise.
@@ -17,10 +19,12 @@ from typing import Any, Literal
 
 from kogpt.common.errors import UserError
 from kogpt.model.config import Precision
-from kogpt.train.deepspeed_file import ADAM_DEFAULTS
+from kogpt.train.deepspeed_file import ADAM_DEFAULTS, MUON_DEFAULTS
 
 MICRO_BATCH = 64
 """The upper limit for the micro-batch if the file has none."""
+ADAM_SHARE = 0.1
+"""The learning rate of AdamW as a share of Muon's, if the file states only "lr" (bench/LOG.md)."""
 FP16 = {"enabled": True, "loss_scale": 0, "initial_scale_power": 12, "loss_scale_window": 500}
 
 
@@ -37,8 +41,16 @@ class EnginePlan:
     grad_accum: int
     clip: float
     adam: dict[str, Any]
+    """Settings of AdamW: lr, betas, eps, weight_decay."""
+    muon: dict[str, Any] | None
+    """Settings of Muon, if it updates the hidden matrices: lr, momentum, weight_decay, ns_method."""
     engine: dict[str, Any]
     notes: tuple[str, ...]
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate that is recorded: that of the hidden matrices."""
+        return (self.muon or self.adam)["lr"]
 
 
 def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, has_bf16: bool) -> EnginePlan:
@@ -63,8 +75,7 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
         engine["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", **content.get("torch_autocast", {})}
         engine["torch_autocast"]["enabled"] = True
     _fit_accumulation(path, engine, precision, grad_accum, notes)
-    adam = ADAM_DEFAULTS | engine.pop("optimizer", {}).get("params", {})
-    adam.pop("torch_adam", None)
+    adam, muon = _fit_optimizer(engine, notes)
     clip = float(content.get("gradient_clipping", 0.0))
     engine |= {
         "train_micro_batch_size_per_gpu": micro_batch,
@@ -86,6 +97,7 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
         grad_accum=grad_accum,
         clip=clip,
         adam=adam,
+        muon=muon,
         engine=engine,
         notes=tuple(notes),
     )
@@ -98,6 +110,26 @@ def with_micro_batch(plan: EnginePlan, size: int, world_size: int) -> EnginePlan
     if plan.precision in ("bf16", "fp16") and grad_accum > 1:
         engine.setdefault("data_types", {"grad_accum_dtype": "fp32"})
     return replace(plan, micro_batch=size, grad_accum=grad_accum, engine=engine)
+
+
+def _fit_optimizer(engine: dict[str, Any], notes: list[str]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The settings of AdamW, and those of Muon if it is chosen. The optimizer is ours, not DeepSpeed's."""
+    asked = engine.pop("optimizer", {})
+    params = asked.get("params", {})
+    if asked.get("type", "AdamW") == "AdamW":
+        return {key: params.get(key, value) for key, value in ADAM_DEFAULTS.items()}, None
+    engine["zero_allow_untested_optimizer"] = True
+    params = MUON_DEFAULTS | params
+    lr = params.get("muon_lr", params["lr"])
+    muon = {"lr": lr, **{key: params[key] for key in ("momentum", "weight_decay", "ns_method")}}
+    adam_lr = params.get("adam_lr", ADAM_SHARE * params["lr"])
+    adam = {"lr": adam_lr, "betas": params["betas"], "eps": params["eps"], "weight_decay": 0.0}
+    notes.append(
+        f"Muon updates the hidden matrices with a learning rate of {lr:g} and a weight decay of "
+        f"{muon['weight_decay']:g}; AdamW updates the embeddings, the head, and the vectors with a learning rate of "
+        f"{adam_lr:g}{'' if 'adam_lr' in params else f' ({ADAM_SHARE:g} x lr; adam_lr sets another)'}, without decay."
+    )
+    return adam, muon
 
 
 def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, notes: list[str]) -> Precision:

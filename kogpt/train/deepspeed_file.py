@@ -30,6 +30,14 @@ OURS = {
     "load_universal": "every checkpoint loads on any number of ranks",
 }
 ADAM_DEFAULTS = {"lr": 6e-4, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
+MUON_DEFAULTS = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1, "ns_method": "standard"}
+MUON_DEFAULTS |= {"betas": [0.9, 0.95], "eps": 1e-8}
+"""DeepSpeed's names. `muon_lr` and `adam_lr` set the learning rates of the two halves instead of `lr`."""
+PARAMS = {
+    "AdamW": {*ADAM_DEFAULTS, "torch_adam"},
+    "Muon": {*MUON_DEFAULTS, "muon_lr", "adam_lr", "torch_adam"},
+}
+"""The keys of each optimizer. `torch_adam`, which DeepSpeed may need, changes nothing here."""
 
 
 def _whole(value: Any) -> bool:
@@ -46,9 +54,13 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "gradient_accumulation_steps": (_whole, "a whole number, or leave it out"),
     "steps_per_print": (_whole, "a whole number of steps"),
     "gradient_clipping": (lambda v: _number(v) and v >= 0, "the largest gradient norm, or 0 for no clipping"),
-    "optimizer.type": (lambda v: v == "AdamW", '"AdamW", the only supported one'),
-    "optimizer.params.lr": (lambda v: _number(v) and v > 0, "a number above 0"),
-    "optimizer.params.eps": (lambda v: _number(v) and v > 0, "a number above 0"),
+    "optimizer.type": (lambda v: v in ("AdamW", "Muon"), '"AdamW" or "Muon"'),
+    **{
+        f"optimizer.params.{name}": (lambda v: _number(v) and v > 0, "a number above 0")
+        for name in ("lr", "muon_lr", "adam_lr", "eps")
+    },
+    "optimizer.params.momentum": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "optimizer.params.ns_method": (lambda v: v in ("standard", "gram"), '"standard" or "gram"'),
     "optimizer.params.weight_decay": (lambda v: _number(v) and v >= 0, "0 or more"),
     "optimizer.params.betas": (
         lambda v: isinstance(v, list) and len(v) == 2 and all(_number(b) and 0 <= b < 1 for b in v),
@@ -108,7 +120,8 @@ def _problems(content: dict[str, Any]) -> list[str]:
             problems.append(f'"{place}" is {json.dumps(value)}; give {wanted}.')
     for section, known in (("optimizer", {"type", "params"}), ("data_types", {"grad_accum_dtype"})):
         problems += _unknown(content, section, known)
-    problems += _unknown(content, "optimizer.params", {*ADAM_DEFAULTS, "torch_adam"})
+    kind = _at(content, "optimizer.type", "AdamW")
+    problems += _unknown(content, "optimizer.params", PARAMS.get(kind if isinstance(kind, str) else "", set()))
     return problems + ([] if shapeless else _contradictions(content))
 
 
@@ -124,6 +137,14 @@ def _contradictions(content: dict[str, Any]) -> list[str]:
         device = _at(content, f"zero_optimization.{name}.device", "none")
         if device != "none" and isinstance(stage, int) and stage < least:
             problems.append(f'"zero_optimization.{name}" needs "stage" {least} or higher, not {stage}.')
+    offload = _at(content, "zero_optimization.offload_optimizer", {})
+    if _at(content, "optimizer.type", "AdamW") == "Muon" and (
+        offload.get("device") == "nvme" or offload.get("ratio", 1.0) != 1.0
+    ):
+        problems.append(
+            'with Muon, "zero_optimization.offload_optimizer" can only be {"device": "cpu"}, without a "ratio"; '
+            "write that, or use AdamW."
+        )
     return problems
 
 

@@ -1,7 +1,8 @@
 """The model under DeepSpeed: built, trained, saved, restored. In: plans and a checkpoint. Out: `TrainingEngine`.
 
-The optimizer is torch's fused AdamW at every ZeRO stage. Its learning rate is 0 until the first step, because at some
-stages DeepSpeed makes an empty update during set-up, which must not decay the weights.
+The optimizer is torch's fused AdamW at every ZeRO stage, with Muon for the hidden matrices if the plan says so. Its
+learning rate is 0 until the first step, because at some stages DeepSpeed makes an empty update during set-up, which
+must not decay the weights.
 
 Each parameter group has its own peak learning rate, `peak_lr`. The schedule scales all of them by the same factor.
 
@@ -21,13 +22,15 @@ from kogpt.common.numerics import fused_attention
 from kogpt.data.batch import Batch
 from kogpt.model.config import ModelConfig
 from kogpt.model.decoder import Decoder
-from kogpt.optim.parameter_groups import parameter_groups
+from kogpt.optim.muon import OrthogonalAdamW
+from kogpt.optim.parameter_groups import muon_groups, parameter_groups
 from kogpt.train.construction import build
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks
 from kogpt.train.full_state import FullState
 from kogpt.train.restorer import Restorer
 from kogpt.train.saver import Part
+from kogpt.train.whole_matrices import WholeMatrices
 from kogpt.train.zero_step import one_optimizer_for_stages_1_and_2, wait_once
 
 _SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -44,13 +47,7 @@ class TrainingEngine:
         self.config, self.plan, self.ranks = config, plan, ranks
         torch.manual_seed(seed)
         model = build(config, plan, ranks, checkpoint)
-        self.optimizer = torch.optim.AdamW(
-            [{"peak_lr": plan.adam["lr"], **group} for group in parameter_groups(model, plan.adam["weight_decay"])],
-            lr=0.0,
-            betas=tuple(plan.adam["betas"]),
-            eps=plan.adam["eps"],
-            fused=True,
-        )
+        self.optimizer = _optimizer(model, plan)
         with one_optimizer_for_stages_1_and_2():
             self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=plan.engine)
         if ranks.world_size == 1 and plan.stage == 0:
@@ -58,6 +55,10 @@ class TrainingEngine:
             self.engine.enable_backward_allreduce = False
         wait_once(self.engine.optimizer)
         self.state = FullState(self.engine, self.optimizer, ranks.rank, ranks.world_size)
+        if isinstance(self.optimizer, OrthogonalAdamW) and plan.muon is not None:
+            dtype = torch.bfloat16 if plan.precision in ("autocast", "bf16") else torch.float32
+            method = plan.muon["ns_method"]
+            self.optimizer.directions = WholeMatrices(self.module, self.state, ranks, dtype, method)
 
     @property
     def module(self) -> Decoder:
@@ -143,3 +144,14 @@ class TrainingEngine:
 
     def _scaler_fields(self) -> tuple[str, ...]:
         return _SCALER_FIELDS if self.plan.precision == "fp16" else ()
+
+
+def _optimizer(model: Decoder, plan: EnginePlan) -> torch.optim.AdamW:
+    """AdamW, or Muon with AdamW for the rest. Its learning rates are 0 until the first step."""
+    settings: dict[str, Any] = {"lr": 0.0, "betas": tuple(plan.adam["betas"]), "eps": plan.adam["eps"], "fused": True}
+    if plan.muon is None:
+        groups = parameter_groups(model, plan.adam["weight_decay"])
+        return torch.optim.AdamW([{"peak_lr": plan.adam["lr"], **group} for group in groups], **settings)
+    hidden, rest = muon_groups(model, plan.muon["weight_decay"])
+    hidden |= {"peak_lr": plan.muon["lr"], "momentum": plan.muon["momentum"]}
+    return OrthogonalAdamW([hidden, {"peak_lr": plan.adam["lr"], **rest}], **settings)

@@ -73,6 +73,20 @@ class FullState:
             return address.start, address.numel
         return 0, numel
 
+    def place(self, name: str) -> tuple[Tensor, int]:
+        """The optimizer's tensor that holds this rank's part of a parameter, and the part's first element in it."""
+        parameter = self.parameters[name]
+        if hasattr(parameter, "ds_id"):
+            group, offset, _ = self.zero.grad_position[self.zero.get_param_id(parameter)]
+            return self.zero.fp32_partitioned_groups_flat[group], offset
+        if hasattr(parameter, "_hp_mapping"):
+            groups = enumerate(self.zero.bit16_groups)
+            group = next(index for index, members in groups if any(member is parameter for member in members))
+            mapping = parameter._hp_mapping
+            offset = mapping.hp_fragment_address.start if mapping is not None else 0
+            return self.zero.single_partition_of_fp32_groups[group], offset
+        return self._master(parameter), 0
+
     def get(self, name: str, slot: str | None = None) -> Tensor:
         """This rank's part of a weight (slot None) or slot, flat, without padding."""
         parameter = self.parameters[name]

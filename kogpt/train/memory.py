@@ -12,7 +12,12 @@ partitions them. Bytes per parameter on each of N ranks, at the peak of a step:
 Autocast keeps a bf16 copy of each weight for the backward pass: 2 bytes more from the second micro-batch on, when the
 gradients exist as well. In half precision, the gradients of several micro-batches are summed in fp32. With one
 micro-batch, their partition is copied to fp32 during the update. In fp32, ZeRO keeps a second copy of the weights.
-Stage 3 gathers at most 10^9 weights at once. `tests/train/test_memory.py` counts the tensors that DeepSpeed allocates.
+Stage 3 gathers at most 10^9 weights at once.
+
+Muon needs 4 bytes less for each parameter of the hidden matrices (one slot instead of two), and 2.5 copies of the
+matrices that a rank orthogonalizes at once, 5.5 if they come from several ranks.
+
+`tests/train/test_memory.py` counts the tensors that DeepSpeed allocates.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +27,8 @@ from kogpt.model.config import ModelConfig, Precision
 
 LIVE_PARAMETERS = 10**9
 """The most weights that ZeRO 3 gathers: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance."""
+MUON_ROUND = 1 << 23
+"""The most elements that one rank orthogonalizes at once with Muon, unless a single parameter has more."""
 CHUNK_BYTES = 12
 """Bytes per logit in a chunk of the loss: in the model's precision, in fp32, its log-probability, its gradient."""
 
@@ -61,8 +68,11 @@ def memory_per_rank(
     document_mask: bool = False,
     chunk_logits: int = 1 << 27,
     bucket_elements: int = 0,
+    muon_parameters: int = 0,
 ) -> Memory:
     """The estimate for training with Adam (ZeRO: Rajbhandari et al. 2020, section 3). The header has the formulas.
+
+    `muon_parameters` is the number of parameters that Muon updates instead.
 
     `offload_optimizer` moves the fp32 weights, the moments, and the summed gradients to the host. A `document_mask`
     (kogpt.model.layers) is [micro_batch, 1, seq_len, seq_len]: bool once, and as numbers for the backward pass of every
@@ -79,12 +89,14 @@ def memory_per_rank(
         3: (0, 4 if summed else size),
     }[stage]
     held = size * count if stage < 3 else -(-size * count // n)
-    optimizer = 8 * count if stage == 0 else -(-12 * count // n)
+    optimizer = 8 * count - 4 * muon_parameters if stage == 0 else -((4 * muon_parameters - 12 * count) // n)
     gradients = whole * count - (-shared * count // n)
     if stage == 3:  # the larger of two moments: weights gathered, or copies made in the update
         gradients = max(gradients + size * min(count, LIVE_PARAMETERS), 8 * count // n)
     if offload_optimizer:
         optimizer, gradients = 0, size * count // (n if stage >= 2 else 1)
+    round_size = 4 if precision in ("fp32", "fp16") else 2
+    gradients += (5 if n == 1 else 11) * round_size * min(MUON_ROUND, -(-muon_parameters // n)) // 2
     head = config.vocab_size * config.n_embd
     chunk = min(micro_batch * seq_len * config.vocab_size, max(chunk_logits, 128 * config.vocab_size))
     activations = _activations(config, precision, micro_batch, seq_len, checkpoint_activations)

@@ -19,6 +19,7 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.model.config import ModelConfig
 from kogpt.model.loss import CHUNK_LOGITS
+from kogpt.optim.parameter_groups import hidden_count
 from kogpt.train.deepspeed_config import EnginePlan, with_micro_batch
 from kogpt.train.distributed import Ranks, broadcast_object, on_first, reduce_max
 from kogpt.train.memory import Memory, memory_per_rank
@@ -95,6 +96,7 @@ def estimate(
         document_mask=document_mask,
         chunk_logits=CHUNK_LOGITS["cpu" if ranks.device.type == "cpu" else "gpu"],
         bucket_elements=reduce + min(gather, config.parameter_count) if plan.stage else 0,
+        muon_parameters=hidden_count(config) if plan.muon is not None else 0,
     )
 
 

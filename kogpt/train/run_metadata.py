@@ -32,6 +32,7 @@ def about(
         "options": json.loads(json.dumps(asdict(options), default=str)),
         "deepspeed": plan.engine,
         "adam": plan.adam,
+        "muon": plan.muon,
         "precision": plan.precision,
         "zero_stage": plan.stage,
         "parameters": config_from_dict(identity["model"]).parameter_count,

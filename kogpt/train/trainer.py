@@ -177,7 +177,7 @@ class Trainer:
         self.step += 1
         self._count_skip(math.isfinite(agreed.grad_norm))
         seconds = time.perf_counter() - started
-        lr = self.plan.adam["lr"] * schedule
+        lr = self.plan.lr * schedule
         record = self._record(agreed.loss, lr, agreed.grad_norm, seconds, waited, agreed.memory_gib)
         return record, agreed.stop_code
 
@@ -217,7 +217,7 @@ class Trainer:
             raise TrainingFailed(
                 f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, the last at step {self.step}; "
                 f"the last good checkpoint is {last or 'none'}; resume from it with a lower "
-                f'"optimizer.params.lr" than {self.plan.adam["lr"]} in {self.plan.path.name}.'
+                f'"optimizer.params.lr" than {self.plan.lr} in {self.plan.path.name}.'
             )
 
     def _evaluate(self, record: dict[str, Any]) -> int:

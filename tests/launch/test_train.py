@@ -282,5 +282,5 @@ def test_ready_made_files_are_accepted() -> None:
             assert fitted.micro_batch * fitted.grad_accum * ranks == content["train_batch_size"]
         stages[path.name] = (fitted.stage, fitted.offload)
     expected = {f"ds_zero{stage}.json": (stage, False) for stage in (0, 1, 3)}
-    expected |= {"ds_config.json": (2, False), "ds_zero2_offload.json": (2, True)}
+    expected |= {"ds_config.json": (2, False), "ds_muon.json": (2, False), "ds_zero2_offload.json": (2, True)}
     assert expected.items() <= stages.items()

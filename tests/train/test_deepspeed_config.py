@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kogpt.common.errors import UserError
-from kogpt.train.deepspeed_config import EnginePlan, plan
+from kogpt.train.deepspeed_config import ADAM_SHARE, EnginePlan, plan
 
 BASE: dict[str, Any] = {"train_batch_size": 64, "train_micro_batch_size_per_gpu": 8}
 
@@ -98,3 +98,17 @@ def test_gradients_are_summed_in_fp32_unless_told_otherwise() -> None:
 def test_without_a_micro_batch_64_is_the_limit() -> None:
     assert _plan({"train_batch_size": 640}).micro_batch == 64
     assert _plan({"train_batch_size": 48}, ranks=2).micro_batch == 24
+
+
+def test_muon_needs_only_lr_and_what_adamw_takes_is_said() -> None:
+    alone = _plan(BASE | {"optimizer": {"type": "Muon", "params": {"lr": 0.01}}})
+    assert alone.muon == {"lr": 0.01, "momentum": 0.95, "weight_decay": 0.1, "ns_method": "standard"}
+    assert alone.adam == {"lr": ADAM_SHARE * 0.01, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.0}
+    assert alone.lr == 0.01
+    assert "AdamW updates the embeddings, the head, and the vectors" in " ".join(alone.notes)
+    params = {"muon_lr": 0.03, "adam_lr": 1e-3, "betas": [0.8, 0.9], "torch_adam": True}
+    both = _plan(BASE | {"optimizer": {"type": "Muon", "params": params}})
+    assert both.muon is not None
+    assert (both.lr, both.adam["lr"], both.adam["betas"]) == (0.03, 1e-3, [0.8, 0.9])
+    assert "optimizer" not in both.engine
+    assert _plan(BASE).muon is None

@@ -22,6 +22,10 @@ def _adam(**params: Any) -> dict[str, Any]:
     return {"optimizer": {"type": "AdamW", "params": params}}
 
 
+def _muon(**params: Any) -> dict[str, Any]:
+    return {"optimizer": {"type": "Muon", "params": params}}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -47,6 +51,16 @@ def _adam(**params: Any) -> dict[str, Any]:
         (_adam(betas=[0.9, 1.0]), "give two numbers from 0 to below 1"),
         (_adam(eps=-1e-8), '"optimizer.params.eps"'),
         (_adam(weight_decay=-0.1), '"optimizer.params.weight_decay"'),
+        (_adam(momentum=0.95), "unknown keys: momentum"),
+        (_muon(nesterov=True, ns_steps=5), "unknown keys: nesterov, ns_steps"),
+        (_muon(muon_lr=0), '"optimizer.params.muon_lr" is 0; give a number above 0'),
+        (_muon(adam_lr="auto"), '"optimizer.params.adam_lr" is "auto"'),
+        (_muon(momentum=1.0), '"optimizer.params.momentum" is 1.0; give a number from 0 to below 1'),
+        (_muon(ns_method="polar"), '"optimizer.params.ns_method" is "polar"; give "standard" or "gram"'),
+        (
+            _muon() | {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "ratio": 0.5}}},
+            'with Muon, "zero_optimization.offload_optimizer" can only be {"device": "cpu"}',
+        ),
         ({"bf16": {"enabled": True}, "fp16": {"enabled": True}}, "both enabled"),
         ({"bf16": True}, '"bf16" is true; write an object'),
         ({"fp16": False}, '"fp16" is false; write an object'),

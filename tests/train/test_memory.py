@@ -10,6 +10,7 @@ from engines import batch, plan_for
 
 from kogpt.model.gpt2 import GPTConfig
 from kogpt.model.qwen3 import Qwen3Config
+from kogpt.optim.parameter_groups import hidden_count
 from kogpt.train.engine import TrainingEngine
 from kogpt.train.memory import memory_per_rank
 
@@ -25,17 +26,22 @@ BUCKETS = {
 
 @pytest.mark.parametrize("accumulating", [False, True])
 @pytest.mark.parametrize(
-    ("config", "stage", "precision"),
-    [*product([WIDE], [0, 1, 2, 3], ["fp32", "bf16"]), (QWEN3, 0, "bf16"), (QWEN3, 2, "bf16"), (QWEN3, 3, "fp32")],
+    ("config", "optimizer", "stage", "precision"),
+    [
+        *product([WIDE], ["AdamW"], [0, 1, 2, 3], ["fp32", "bf16"]),
+        *((QWEN3, "AdamW", *kind) for kind in ((0, "bf16"), (2, "bf16"), (3, "fp32"))),
+        *((WIDE, "Muon", *kind) for kind in ((0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "bf16"))),
+    ],
     ids=lambda value: getattr(value, "arch", str(value)),
 )
 def test_the_estimate_is_what_is_allocated(
-    config: Any, stage: Any, precision: str, accumulating: bool, ranks: Any
+    config: Any, optimizer: str, stage: Any, precision: str, accumulating: bool, ranks: Any
 ) -> None:
     """One rank, which holds all parts: within 12 % of the peak of the second step."""
     micro = 2 if accumulating else 8
     zero = {"stage": stage} | (BUCKETS if stage else {})
-    plan = plan_for(precision, stage, zero_optimization=zero, train_micro_batch_size_per_gpu=micro)
+    changes: dict[str, Any] = {"train_micro_batch_size_per_gpu": micro, "optimizer": {"type": optimizer}}
+    plan = plan_for(precision, stage, zero_optimization=zero, **changes)
     gc.collect()
     before = alive()
 
@@ -62,6 +68,7 @@ def test_the_estimate_is_what_is_allocated(
         seq_len=config.max_seq_len,
         grad_accum=plan.grad_accum,
         chunk_logits=1,
+        muon_parameters=hidden_count(config) if optimizer == "Muon" else 0,
     )
     each = (held + found.peak - idle) / config.parameter_count
     assert each == pytest.approx(expected.total / config.parameter_count, rel=0.12)

@@ -1,0 +1,141 @@
+"""Muon at every ZeRO stage: the weights of torch.optim.Muon, and the same losses on any number of ranks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import SHAPE, batch, plan_for, train_step
+from torch.func import functional_call
+from trainings import Plan, copy_as_of, deepspeed_file, flags, losses, records, together
+
+from kogpt.checkpoint.layout import MANIFEST, step_folder
+from kogpt.model.gpt2 import GPT
+from kogpt.optim.parameter_groups import hidden_matrices
+from kogpt.train.engine import TrainingEngine
+
+STAGES = (0, 1, 2, 3)
+MUON = {"type": "Muon", "params": {"lr": 0.02, "adam_lr": 3e-3}}
+
+
+def _newton_schulz_in_fp32(grad: torch.Tensor, coefficients: Any, ns_steps: int, eps: float) -> torch.Tensor:
+    """torch.optim.Muon's own, but for its conversion to bf16."""
+    a, b, c = coefficients
+    x = grad.T if grad.size(0) > grad.size(1) else grad
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(ns_steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if grad.size(0) > grad.size(1) else x
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, torch.Tensor]:
+    """The weights after 20 steps of a plain loop with torch.optim.Muon; query, key, and value are three matrices."""
+    torch.manual_seed(5)
+    model = GPT(SHAPE)
+    hidden = hidden_matrices(model)
+    leaves = {
+        name: [part.clone().requires_grad_() for part in value.detach().chunk(3 if "qkv.weight" in name else 1)]
+        for name, value in model.named_parameters()
+    }
+    matrices = [leaf for name in hidden for leaf in leaves[name]]
+    rest = [leaf for name, parts in leaves.items() if name not in hidden for leaf in parts]
+    muon = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95)
+    adam = torch.optim.AdamW(rest, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.optim._muon._zeropower_via_newtonschulz", _newton_schulz_in_fp32)
+        for step in range(20):
+            for micro in range(4):
+                weights = {name: torch.cat(parts) for name, parts in leaves.items()}
+                loss = functional_call(model, weights, tuple(batch(step * 100 + micro))[:2])
+                (loss / (8 * SHAPE.max_seq_len)).backward()
+            torch.nn.utils.clip_grad_norm_([*matrices, *rest], 1.0)
+            for optimizer in (muon, adam):
+                optimizer.step()
+                optimizer.zero_grad()
+    return {name: torch.cat(parts).detach() for name, parts in leaves.items()}
+
+
+@pytest.mark.parametrize("method", ["standard", "gram"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_weights_of_torch_muon(stage: int, method: str, reference: dict[str, torch.Tensor], ranks: Any) -> None:
+    optimizer = MUON | {"params": MUON["params"] | {"ns_method": method}}
+    engine = TrainingEngine(SHAPE, plan_for(stage=stage, optimizer=optimizer), ranks, 5, None)
+    for step in range(20):
+        train_step(engine, step)
+    state = engine.state
+    for name, expected in reference.items():
+        difference = (state.get(name).view(expected.shape) - expected).abs()
+        if name.endswith("qkv.bias"):
+            difference[16:32] = 0.0  # the bias of keys has no gradient but rounding errors, which AdamW makes large
+        assert difference.max() < 2e-6, name
+        slots = ("momentum_buffer",) if name in hidden_matrices(GPT(SHAPE)) else ("exp_avg", "exp_avg_sq")
+        assert state.slots(name) == slots
+    assert state.step == 20
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_clip_does_not_act_on_the_update(stage: int, ranks: Any) -> None:
+    """A clip above the gradient's norm changes nothing; one below it does not make the first update smaller."""
+
+    def change(clip: float) -> dict[str, torch.Tensor]:
+        engine = TrainingEngine(SHAPE, plan_for(stage=stage, optimizer=MUON, gradient_clipping=clip), ranks, 5, None)
+        before = {name: engine.state.get(name).clone() for name in engine.state.parameters}
+        train_step(engine, 0)
+        return {name: engine.state.get(name) - value for name, value in before.items()}
+
+    never, rarely, always = change(0.0), change(100.0), change(1e-2)
+    for name in hidden_matrices(GPT(SHAPE)):
+        assert torch.equal(never[name], rarely[name])
+        assert torch.allclose(never[name], always[name], atol=1e-5), name  # only 1e-7 in the divisor differs
+        assert never[name].norm() > 0.02
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(ranks: Any) -> None:
+    """Stage 0, where the host does not wait for the norm; at the others DeepSpeed skips the step."""
+    engine = TrainingEngine(SHAPE, plan_for(optimizer=MUON), ranks, 5, None)
+    train_step(engine, 0)
+    state = engine.state
+    kept = {
+        (name, slot): state.get(name, slot).clone() for name in state.parameters for slot in (None, *state.slots(name))
+    }
+    for micro in range(4):
+        engine.backward(engine.loss(batch(micro)) * (float("inf") if micro == 1 else 1.0), 128)
+    engine.update(1.0)
+    for (name, slot), value in kept.items():
+        assert torch.equal(state.get(name, slot), value), (name, slot)
+    assert all(train_step(engine, 1) < 10 for _ in range(2))
+
+
+def _file(path: Path, stage: int, precision: str = "fp32") -> Path:
+    content = json.loads(deepspeed_file(path, stage, precision).read_text())
+    path.write_text(json.dumps(content | {"optimizer": MUON}))
+    return path
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_any_number_of_ranks_any_stage(world: int, corpus: Path, tmp_path: Path) -> None:
+    """The losses of one rank to 1e-4; killed and resumed bit by bit; resumed on one rank to rounding."""
+    kinds = [*((stage, "fp32") for stage in STAGES), (2, "bf16")]
+    every = ("--save-every", "4", "--eval-every", "100")
+
+    def plan(run: Path, stage: int, precision: str = "fp32") -> Plan:
+        return Plan(flags(corpus, run, _file(run.with_suffix(".json"), stage, precision), 8, *every))
+
+    whole = {kind: tmp_path / f"whole-{kind[0]}-{kind[1]}" for kind in kinds}
+    assert together(world, [plan(run, *kind) for kind, run in whole.items()], tmp_path / "a") == [0] * len(kinds)
+    again = {kind: copy_as_of(run, 4, tmp_path / f"again-{kind[0]}-{kind[1]}") for kind, run in whole.items()}
+    assert together(world, [plan(run, *kind) for kind, run in again.items()], tmp_path / "b") == [0] * len(kinds)
+    fewer = copy_as_of(whole[2, "fp32"], 4, tmp_path / "fewer")
+    assert together(1, [plan(tmp_path / "alone", 0), plan(fewer, 0)], tmp_path / "c") == [0, 0]
+    expected = losses(tmp_path / "alone")
+    assert losses(fewer) == pytest.approx(expected, abs=1e-4)
+    assert records(fewer)[-1]["lr"] == pytest.approx(0.1 * 0.02), "that of the hidden matrices"
+    for (stage, precision), run in whole.items():
+        near = 1e-4 if precision == "fp32" else 5e-2
+        assert losses(run) == pytest.approx(expected, abs=near), (stage, precision)
+        assert losses(again[stage, precision]) == losses(run), (stage, precision)
+        one, other = (json.loads((step_folder(r, 8) / MANIFEST).read_text()) for r in (run, again[stage, precision]))
+        assert one["files"] == other["files"], (stage, precision)
