@@ -52,7 +52,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda:
-            out = F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+            # The fused kernel takes one dtype. Under autocast, queries and keys are in another than the weight.
+            out = F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
         else:
             out = _RMSNorm.apply(x, self.weight, self.eps)
         if torch.is_autocast_enabled(x.device.type):

@@ -89,7 +89,8 @@ class Qwen3Config(ModelConfig):
         """Counted per layer and token (width C, query width Q, key width K, inner width I):
 
         - inputs and outputs of the two norms: 4 C
-        - query and key before their norms, and after the rotation: 2 Q + 2 K; value: K; attention's output: Q
+        - query and key before their norms: Q + K; query, key, and value in attention, where every head has its own:
+          3 Q; attention's output: Q
         - gate, its SiLU, the other branch, their product: 4 I
         - with dropout, two masks of one byte per element
 
@@ -99,7 +100,7 @@ class Qwen3Config(ModelConfig):
         tokens, width = micro_batch * seq_len, self.n_embd
         size = 4 if precision == "fp32" else 2
         query, key = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
-        layer = size * (4 * width + 3 * query + 3 * key + 4 * self.n_inner)
+        layer = size * (4 * width + 5 * query + key + 4 * self.n_inner)
         if precision == "autocast":
             layer += 2 * 2 * width
         if self.dropout:
@@ -158,13 +159,10 @@ class Attention(nn.Module):
         if cache is not None:
             out = cache.attend(self.layer, query, key, value)
         else:
-            dropout = self.dropout if self.training else 0.0
-            grouped = self.groups > 1
-            if grouped and mask is not None and x.is_cuda:  # no fused kernel there takes both a mask and groups
+            if self.groups > 1:  # the fused kernels for fp32, for masks, and for older GPUs take no groups
                 key, value = (part.repeat_interleave(self.groups, 1) for part in (key, value))
-                grouped = False
-            causal = mask is None
-            out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal, enable_gqa=grouped)
+            dropout = self.dropout if self.training else 0.0
+            out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=mask is None)
         out = self.o_proj(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.dropout, self.training)
 
