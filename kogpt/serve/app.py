@@ -62,7 +62,7 @@ def create_app(
     lifespan: Any = None,
 ) -> FastAPI:
     """The app. `hosts`, `key`: see gate.py. `origins`: web pages of other origins that may ask (CORS)."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     add_handlers(app)
     app.add_middleware(Gate, hosts=hosts, key=key)
     if origins:

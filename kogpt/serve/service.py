@@ -3,14 +3,15 @@
 In: texts and conversations. Out: token ids, and streams of the batcher's events, in the event loop.
 
 - Texts are analyzed in threads of their own. Kkma runs without Python's lock and within a budget, so a text that is
-  made to be slow delays neither the event loop nor the batcher. A text that has more characters than the context could
-  hold is refused before its analysis, and one whose analysis takes over ANALYSIS_SECONDS gets an error.
+  made to be slow delays neither the event loop nor the batcher, and long texts, the only ones that may take seconds, do
+  not delay short ones. A text that has more characters than the context could hold is refused before its analysis, and
+  one whose analysis takes over ANALYSIS_SECONDS gets an error.
 - At most `places + queue` answers are under way; the next one is refused at once, before its analysis.
 - An answer that nobody waits for is cancelled, which frees its place within one step.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -25,8 +26,10 @@ from kogpt.serve.metrics import Metrics
 from kogpt.tokenizer.chat import Message, Prompt, PromptTooLong, prompt
 from kogpt.tokenizer.codec import TextCodec
 
-ANALYSIS_THREADS = 4
-"""As many as may share Kkma."""
+ANALYSIS_THREADS = 2
+"""For short texts, and as many for long ones; up to 4 threads may share Kkma."""
+LONG = 1000
+"""Characters of a text that is long."""
 ANALYSIS_SECONDS = 15.0
 CHARACTERS_PER_TOKEN = 8
 """More than Korean text has (1.5 to 3): a text with more characters than this times the context cannot fit."""
@@ -48,11 +51,15 @@ class Service:
         self.most_answers = places + queue
         self.under_way = 0
         self._batcher = Batcher(model, places=places, queue=queue)
-        self._threads = ThreadPoolExecutor(ANALYSIS_THREADS, thread_name_prefix="analysis")
+        self._for_short, self._for_long = (
+            ThreadPoolExecutor(ANALYSIS_THREADS, thread_name_prefix=f"analysis-{name}") for name in ("short", "long")
+        )
 
     async def warm(self) -> None:
         """Start the analyzer and generate a token, so that the first user waits for neither."""
-        ids = [self.tokenizer.cls_id, *await self.encode(WARM_UP)][: self.context - 1]
+        loop = asyncio.get_running_loop()
+        text = await loop.run_in_executor(self._for_short, self.codec.encode, WARM_UP)  # takes as long as it takes
+        ids = [self.tokenizer.cls_id, *text][: self.context - 1]
         async for _ in self.start([Request(ids, Sampling(max_new_tokens=2))]):
             pass
         self.ready = True
@@ -61,7 +68,8 @@ class Service:
         """Let what is under way end for this long."""
         self.ready = False
         self._batcher.close(seconds)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._for_short, self._for_long):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def admission(self, count: int) -> Iterator[None]:
@@ -86,7 +94,7 @@ class Service:
         if len(text) > self.most_characters:
             message = f"{len(text):,} characters are more than the context of {self.context:,} tokens can hold."
             raise Refused(400, message, param=param, code="context_length_exceeded")
-        return await self._in_thread(partial(self.codec.encode, text), param)
+        return await self._in_thread(partial(self.codec.encode, text), len(text), param)
 
     async def chat_prompt(self, messages: Sequence[Message], limit: int) -> Prompt:
         """The prompt of a conversation, without the oldest turns if they do not fit into `limit` tokens."""
@@ -97,16 +105,27 @@ class Service:
             return self.codec.encode(text)
 
         try:
-            return await self._in_thread(partial(prompt, messages, self.tokenizer, encode, limit), "messages")
+            size = sum(len(message.content) for message in messages)
+            return await self._in_thread(partial(prompt, messages, self.tokenizer, encode, limit), size, "messages")
         except PromptTooLong as error:
             raise Refused(400, f"{error}; shorten it.", param="messages", code="context_length_exceeded") from None
 
-    async def _in_thread(self, work: "partial[Result]", param: str | None) -> Result:
+    async def _in_thread(self, work: Callable[[], Result], characters: int, param: str | None) -> Result:
         loop = asyncio.get_running_loop()
+        threads = self._for_long if characters > LONG else self._for_short
+        began = False
+
+        def analyze() -> Result:
+            nonlocal began
+            began = True
+            return work()
+
         with self.metrics.analysis.time():
             try:
-                return await asyncio.wait_for(loop.run_in_executor(self._threads, work), ANALYSIS_SECONDS)
+                return await asyncio.wait_for(loop.run_in_executor(threads, analyze), ANALYSIS_SECONDS)
             except TimeoutError:
+                if not began:
+                    raise busy() from None
                 message = f"The analysis takes more than {ANALYSIS_SECONDS:.0f} seconds; send a shorter text."
                 raise Refused(400, message, param=param, code="analysis_too_slow") from None
 

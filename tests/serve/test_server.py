@@ -1,0 +1,124 @@
+"""`kogpt serve` as a program: its start, its end, and its address."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from builders import make_endless_run
+from servers import client, wait_until
+
+import kogpt
+from kogpt.common.errors import UserError
+from kogpt.serve.server import bind, is_loopback, run_name
+from kogpt.tokenizer.wordpiece import Tokenizer
+
+ENDLESS: list[Any] = [{"role": "user", "content": "안녕?"}]
+
+
+class Program:
+    """`kogpt serve ... --port 0`, and what it says."""
+
+    def __init__(self, *words: str | Path) -> None:
+        code = "from kogpt.cli import main; main()"
+        command = [sys.executable, "-c", code, "serve", *map(str, words), "--port", "0"]
+        environment = os.environ | {"PYTHONPATH": str(Path(kogpt.__file__).parents[1])}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line)
+
+    def address(self) -> str:
+        """Where it answers, once it says so."""
+        wait_until(lambda: "Open http" in "".join(self.said) or self.process.poll() is not None, 90)
+        found = re.search(r"Open (http://\S+)/", "".join(self.said))
+        assert found, self.said
+        return found[1]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., Program]]:
+    started: list[Program] = []
+
+    def start(*words: str | Path) -> Program:
+        started.append(Program(*words))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.wait()
+
+
+def test_at_sigterm_answers_end_and_no_more_are_taken(program: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = make_endless_run(tmp_path / "talker", tokenizer, max_seq_len=2048, n_layer=1)
+    server = program(run)
+    address = server.address()
+    assert httpx.get(f"{address}/health").status_code == 200
+    assert "<title>kogpt</title>" in httpx.get(f"{address}/").text
+    stream = client(address).chat.completions.create(model="talker", messages=ENDLESS, max_tokens=1500, stream=True)
+    chunks = iter(stream)
+    next(chunks), next(chunks)
+    server.process.send_signal(signal.SIGTERM)
+    port = int(address.rsplit(":", 1)[1])
+
+    def refused() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    wait_until(refused, 20)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text.count("법") >= 1499, "the answer was cut"
+    assert server.process.wait(60) == -signal.SIGTERM
+    assert "Traceback" not in "".join(server.said)
+
+
+def test_another_host_gets_a_key_and_ctrl_c_ends_it(program: Any, run: Path) -> None:
+    server = program(run, "--host", "0.0.0.0")
+    port = server.address().rsplit(":", 1)[1]
+    wait_until(lambda: "API key" in "".join(server.said))
+    key = re.search(r"send: (\S+)", "".join(server.said))
+    assert key
+    address = f"http://127.0.0.1:{port}"
+    assert httpx.get(f"{address}/v1/models").status_code == 401
+    assert client(address, key[1]).models.list().data[0].id == run.name
+    assert "only continues texts" in "".join(server.said)
+    assert server.end(signal.SIGINT) == 130
+    assert "Traceback" not in "".join(server.said)
+
+
+def test_a_port_that_is_taken_is_a_sentence() -> None:
+    with bind("127.0.0.1", 0) as first:
+        first.listen()
+        port = first.getsockname()[1]
+        with pytest.raises(UserError, match=rf"--port {port} cannot be used .*another port"):
+            bind("127.0.0.1", port)
+    for host in ("", "nowhere.invalid", "ㄱ" * 300):
+        with pytest.raises(UserError, match="is no address of this machine"):
+            bind(host, 0)
+
+
+def test_names() -> None:
+    assert [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "[::1]", "127.3.2.1")] == [True] * 5
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.7", "kogpt.example")] == [False] * 4
+    assert run_name(Path("runs/first")) == run_name(Path("runs/first/checkpoints/step-00000005")) == "first"
