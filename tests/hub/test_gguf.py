@@ -27,6 +27,7 @@ from kogpt.generate.sampling import Sampling
 from kogpt.hub.chat_template import llama_chat_template
 from kogpt.hub.export import export_model
 from kogpt.hub.gguf import token_table
+from kogpt.tokenizer import chat
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.wordpiece import Tokenizer
 
@@ -172,3 +173,12 @@ def test_llama_cpp_stops_at_the_end_of_an_article(run: Path, engine: Engine, wor
     biased = {"logit_bias": [[words.sep_id, 100.0]], "temperature": 0, "n_predict": 9, "return_tokens": True}
     answer = engine.ask("/completion", prompt=[words.cls_id, 9], **biased)
     assert (answer["stop_type"], answer["content"]) == ("eos", "")
+
+
+@pytest.mark.ecosystem
+def test_llama_cpp_reads_the_modelfile_s_prompt_as_we_render_it(engine: Engine, words: Tokenizer) -> None:
+    """Words of one token each, because it has no analyzer."""
+    messages = [chat.Message("system", "국가는 법률이"), chat.Message("user", "모든 국민은")]
+    text = "[SYSTEM]국가는 법률이[END][USER]모든 국민은[END][ASSISTANT]"
+    ids = engine.ask("/tokenize", content=text, add_special=True, parse_special=True)["tokens"]
+    assert ids == chat.prompt(messages, words, lambda text: encode_with(words, text), CONTEXT).ids
