@@ -61,9 +61,14 @@ def shape_for(threshold: float) -> Shape:
 def shingles(text: str) -> np.ndarray:
     """The hash of each shingle in its order, uint64. A text of fewer characters is one shingle."""
     codes = np.frombuffer(text.ljust(SHINGLE, "\0").encode("utf-32-le"), dtype="<u4").astype(np.uint64)
-    count = len(codes) - SHINGLE + 1
+    return hashed_windows(codes, SHINGLE)
+
+
+def hashed_windows(codes: np.ndarray, size: int) -> np.ndarray:
+    """The hash of each `size` numbers in a row, uint64. Numbers that are no hashes must be below 2^32."""
+    count = max(0, len(codes) - size + 1)
     hashes = codes[:count].copy()
-    for i in range(1, SHINGLE):
+    for i in range(1, size):
         hashes ^= hashes >> _HALF
         hashes *= _MULTIPLIER
         hashes += codes[i : count + i]

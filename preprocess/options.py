@@ -68,6 +68,10 @@ class Options:
     """Drop articles that an earlier one resembles this much: the Jaccard similarity of their 5-character shingles, for
     example 0.8."""
 
+    held_out: tuple[Source, ...] = ()
+    """Drop articles that share 13 morphemes in a row with these files, such as those of an evaluation; formats as for
+    --input."""
+
     workers: Annotated[OptionalCount, Range(1, MOST_WORKERS)] = None
     """Number of cores for the analysis. Default: all of the cluster."""
 

@@ -24,16 +24,16 @@ from tqdm import tqdm
 from kogpt.common.errors import DISK_FULL, UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.corpus_writer import CorpusWriter
-from kogpt.data.split import splits
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.chat import learnt_flags
-from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest, open_tokenizer, train_tokenizer
+from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest
 from preprocess import cluster, stages
 from preprocess.auto_layout import guess_layout
 from preprocess.chat_layout import ChatLayout
 from preprocess.checks import check, not_ours
 from preprocess.documents import Document, Dropped, read_documents
 from preprocess.filters import filters_of, kept
+from preprocess.held_out import drop_held_out, held_out_documents, held_out_grams
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.losses import Losses
 from preprocess.options import Options
@@ -53,7 +53,7 @@ from preprocess.units import (
     unpack_cut_texts,
     unpack_encoded,
 )
-from preprocess.vocabulary import loaded, settled
+from preprocess.vocabulary import loaded, settled, trained
 from preprocess.work import Work
 from preprocess.worker import Failed
 
@@ -129,7 +129,8 @@ class _Run:
         if screening is not None:
             self.verdicts = screen(screening, self._documents, cache, self.work, self.folder / WORK)
         self.scan = self._scan()
-        self.settings = settings_of(options, self.scan, self.layout.name, self.identity, tokenizer)
+        held_out = scan(self._held_out(), self.identity) if options.held_out else None
+        self.settings = settings_of(options, self.scan, self.layout.name, self.identity, tokenizer, held_out)
         corpus = open_output(self.folder, self.settings)
         if corpus is not None:
             log.info(f"{self.folder} is finished: {len(corpus):,} {corpus.kind}; there is nothing to do")
@@ -138,9 +139,12 @@ class _Run:
             self.losses.refuse_empty_inputs()
         with log_to_wandb(options.wandb, self.folder, self.settings) as wandb:
             self.work.wandb = wandb
-            self._analyse(cache)
+            self._analyse(cache, self.scan, self._documents)
+            if held_out is not None:
+                self._analyse(cache, held_out, self._held_out)
+                drop_held_out(held_out_grams(held_out, cache), self.scan, cache, self.work)
             if tokenizer is None:
-                tokenizer = self._train(cache)
+                tokenizer = trained(options, self.scan, cache, self.identity)
             encoded = self._encode(cache, tokenizer)
             fingerprint = self._assemble(tokenizer, encoded)
             counts = TokenCorpus.open(self.folder).manifest["counts"]
@@ -180,14 +184,14 @@ class _Run:
 
     # ---- the two stages
 
-    def _analyse(self, cache: Store) -> None:
+    def _analyse(self, cache: Store, found: Scan, documents: Callable[[], Iterable[Document]]) -> None:
         """Stage 1: analyze every unit that is not in the cache."""
-        missing = {unit.key: unit for unit in self.scan.units if cache.get(unit.key) is None}
+        missing = {unit.key: unit for unit in found.units if cache.get(unit.key) is None}
         texts: dict[str, Sequence[str]] = {}
 
         def chunks() -> Iterator[tuple[str, Sequence[str]]]:
             left = len(missing)
-            for unit in group(self._documents(), self.identity) if left else ():
+            for unit in group(documents(), self.identity) if left else ():
                 if unit.key in missing:
                     texts[unit.key] = [document.text for document in unit.documents]
                     left -= 1
@@ -219,7 +223,7 @@ class _Run:
             chunks(),
             commit,
             chars=len,
-            total=self.scan.documents,
+            total=found.documents,
             to_do=sum(unit.articles.num_rows for unit in missing.values()),
             threads=stages.THREADS[self.options.analyzer],
             memory_mib=stages.MEMORY_MIB[self.options.analyzer],
@@ -233,6 +237,9 @@ class _Run:
                 "busy, or remove the article from the input"
             )
 
+    def _held_out(self) -> Iterator[Document]:
+        return held_out_documents(self.options.held_out)
+
     def _documents(self) -> Iterator[Document]:
         return (article for article in self._articles(self.sources) if isinstance(article, Document))
 
@@ -240,30 +247,6 @@ class _Run:
         """All that the sources hold, filtered."""
         articles = kept(read_documents(sources, self.layout), filters_of(self.options), self.options.limit)
         return screened(articles, self.verdicts)
-
-    def _train(self, cache: Store) -> Tokenizer:
-        """Train the vocabulary on the train split, and store it, so that a killed run does not train it again."""
-        kept = self.folder / WORK / "tokenizer"
-        try:
-            return open_tokenizer(kept)
-        except UserError:
-            pass
-        assert self.options.vocab_size is not None
-        hashes = (sha256 for unit in self.scan.units for sha256 in unit.articles["text_sha256"].to_pylist())
-        split = splits(hashes, self.scan.documents, self.options.val_fraction)
-        log.info(f"training a vocabulary of {self.options.vocab_size:,} tokens on {split.count('train'):,} articles")
-        cut_texts = (document for unit in self.scan.units for document in unpack_cut_texts(_still(cache, unit.key)))
-        documents = (
-            (message.content, analysis)
-            for document, part in zip(cut_texts, split, strict=True)
-            if part == "train"
-            for message, analysis in stages.analyzed_messages(document)
-        )
-        tokenizer = train_tokenizer(
-            documents, self.options.vocab_size, spacing=self.options.spacing, analyzer=self.identity
-        )
-        tokenizer.save(kept)
-        return tokenizer
 
     def _encode(self, cache: Store, tokenizer: Tokenizer) -> Callable[[str], bytes]:
         """Stage 2: encode every unit; return a function from a unit's key to its tokens."""
@@ -274,7 +257,7 @@ class _Run:
         def chunks() -> Iterator[tuple[str, Sequence[CutText]]]:
             for unit in self.scan.units:
                 if unit.key in missing:
-                    held[unit.key] = unpack_cut_texts(_still(cache, unit.key))
+                    held[unit.key] = unpack_cut_texts(cache.existing(unit.key))
                     yield unit.key, held[unit.key]
 
         work = stages.encoding_with(tokenizer)
@@ -294,12 +277,12 @@ class _Run:
             chunks(),
             commit,
             chars=lambda document: len(document.text),
-            total=self.scan.documents,
+            total=sum(unit.articles.num_rows for unit in self.scan.units),
             to_do=sum(unit.articles.num_rows for unit in missing.values()),
             memory_mib=stages.ENCODE_MEMORY_MIB,
             item_seconds=lambda document: len(document.text) / stages.SLOWEST_ENCODED_CHARS_PER_SECOND,
         )
-        return lambda key: _still(store, ids_key(key, tokenizer))
+        return lambda key: store.existing(ids_key(key, tokenizer))
 
     # ---- the corpus
 
@@ -313,7 +296,9 @@ class _Run:
         notes = list(self.scan.dropped)
         for unit in tqdm(self.scan.units, desc="corpus", unit=" units", leave=False):
             rows = unit.articles.to_pylist()
-            for row, result in zip(rows, unpack_encoded(encoded(unit.key)), strict=True):
+            for i, (row, result) in enumerate(zip(rows, unpack_encoded(encoded(unit.key)), strict=True)):
+                if i in unit.gone:
+                    continue
                 place = (row["id"], row["source"])
                 if result.degraded is not None:
                     reason, _, detail = result.degraded.partition(": ")
@@ -332,14 +317,6 @@ class _Run:
 def ids_key(key: str, tokenizer: Tokenizer) -> str:
     """The key of a unit's tokens: its own, the vocabulary, and the code that encodes, which an update may change."""
     return key_of([key, tokenizer.sha256, tokenizer.spacing, encoder_digest()])
-
-
-def _still(store: Store, key: str) -> bytes:
-    """A result that existed when this run began."""
-    content = store.get(key)
-    if content is None:
-        raise UserError(f"a file in {store.folder} changed while it was in use; repeat the same command")
-    return content
 
 
 def _reasons(found: Scan) -> str:

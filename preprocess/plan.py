@@ -10,9 +10,10 @@ Memory: about 430 bytes per article, a third of it the plan, the rest what the f
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -29,8 +30,8 @@ from preprocess.units import Unit, group
 WORK = ".work"
 _FLAGS = {"tokenizer": "--tokenizer", "analyzer": "--analyzer", "spacing": "--spacing", "layout": "--layout"}
 _FLAGS |= {"limit": "--limit", "val_fraction": "--val-fraction", "personal_data": "--personal-data"}
-_FLAGS |= {"quality": "--quality", "near_duplicates": "--near-duplicates"}
-_ABSENT = {"personal_data": "keep", "quality": "none", "near_duplicates": None}
+_FLAGS |= {"quality": "--quality", "near_duplicates": "--near-duplicates", "held_out": "--held-out"}
+_ABSENT = {"personal_data": "keep", "quality": "none", "near_duplicates": None, "held_out": None}
 """What it means that a setting is not recorded, for settings that are recorded only where they are not the default."""
 
 
@@ -41,6 +42,8 @@ class PlannedUnit(NamedTuple):
     chars: int
     articles: pa.RecordBatch
     """id, source, text_sha256, chars; of conversations also learnt_chars"""
+    gone: Mapping[int, str] = MappingProxyType({})
+    """rows that are dropped after the analysis, and why"""
 
 
 @dataclass
@@ -103,7 +106,12 @@ def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "d
 
 
 def settings_of(
-    options: Options, found: Scan, layout: str, analyzer: dict[str, str], tokenizer: Tokenizer | None
+    options: Options,
+    found: Scan,
+    layout: str,
+    analyzer: dict[str, str],
+    tokenizer: Tokenizer | None,
+    held_out: Scan | None = None,
 ) -> dict[str, Any]:
     """Everything that the bytes of the corpus depend on, and nothing else. No tokenizer: one is to be trained."""
     trained = f"trained on the train split, {options.vocab_size} pieces"
@@ -111,6 +119,7 @@ def settings_of(
         "analyzer": analyzer,
         "articles": {"in": found.articles_in, "sha256": found.fingerprint},
         "layout": layout,
+        "held_out": held_out and {"name": _names(options.held_out), "sha256": held_out.fingerprint},
         "limit": options.limit,
         "near_duplicates": options.near_duplicates,
         "personal_data": options.personal_data,
@@ -120,6 +129,10 @@ def settings_of(
         "val_fraction": options.val_fraction,
     }
     return {name: value for name, value in settings.items() if _ABSENT.get(name, ...) != value}
+
+
+def _names(paths: Iterable[str]) -> str:
+    return ", ".join(Path(path).name for path in paths)
 
 
 def _quality(options: Options) -> dict[str, Any] | str:
@@ -171,8 +184,8 @@ def _difference(name: str, before: Any, now: Any) -> str:
             if before.get(key) != now.get(key)
         ]
         return f"another version of the analyzer {now['name']} ({', '.join(changed)})"
-    if name == "quality" and before and now and before["name"] == now["name"]:
-        return f"other thresholds of --quality {now['name']}"
+    if name in ("quality", "held_out") and before and now and before["name"] == now["name"]:
+        return f"other content of {_FLAGS[name]} {now['name']}"
     if isinstance(before, dict) or isinstance(now, dict):
         before, now = ((value or {}).get("name") for value in (before, now))
     before, now = (_ABSENT.get(name) if value is None else value for value in (before, now))

@@ -121,13 +121,13 @@ class _Remote(io.RawIOBase):
 _Found = tuple[str, Broken | None]
 
 
-def find_sources(inputs: tuple[str, ...]) -> list[Source]:
+def find_sources(inputs: tuple[str, ...], flag: str = "--input") -> list[Source]:
     """All files of the inputs, each once, sorted by stable name."""
     found: dict[str, tuple[str, Any, str, Broken | None]] = {}
     bases: list[str] = []
     protocols = set()
     for item in inputs:
-        files, base, paths = _expand(item)
+        files, base, paths = _expand(item, flag)
         bases.append(base)
         protocols.add(files.protocol)
         for path, problem in paths:
@@ -171,7 +171,7 @@ def _joined(sources: list[Source]) -> list[Source]:
     return sorted(whole, key=lambda source: source.name)
 
 
-def _expand(item: str) -> tuple[Any, str, list[_Found]]:
+def _expand(item: str, flag: str) -> tuple[Any, str, list[_Found]]:
     """(file system, folder that names are relative to, files) of one input."""
     try:
         options = _web_options() if item.startswith(("http://", "https://")) else {}
@@ -181,10 +181,10 @@ def _expand(item: str) -> tuple[Any, str, list[_Found]]:
         paths = []
     except Exception as error:  # network libraries raise their own types
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"--input {item} cannot be read from {socket.gethostname()}: {reason}") from None
+        raise UserError(f"{flag} {item} cannot be read from {socket.gethostname()}: {reason}") from None
     if not paths:
         raise UserError(
-            f"--input {item}: no file found on {socket.gethostname()}, the node that reads all input; "
+            f"{flag} {item}: no file found on {socket.gethostname()}, the node that reads all input; "
             "check the path, or put the files where this node sees them"
         )
     return files, base, paths

@@ -29,7 +29,7 @@ ENCODE_MEMORY_MIB = 400
 SLOWEST_CHARS_PER_SECOND = 500.0
 SLOWEST_ENCODED_CHARS_PER_SECOND = 5_000.0
 
-_MESSAGE_SEPARATOR = "\x1e"
+MESSAGE_SEPARATOR = "\x1e"
 
 _WARM_UP = "아버지가 방에 들어가셨다. 첫 분석은 사전을 읽느라 오래 걸린다."
 
@@ -70,7 +70,7 @@ def find_morphemes(text: str, analyzer: Analyzer) -> CutText:
         cuts += [start + cut for cut in analysis.cuts]
         morphemes.append(MORPHEME_SEPARATOR.join(analysis.morphemes))
         degraded = degraded or analysis.degraded
-    return CutText(text, np.array(cuts, dtype="<i4").tobytes(), _MESSAGE_SEPARATOR.join(morphemes), degraded)
+    return CutText(text, np.array(cuts, dtype="<i4").tobytes(), MESSAGE_SEPARATOR.join(morphemes), degraded)
 
 
 def analyzed_messages(document: CutText) -> list[tuple[Message, Analysis]]:
@@ -78,7 +78,7 @@ def analyzed_messages(document: CutText) -> list[tuple[Message, Analysis]]:
     cuts = np.frombuffer(document.cuts, dtype="<i4")
     found: list[tuple[Message, Analysis]] = []
     for (start, message), morphemes in zip(
-        placed_messages(document.text), document.morphemes.split(_MESSAGE_SEPARATOR), strict=True
+        placed_messages(document.text), document.morphemes.split(MESSAGE_SEPARATOR), strict=True
     ):
         first, last = np.searchsorted(cuts, [start, start + len(message.content)], side="left")
         own = (cuts[first:last] - start).tolist()

@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write, remove_strays
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.normalize import NORMALIZER
@@ -122,6 +123,13 @@ class Store:
             path.unlink(missing_ok=True)
             del self._paths[key]
             return None
+        return content
+
+    def existing(self, key: str) -> bytes:
+        """The result of a key that this run has seen or put. Raises `UserError` if it is gone."""
+        content = self.get(key)
+        if content is None:
+            raise UserError(f"a file in {self.folder} changed while it was in use; repeat the same command")
         return content
 
 

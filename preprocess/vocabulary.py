@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kogpt.common.errors import UserError
-from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, with_roles
+from kogpt.data.split import splits
+from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer, with_roles
+from preprocess import stages
 from preprocess.options import Options
+from preprocess.plan import WORK, Scan
+from preprocess.units import Store, unpack_cut_texts
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,39 @@ def loaded(options: Options, analyzer: dict[str, str]) -> Tokenizer | None:
     return with_roles(
         Tokenizer(saved.vocab, spacing=saved.spacing, analyzer=analyzer, source=saved.source, base_size=saved.base_size)
     )
+
+
+def trained(options: Options, found: Scan, cache: Store, analyzer: dict[str, str]) -> Tokenizer:
+    """Train the vocabulary on the train split, and store it, so that a killed run does not train it again."""
+    stored = options.output_folder / WORK / "tokenizer"
+    try:
+        return open_tokenizer(stored)
+    except UserError:
+        pass
+    assert options.vocab_size is not None
+    hashes = (
+        sha256
+        for unit in found.units
+        for i, sha256 in enumerate(unit.articles["text_sha256"].to_pylist())
+        if i not in unit.gone
+    )
+    split = splits(hashes, found.documents, options.val_fraction)
+    log.info(f"training a vocabulary of {options.vocab_size:,} tokens on {split.count('train'):,} articles")
+    cut_texts = (
+        cut
+        for unit in found.units
+        for i, cut in enumerate(unpack_cut_texts(cache.existing(unit.key)))
+        if i not in unit.gone
+    )
+    documents = (
+        (message.content, analysis)
+        for cut, part in zip(cut_texts, split, strict=True)
+        if part == "train"
+        for message, analysis in stages.analyzed_messages(cut)
+    )
+    tokenizer = train_tokenizer(documents, options.vocab_size, spacing=options.spacing, analyzer=analyzer)
+    tokenizer.save(stored)
+    return tokenizer
 
 
 def _saved(options: Options) -> Tokenizer | None:

@@ -178,6 +178,40 @@ def test_screening_is_cached_and_its_bytes_do_not_depend_on_the_workers(
         preprocess(replace(first, quality="none", near_duplicates=None))
 
 
+def test_articles_that_share_text_with_an_evaluation_are_dropped(
+    options: Options, undisturbed: dict[str, str], texts: list[str], tmp_path: Path
+) -> None:
+    """A vocabulary is trained without them, as if they had never been there."""
+    number = texts.index(max(texts, key=len))
+    words = texts[number].split()
+    items = [{"context": " ".join(words[3:16]), "choices": [texts[number][:9]]}, {"context": " ".join(words[:12])}]
+    items += [{"context": " ".join(chr(0xAC00 + i) for i in range(20))}]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    shared = {"cache": str(options.cache_folder), "tokenizer": Options.tokenizer, "vocab_size": 400}
+    clean = elsewhere(options, tmp_path / "clean", **shared, held_out=(str(tmp_path / "eval.jsonl"),))
+    preprocess(clean)
+    corpus = TokenCorpus.open(clean.output_folder)
+    dropped = pq.read_table(clean.output_folder / "dropped.parquet").to_pylist()
+    assert [row for row in dropped if row["reason"] == "held out"] == [
+        {
+            "id": f"a.jsonl#{number}",
+            "source": "a.jsonl",
+            "status": "dropped",
+            "reason": "held out",
+            "detail": f"shares with eval.jsonl: {' '.join(words[3:16])}",
+        }
+    ]
+    assert corpus.articles["id"].to_pylist() == [f"a.jsonl#{i}" for i in range(COUNT) if i != number]
+    assert corpus.manifest["settings"]["held_out"]["name"] == "eval.jsonl"
+    rest = [json.dumps({"text": text}) + "\n" for i, text in enumerate(texts) if i != number]
+    (tmp_path / "without.jsonl").write_text("".join(rest))
+    preprocess(without := elsewhere(options, tmp_path / "without", **shared, input=(str(tmp_path / "without.jsonl"),)))
+    assert open_tokenizer(corpus.tokenizer_folder).vocab == open_tokenizer(without.output_folder / "tokenizer").vocab
+    (tmp_path / "eval.jsonl").write_text(json.dumps(items[1]) + "\n")
+    with pytest.raises(UserError, match=r"was made with other content of --held-out eval\.jsonl; name another folder"):
+        preprocess(clean)
+
+
 def test_output_may_be_a_url(
     options: Options, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,7 +92,7 @@ def test_other_thresholds_under_the_same_name_are_seen(tmp_path: Path) -> None:
     (tmp_path / WORK).mkdir()
     rules = [{"quality": {"name": "own.toml", "rules": {"length": {"min": least}}}} for least in (5, 6)]
     open_output(tmp_path, SETTINGS | rules[0])
-    with pytest.raises(UserError, match=r"was begun with other thresholds of --quality own\.toml; name another folder"):
+    with pytest.raises(UserError, match=r"was begun with other content of --quality own\.toml; name another folder"):
         open_output(tmp_path, SETTINGS | rules[1])
 
 
