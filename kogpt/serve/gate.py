@@ -12,7 +12,7 @@ import asyncio
 import secrets
 from collections.abc import Collection
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kogpt.serve.errors import Refused
@@ -32,6 +32,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        send = _as_named(send)
         try:
             self._check(scope)
             body = await _body(receive) if scope["method"] == "POST" else None
@@ -57,6 +58,17 @@ class Gate:
                 raise Refused(415, "The body has to be JSON; send the header Content-Type: application/json.")
             if headers.get("content-length", "").isdigit() and int(headers["content-length"]) > BODY_BYTES:
                 raise _too_large()
+
+
+def _as_named(send: Send) -> Send:
+    """A `send` whose responses are what their type says: no browser takes an answer in JSON for HTML."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+        await send(message)
+
+    return named
 
 
 def host_name(host: str) -> str:

@@ -92,6 +92,20 @@ def test_a_body_has_a_limit_announced_or_not(talker: str) -> None:
     assert parts.status_code == 413
 
 
+def test_no_answer_is_taken_for_html(talker: str, guarded: str) -> None:
+    answers = [
+        httpx.post(f"{talker}/v1/chat/completions", json=BODY),
+        httpx.post(f"{talker}/v1/chat/completions", json=BODY | {"stream": True}),
+        httpx.get(f"{talker}/v1/models/<script>alert(1)<%2Fscript>"),
+        httpx.get(f"{guarded}/v1/models"),
+    ]
+    for answer in answers:
+        assert answer.headers["Content-Type"].startswith(("application/json", "text/event-stream"))
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    page = httpx.get(f"{talker}/")
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+
+
 def test_errors_tell_nothing_about_the_machine(talker: str, talker_run: Path) -> None:
     for path in ("/static/../../cli.py", "/..%2f..%2fcli.py", "/%2e%2e/app.py", "/v1/models/..%2f..", "//etc/passwd"):
         with socket.create_connection(("127.0.0.1", int(talker.rsplit(":", 1)[1]))) as connection:
