@@ -174,7 +174,7 @@ def contestants(scratch: Path, options: Options) -> Iterator[tuple[str, Contesta
     export_model(run, exported, texts=["w1 w2"], gguf="f16" if gguf else None)
     yield "transformers", transformers(exported)
     yield "kogpt", ours(run, options, {"greedy": True})
-    yield "kogpt, top-p 0.9", ours(run, options, {"top_p": 0.9})
+    yield "kogpt, top-k 50", ours(run, options, {"top_k": 50})
     for name, make in {"CTranslate2": ctranslate2, "llama.cpp, f16": llama_cpp}.items():
         try:
             yield name, make(exported, options)

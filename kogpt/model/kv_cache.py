@@ -5,6 +5,8 @@ sequence can come and go while others stay. Memory: two tensors of `ModelConfig.
 start; a CPU uses it only as far as it is filled.
 """
 
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,7 +39,7 @@ class KVCache:
         ]
         self.lengths = [0] * places
         self.rows = list(range(places))
-        self._made: tuple[object, Tensor, Tensor] | None = None
+        self._last: _Pass | None = None
 
     @property
     def room(self) -> int:
@@ -46,11 +48,11 @@ class KVCache:
 
     def positions(self, count: int) -> Tensor:
         """Positions of the next `count` tokens of each row, [B, count] int64."""
-        return self._positions_and_mask(count)[0]
+        return self._pass(count).positions
 
     def mask(self, count: int) -> Tensor:
         """The slots that the next `count` tokens may attend to: [B, 1, count, slots] bool, True = may."""
-        return self._positions_and_mask(count)[1]
+        return self._pass(count).mask
 
     def advance(self, count: int) -> None:
         """Count the tokens that every layer has appended. The end of a forward pass."""
@@ -59,8 +61,7 @@ class KVCache:
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Append keys and values [B, KV head, count, D] of one layer; return those of all slots that `mask` covers."""
-        rows = torch.tensor(self.rows, device=key.device)
-        slots = self.positions(key.size(2))
+        rows, slots = self._pass(key.size(2)).rows, self.positions(key.size(2))
         self.keys[layer].transpose(1, 2)[rows[:, None], slots] = key.transpose(1, 2)
         self.values[layer].transpose(1, 2)[rows[:, None], slots] = value.transpose(1, 2)
         used = self.capacity - self.room + key.size(2)
@@ -87,24 +88,40 @@ class KVCache:
 
     def _attend_by_row(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         count, parts = key.size(2), []
-        for row, asked, *new in zip(self.rows, query.split(1), key.split(1), value.split(1), strict=True):
+        single = len(self.rows) == 1
+        split = [(query,), (key,), (value,)] if single else [whole.split(1) for whole in (query, key, value)]
+        for row, asked, *new in zip(self.rows, *split, strict=True):
             start, known = self.lengths[row], []
             for whole, added in zip(self._places[layer][row], new, strict=True):
                 whole.narrow(2, start, count).copy_(added)
                 known.append(whole.narrow(2, 0, start + count))
             parts.append(_attention(asked, *known))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        return parts[0] if single else torch.cat(parts)
 
-    def _positions_and_mask(self, count: int) -> tuple[Tensor, Tensor]:
-        """Made once per forward pass: every layer asks, and on a GPU each costs a copy from the host."""
-        lengths = [self.lengths[row] for row in self.rows]
-        state = (count, lengths)
-        if self._made is None or self._made[0] != state:
-            device = self.keys.device
-            positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(count, device=device)
-            slots = torch.arange(max(lengths) + count, device=device)
-            self._made = state, positions, (slots <= positions[:, :, None])[:, None]
-        return self._made[1:]
+    def _pass(self, count: int) -> "_Pass":
+        """The tensors of the forward pass, the same for all layers: on a GPU each is a copy from the host."""
+        state = count, list(self.rows), [self.lengths[row] for row in self.rows]
+        if self._last is None or self._last.state != state:
+            self._last = _Pass(state, self.keys.device)
+        return self._last
+
+
+class _Pass:
+    """A forward pass of `count` tokens in some rows, whose places have so many tokens before."""
+
+    def __init__(self, state: tuple[int, list[int], list[int]], device: torch.device) -> None:
+        self.state = state
+        count, _, lengths = state
+        self.positions = torch.tensor([range(length, length + count) for length in lengths], device=device)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        return torch.tensor(self.state[1], device=self.positions.device)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        slots = torch.arange(self.state[0] + max(self.state[2]), device=self.positions.device)
+        return (slots <= self.positions[:, :, None])[:, None]
 
 
 def _attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
