@@ -84,7 +84,9 @@ class WholeMatrices:
     def __call__(self, tensors: list[Tensor]) -> Iterator[Piece]:
         """The pieces of `tensors` that this rank has, and their directions from the gradients of all ranks."""
         wanted = {id(tensor) for tensor in tensors}
-        for places, owners in self._rounds([place for place in self.places if id(place.tensor) in wanted]):
+        for places, owners in rounds(
+            [place for place in self.places if id(place.tensor) in wanted], self.ranks.world_size
+        ):
             own = [place for place, owner in zip(places, owners, strict=True) if owner == self.ranks.rank]
             whole = self._orthogonalized(own, self._gather(places, owners, own))
             for place, direction in zip(places, self._hand_back(places, owners, own, whole), strict=True):
@@ -94,27 +96,9 @@ class WholeMatrices:
                     rows, columns = place.single
                     yield Piece(weight, direction.to(weight.device, weight.dtype), update_scale(rows, columns))
 
-    def _rounds(self, places: list[Place]) -> Iterator[tuple[list[Place], list[int]]]:
-        """The places in rounds, the costliest first, each with the rank that has the least to do so far."""
-        load = [0] * self.ranks.world_size
-        room = [MUON_ROUND] * self.ranks.world_size
-        chosen: list[Place] = []
-        owners: list[int] = []
-        for place in sorted(places, key=lambda place: -place.cost):  # stable, so the same on all ranks
-            owner = load.index(min(load))
-            if room[owner] < place.numel and room[owner] < MUON_ROUND:
-                yield chosen, owners
-                chosen, owners, room = [], [], [MUON_ROUND] * self.ranks.world_size
-            chosen.append(place)
-            owners.append(owner)
-            load[owner] += place.cost
-            room[owner] -= place.numel
-        if chosen:
-            yield chosen, owners
-
     def _gather(self, places: list[Place], owners: list[int], own: list[Place]) -> list[Tensor]:
         """The whole gradients of this rank's `own` places, flat."""
-        if all(part.numel == place.numel for place in places for part in place.parts):  # stage 0, or one rank
+        if not _are_cut(places):
             return [self._gradient(place) for place in own]
         sent: list[list[Tensor]] = [[] for _ in range(self.ranks.world_size)]
         for place, owner in zip(places, owners, strict=True):
@@ -166,3 +150,31 @@ class WholeMatrices:
         together = torch.cat([empty, *(tensor for tensors in sent for tensor in tensors)])
         dist.all_to_all_single(out, together, counts, sizes)
         return list(out.split(counts))
+
+
+def rounds(places: list[Place], world_size: int) -> Iterator[tuple[list[Place], list[int]]]:
+    """The places in rounds, the costliest first, each with its owner: the rank that has the least to do so far.
+
+    An owner takes at most `MUON_ROUND` elements in a round, or one place. If every rank receives all directions of a
+    round, that is the limit of the whole round.
+    """
+    limit = MUON_ROUND if _are_cut(places) else MUON_ROUND // world_size
+    load, room = [0] * world_size, [limit] * world_size
+    chosen: list[Place] = []
+    owners: list[int] = []
+    for place in sorted(places, key=lambda place: -place.cost):  # stable, so the same on all ranks
+        owner = load.index(min(load))
+        if room[owner] < place.numel and room[owner] < limit:
+            yield chosen, owners
+            chosen, owners, room = [], [], [limit] * world_size
+        chosen.append(place)
+        owners.append(owner)
+        load[owner] += place.cost
+        room[owner] -= place.numel
+    if chosen:
+        yield chosen, owners
+
+
+def _are_cut(places: list[Place]) -> bool:
+    """Whether ranks hold parts; at stage 0, and on one rank, each holds everything."""
+    return any(part.numel != place.numel for place in places for part in place.parts)

@@ -7,16 +7,20 @@ from typing import Any
 import pytest
 import torch
 from engines import SHAPE, batch, plan_for, train_step
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.func import functional_call
 from trainings import Plan, copy_as_of, deepspeed_file, flags, losses, records, together
 
 from kogpt.checkpoint.layout import MANIFEST, step_folder
 from kogpt.model.gpt2 import GPT
 from kogpt.optim.parameter_groups import hidden_matrices
+from kogpt.train import whole_matrices
 from kogpt.train.engine import TrainingEngine
+from kogpt.train.whole_matrices import Part, Place
 
 STAGES = (0, 1, 2, 3)
-MUON = {"type": "Muon", "params": {"lr": 0.02, "adam_lr": 3e-3}}
+MUON: dict[str, Any] = {"type": "Muon", "params": {"lr": 0.02, "adam_lr": 3e-3}}
 
 
 def _newton_schulz_in_fp32(grad: torch.Tensor, coefficients: Any, ns_steps: int, eps: float) -> torch.Tensor:
@@ -58,11 +62,21 @@ def reference() -> dict[str, torch.Tensor]:
     return {name: torch.cat(parts).detach() for name, parts in leaves.items()}
 
 
-@pytest.mark.parametrize("method", ["standard", "gram"])
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_weights_of_torch_muon(stage: int, method: str, reference: dict[str, torch.Tensor], ranks: Any) -> None:
-    optimizer = MUON | {"params": MUON["params"] | {"ns_method": method}}
-    engine = TrainingEngine(SHAPE, plan_for(stage=stage, optimizer=optimizer), ranks, 5, None)
+@pytest.mark.parametrize(
+    ("zero", "method"),
+    [
+        *(({"stage": stage}, "standard") for stage in STAGES),
+        ({"stage": 0}, "gram"),
+        *(({"stage": stage, "offload_optimizer": {"device": "cpu"}}, "standard") for stage in (2, 3)),
+    ],
+    ids=str,
+)
+def test_the_weights_of_torch_muon(
+    zero: dict[str, Any], method: str, reference: dict[str, torch.Tensor], ranks: Any
+) -> None:
+    params = MUON["params"] | {"ns_method": method}
+    plan = plan_for(stage=zero["stage"], zero_optimization=zero, optimizer={"type": "Muon", "params": params})
+    engine = TrainingEngine(SHAPE, plan, ranks, 5, None)
     for step in range(20):
         train_step(engine, step)
     state = engine.state
@@ -91,6 +105,34 @@ def test_the_clip_does_not_act_on_the_update(stage: int, ranks: Any) -> None:
         assert torch.equal(never[name], rarely[name])
         assert torch.allclose(never[name], always[name], atol=1e-5), name  # only 1e-7 in the divisor differs
         assert never[name].norm() > 0.02
+
+
+def test_many_small_rounds_are_one_large_one(ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = []
+    for limit in (1 << 23, 600):
+        monkeypatch.setattr(whole_matrices, "MUON_ROUND", limit)
+        engine = TrainingEngine(SHAPE, plan_for(stage=2, optimizer=MUON), ranks, 5, None)
+        train_step(engine, 0)
+        weights.append({name: engine.state.get(name) for name in engine.state.parameters})
+    for name, value in weights[0].items():
+        assert torch.allclose(weights[1][name], value, atol=1e-6), name
+
+
+@settings(max_examples=50)
+@given(sizes=st.lists(st.integers(1, 40), max_size=30), world=st.integers(1, 5), cut=st.booleans())
+def test_every_matrix_has_an_owner_and_the_work_is_even(sizes: list[int], world: int, cut: bool) -> None:
+    places = [Place((size, 8), 1, torch.empty(0), 0, (Part(0, size * (4 if cut else 8)),) * world) for size in sizes]
+    load, seen = [0] * world, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole_matrices, "MUON_ROUND", 200)
+        for chosen, owners in whole_matrices.rounds(places, world):
+            for rank in range(world):
+                mine = [place for place, owner in zip(chosen, owners, strict=True) if owner == rank]
+                assert len(mine) <= 1 or sum(place.numel for place in mine) <= 200
+                load[rank] += sum(place.cost for place in mine)
+            seen += [place.shape[0] for place in chosen]
+    assert sorted(seen) == sorted(sizes)
+    assert max(load) - min(load) <= max((place.cost for place in places), default=0)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(ranks: Any) -> None:
