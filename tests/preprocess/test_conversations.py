@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kogpt.tokenizer.chat import Message
 from kogpt.tokenizer.normalize import normalize
+from preprocess import personal
 from preprocess.conversations import Packed, Turn, as_text, conversation, pack, placed_messages, sizes
 from preprocess.streams import Broken
 
@@ -86,6 +87,13 @@ def test_what_normalization_removed_is_counted() -> None:
     result = conversation([Turn("가", "물\x00음\ud800"), Turn("나", "\x00답")])
     assert isinstance(result, Packed)
     assert (result.removed.controls, result.removed.surrogates) == (2, 1)
+
+
+def test_masks_of_personal_data_keep_who_speaks() -> None:
+    said = [Message("user", "010-1234-5678"), Message("assistant", "a@kogpt.kr 900101-1234568"), Message("user", "응")]
+    masked = [message for _, message in placed_messages(personal.mask(pack(said))[0])]
+    assert [message.role for message in masked] == ["user", "assistant", "user"]
+    assert [message.content for message in masked] == ["[휴대전화번호]", "[이메일] [주민등록번호]", "응"]
 
 
 def test_parts_of_a_message() -> None:
