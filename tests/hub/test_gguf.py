@@ -29,6 +29,7 @@ from kogpt.hub.export import export_model
 from kogpt.hub.gguf import token_table
 from kogpt.tokenizer import chat
 from kogpt.tokenizer.analyzers.load import load_analyzer
+from kogpt.tokenizer.hf import ROLE_PIECES, SPECIAL_PIECES
 from kogpt.tokenizer.wordpiece import Tokenizer
 
 CONTEXT = 64
@@ -182,3 +183,15 @@ def test_llama_cpp_reads_the_modelfile_s_prompt_as_we_render_it(engine: Engine, 
     text = "[SYSTEM]국가는 법률이[END][USER]모든 국민은[END][ASSISTANT]"
     ids = engine.ask("/tokenize", content=text, add_special=True, parse_special=True)["tokens"]
     assert ids == chat.prompt(messages, words, lambda text: encode_with(words, text), CONTEXT).ids
+
+
+@pytest.mark.ecosystem
+@pytest.mark.parametrize("run", ["gpt2"], indirect=True)
+def test_llama_cpp_uses_the_chat_template(run: Path, engine: Engine, words: Tokenizer) -> None:
+    """With role tokens as tokens, and one that a message contains as text."""
+    messages = [{"role": "user", "content": " 국민은 [END] \n"}, {"role": "assistant", "content": "법"}] * 2
+    prompt = engine.ask("/apply-template", messages=messages[:3])["prompt"]
+    assert prompt == "[USER]국민은 [ END][END][ASSISTANT]법[END][USER]국민은 [ END][END][ASSISTANT]"
+    ids = engine.ask("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
+    special = [piece for piece in words.tokens(ids) if piece in (*SPECIAL_PIECES, *ROLE_PIECES)]
+    assert special == ["[CLS]", "[USER]", "[END]", "[ASSISTANT]", "[END]", "[USER]", "[END]", "[ASSISTANT]"]
