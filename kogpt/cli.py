@@ -140,17 +140,18 @@ def serve(
     answer(run, host=host, port=port, api_key=api_key, cors=cors, checkpoint=checkpoint, device=device)
 
 
-def inspect(corpus: Corpus, /, decode: OptionalNewFile = None) -> None:
+def inspect(corpus: Corpus, /, decode: OptionalNewFile = None, card: bool = False) -> None:
     """Show the counts of a token corpus and a sample of its tokens, and verify its checksums.
 
     Args:
         corpus: Token corpus folder.
         decode: Decode every article into this file, as one JSON line {"id", "text"} each; conversations as
             {"id", "messages"}.
+        card: Print only a data card in Markdown: sources, lengths, what was left out and why.
     """
     from kogpt.data import inspect as inspect_corpus
 
-    inspect_corpus.inspect(corpus, decode)
+    inspect_corpus.inspect(corpus, decode, card)
 
 
 def evaluate(

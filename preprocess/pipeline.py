@@ -40,6 +40,7 @@ from preprocess.options import Options
 from preprocess.plan import WORK, Scan, dropped_row, open_output, scan, settings_of
 from preprocess.publish import publish
 from preprocess.report import log_to_wandb, show_summary
+from preprocess.report_page import write_report
 from preprocess.screen import Verdict, screen, screened, screening_of
 from preprocess.sources import Source, find_sources
 from preprocess.units import (
@@ -147,6 +148,7 @@ class _Run:
                 tokenizer = trained(options, self.scan, cache, self.identity)
             encoded = self._encode(cache, tokenizer)
             fingerprint = self._assemble(tokenizer, encoded)
+            write_report(self.folder, self.work.happened, self.work.speeds)
             counts = TokenCorpus.open(self.folder).manifest["counts"]
             wandb.finish({"fingerprint": fingerprint, **counts})
         show_summary(self.folder, counts, fingerprint, self.work.happened)

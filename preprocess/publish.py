@@ -12,6 +12,7 @@ import fsspec
 
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
+from preprocess.report_page import REPORT
 
 
 def staging_folder(url: str) -> Path:
@@ -42,7 +43,7 @@ def publish(folder: Path, url: str) -> int:
             if files.cat_file(target) == manifest:
                 return 0
             raise UserError(f"--output {url} holds another corpus; name another URL, or delete it")
-        names = [*corpus.manifest["files"], "manifest.json"]
+        names = [*corpus.manifest["files"], *filter(lambda name: (folder / name).is_file(), [REPORT]), "manifest.json"]
         for name in names:
             files.makedirs(posixpath.dirname(posixpath.join(root, name)), exist_ok=True)
             files.put_file(str(folder / name), posixpath.join(root, name))

@@ -26,11 +26,18 @@ class Progress:
         self._bar = ProgressBar(articles, " articles", done=done, title=stage)
         self._stage, self._log = stage, log
         self._began, self.chars = time.monotonic(), 0
+        self.speeds: list[tuple[float, float]] = []
+        """(seconds since the beginning, characters/s since the entry before), at most one a second"""
+        self._noted = (0.0, 0)
 
     def add(self, articles: int, chars: int, **happened: int) -> None:
         """Advance by this many articles. `happened` are counts to show (workers, deaths, quarantined)."""
         self.chars += chars
-        rate = self.chars / max(1e-9, time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        rate = self.chars / max(1e-9, seconds)
+        if seconds - self._noted[0] >= 1:
+            self.speeds.append((seconds, (self.chars - self._noted[1]) / (seconds - self._noted[0])))
+            self._noted = (seconds, self.chars)
         shown = [f"{rate:,.0f} chars/s", *(f"{count} {name}" for name, count in happened.items())]
         self._bar.advance(articles, ", ".join(shown))
         numbers = {"articles": self._bar.done, "chars_per_s": rate, **happened}

@@ -29,6 +29,8 @@ class Work:
         self._options = options
         self.wandb: Log | None = None
         self.happened: list[tuple[str, str]] = []
+        self.speeds: dict[str, list[tuple[float, float]]] = {}
+        """stage -> (seconds since its start, characters/s)"""
 
     def through_pool(
         self,
@@ -75,6 +77,7 @@ class Work:
                     quarantined=stats.failed,
                 )
         seconds = progress.close()
+        self.speeds[stage] = progress.speeds
         self.happened += [
             (f"{stage}: articles, seconds", f"{articles:,}, {seconds:.1f}"),
             (f"{stage}: characters/s", f"{progress.chars / seconds:,.0f}"),

@@ -10,6 +10,7 @@ from preprocess.documents import Document, Dropped, read_documents
 from preprocess.filters import filters_of, kept
 from preprocess.layouts import Layout
 from preprocess.options import Options
+from preprocess.report_page import REPORT
 from preprocess.sources import Source
 
 COUNT = 300
@@ -17,12 +18,12 @@ COUNT = 300
 
 
 def checksums(options: Options) -> dict[str, str]:
-    """name -> sha256 of every file of a corpus folder."""
+    """name -> sha256 of every file of a corpus folder, without the report, which has times in it."""
     folder = options.output_folder
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != REPORT
     }
 
 

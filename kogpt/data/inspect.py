@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
+from kogpt.data.card import card
 from kogpt.data.corpus import TokenCorpus, count_rows
 from kogpt.tokenizer.chat import parse
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
@@ -25,9 +26,15 @@ from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 _SAMPLE, _CONVERSATION_SAMPLE = 80, 400
 
 
-def inspect(corpus: str | Path, decode: str | Path | None = None) -> None:
-    """Print what a corpus holds. With `decode`, also write all its articles to that JSONL file."""
+def inspect(corpus: str | Path, decode: str | Path | None = None, data_card: bool = False) -> None:
+    """Print what a corpus holds. With `decode`, also write all its articles to that JSONL file.
+
+    With `data_card`, print only the data card.
+    """
     opened = TokenCorpus.open(corpus)
+    if data_card:
+        print(card(opened), end="")
+        return
     problems = opened.verify()
     console = Console(highlight=False)
     console.print(_table(f"Token corpus {corpus}", summary(opened)))

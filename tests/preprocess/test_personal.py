@@ -159,6 +159,7 @@ def test_planted_numbers_are_found_and_look_alikes_are_not() -> None:
         ("901301-1234567 901231-1234567", "901301-1234567 [주민등록번호]"),
         ("여권 M12345678", "여권 [여권번호]"),
         ("모델 M12345678", "모델 M12345678"),
+        ("\x1d번호는 010-1234-5678\x1e010-8765-4321이군요", "\x1d번호는 [휴대전화번호]\x1e[휴대전화번호]이군요"),
     ],
 )
 def test_masks_name_the_kind(text: str, masked: str) -> None:

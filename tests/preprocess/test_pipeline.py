@@ -23,6 +23,7 @@ from preprocess import stages
 from preprocess.cluster import connect
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
+from preprocess.report_page import REPORT
 from preprocess.work import Work
 
 
@@ -53,6 +54,9 @@ def test_corpus_holds_every_text_and_balances(options: Options, undisturbed: dic
         str(options.output_folder.parent) in line for line in (options.output_folder / "manifest.json").open()
     )
     assert set(undisturbed) == {*corpus.manifest["files"], "manifest.json"}
+    page = (options.output_folder / REPORT).read_text()
+    for part in ("broken JSON: 1 of 1", f"a.jsonl#{COUNT}", "same text as a.jsonl#0", "ids: workers lost"):
+        assert part in page
 
 
 def test_bytes_do_not_depend_on_the_workers_or_the_place(
@@ -221,6 +225,7 @@ def test_output_may_be_a_url(
     try:
         preprocess(remote)
         found = {name.removeprefix("/bucket/corpus/"): memory.cat_file(name) for name in memory.find("/bucket/corpus")}
+        assert b"<h1>Token corpus" in found.pop(REPORT)
         assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == undisturbed
         preprocess(remote)
         memory.pipe_file("/bucket/corpus/manifest.json", b"{}")

@@ -20,6 +20,7 @@ from builders import bills, constitution
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import open_tokenizer
+from preprocess.report_page import REPORT
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "preprocess" / "run.py"
@@ -50,7 +51,7 @@ def vocabulary(folder: Path, text: str) -> str:
 
 
 def checksums(corpus: Path) -> dict[str, str]:
-    files = sorted(path for path in corpus.rglob("*") if path.is_file())
+    files = sorted(path for path in corpus.rglob("*") if path.is_file() and path.name != REPORT)
     return {str(path.relative_to(corpus)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
