@@ -80,6 +80,8 @@ def _add_tokenizer(
     writer.add_token_scores([-float(i) for i in range(len(texts))])
     writer.add_bos_token_id(special_tokens["bos_token_id"])
     writer.add_eos_token_id(special_tokens["eos_token_id"])
+    if special_tokens["eos_token_id"] != tokenizer.sep_id:
+        writer.add_eom_token_id(tokenizer.sep_id)  # generation stops there as well
     writer.add_pad_token_id(special_tokens["pad_token_id"])
     writer.add_unk_token_id(tokenizer.unk_id)
     writer.add_add_bos_token(True)

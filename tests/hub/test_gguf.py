@@ -170,10 +170,18 @@ def test_llama_cpp_writes_the_same_tokens_and_text(run: Path, engine: Engine, wo
 
 
 @pytest.mark.ecosystem
-def test_llama_cpp_stops_at_the_end_of_an_article(run: Path, engine: Engine, words: Tokenizer) -> None:
-    biased = {"logit_bias": [[words.sep_id, 100.0]], "temperature": 0, "n_predict": 9, "return_tokens": True}
-    answer = engine.ask("/completion", prompt=[words.cls_id, 9], **biased)
-    assert (answer["stop_type"], answer["content"]) == ("eos", "")
+@pytest.mark.parametrize("kind", ["articles", "conversations"])
+def test_llama_cpp_stops_where_a_text_or_an_answer_ends(kind: str, words: Tokenizer, tmp_path: Path) -> None:
+    words.save(tmp_path / "run" / "tokenizer")
+    model = scattered(shape_of("qwen3", vocab_size=words.vocab_size, max_seq_len=CONTEXT))
+    write_checkpoint(tmp_path / "run", model, 1, corpus="c0ffee", **({"kind": kind} if kind != "articles" else {}))
+    export_model(tmp_path / "run", tmp_path / "out", texts=TEXTS, gguf="f16")
+    engine = Engine(tmp_path / "out" / "model-f16.gguf")
+    for end in (words.sep_id, words.end_id):
+        forced = {"logit_bias": [[end, 100.0]], "temperature": 0, "n_predict": 3}
+        answer = engine.ask("/completion", prompt=[words.cls_id, 9], **forced)
+        assert answer["content"] == ""
+        assert (answer["stop_type"] == "eos") == (end == words.sep_id or kind == "conversations")
 
 
 @pytest.mark.ecosystem
