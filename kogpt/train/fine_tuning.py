@@ -31,9 +31,9 @@ def origin(run: Path, init: Path | None, resume: str) -> tuple[Path | None, dict
 
     The second is the config.json of the checkpoint to go on with, or its "model" and "init" for a new run.
     """
-    if init is None or step_folders(run):
+    if init is None or step_folders(run) or resume not in ("auto", "never"):
         if init is not None:
-            log.info(f"{run} has begun already, so --init {init} is not read again.")
+            log.info(f"The training goes on from a checkpoint, so --init {init} is not read again.")
         return None, begun(run, resume) or {}
     base = choose(init, kinds=(MODEL, CONFIG)).resolve()
     config = json.loads((base / CONFIG).read_bytes())

@@ -76,7 +76,7 @@ def test_it_resumes_without_init(corpus: Path, old_run: Path, ranks: Any, tmp_pa
     rates = [record["lr"] for record in records(whole)]
     assert rates[-1] == 0, "the warm-down of a fine-tuning ends at 0, also when it goes on"
     train_here(_line(corpus, cut, 5, *every, *init), ranks)
-    assert "has begun already, so --init" in caplog.text
+    assert "goes on from a checkpoint, so --init" in caplog.text
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(
