@@ -69,12 +69,12 @@ class Conversations:
         """What was shortened and left out, in sentences."""
         said = []
         if self.shortened:
-            said.append(f"{self.shortened:,} conversations of more than {self.limit:,} tokens lose their oldest turns.")
+            said.append(f"Of more than {self.limit:,} tokens, and without their oldest turns: {self.shortened:,}.")
         if self.left_out:
             names = ", ".join(self.left_out[:LISTED]) + (", ..." if len(self.left_out) > LISTED else "")
             said.append(
-                f"{len(self.left_out):,} conversations are left out, because their newest turn has more than "
-                f"{self.limit:,} tokens or nothing to learn: {names}."
+                f"Left out, because the newest turn has more than {self.limit:,} tokens or nothing to learn: "
+                f"{len(self.left_out):,} ({names})."
             )
         return said
 

@@ -5,6 +5,7 @@ validation loss is the mean over the corpora of --corpus, weighted by their shar
 replayed ones, each has its bits per character too.
 """
 
+import logging
 from typing import Any
 
 from kogpt.eval.likelihood import held_out_corpus
@@ -14,6 +15,8 @@ from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.engine import TrainingEngine
 from kogpt.train.step_metrics import Validation, validate
 from kogpt.train.stop_signal import Stop
+
+log = logging.getLogger(__name__)
 
 
 class Evaluation:
@@ -44,6 +47,15 @@ class Evaluation:
                 texts = sample_prompts.continue_prompts(engine.module, folder, self._encoded)
                 record["continuations"] = list(zip(self.prompts, texts, strict=True))
         return record
+
+    def before(self, engine: TrainingEngine, ranks: Ranks, stop: Stop) -> dict[str, float]:
+        """The validation loss and bits per character before the first step, logged as well; {} without validation."""
+        found = self.run(engine, ranks, stop)
+        if isinstance(found, int) or "val_loss" not in found:
+            return {}
+        loss, bits = found["val_loss"], found["val_bits_per_char"]
+        log.info(f"before step 1: validation loss {loss:.4f}, {bits:.4f} bits per character")
+        return {"val_loss": loss, "val_bits_per_char": bits}
 
     def _validate(self, engine: TrainingEngine, ranks: Ranks, stop: Stop) -> dict[str, Validation] | int:
         found = {}

@@ -62,6 +62,7 @@ def begin(run: Path, base: Path, corpora: Corpora, shape: ModelConfig, about: di
     has = config.to_dict()
     if other := [f"{name} {has[name]}, not {wanted.get(name)}" for name in has if has[name] != wanted.get(name)]:
         raise UserError(f"--init {base} has {', '.join(other)}; leave out the flags that set the model.")
+    log.info(f"Starting with the weights of {base}.")
     weights = {name: reader.weight(name) for name in reader.shapes}
     if added:
         known = {piece: row for row, piece in enumerate(before.vocab)}

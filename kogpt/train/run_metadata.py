@@ -39,7 +39,9 @@ def about(
         "tokens_per_step": plan.global_batch * identity["model"]["max_seq_len"],
         "corpus_folder": str(corpora.main.folder),
         "corpus_counts": corpora.main.manifest["counts"],
-        **{key: identity[key] for key in ("corpus", "seed", "global_batch", "model")},
+        **{
+            key: identity[key] for key in ("corpus", "seed", "global_batch", "model", "kind", "init") if key in identity
+        },
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if cuda else "cpu",
         "estimated_gib_per_rank": {key: value / 2**30 for key, value in asdict(memory).items()},

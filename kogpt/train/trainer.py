@@ -132,6 +132,8 @@ class Trainer:
             self.engine.restore(start.checkpoint)
         if self.options.run.checkpoint_activations:
             checkpoint_blocks(self.engine.module)
+        if self.init is not None and self.step == 0:
+            self.init |= self.evaluation.before(self.engine, self.ranks, self.stop)
         compile_as_wished(self.engine.module, self.options.run.compile, self.plan.stage, self.ranks.device.type)
         self._start_tracking(start)
         return True
@@ -298,7 +300,7 @@ class Trainer:
         self.peak = None
         if self.ranks.device.type == "cuda":
             self.peak = peak_flops(torch.cuda.get_device_name(self.ranks.device), UNITS[self.plan.precision])
-        if start.state is not None:
+        if start.state is not None and self.step:
             log.info(f"Continuing after step {self.step} of {self.run}.")
 
     def _schedule(self) -> float:

@@ -108,9 +108,45 @@ def test_one_that_is_too_long_is_what_a_chat_would_keep_of_it(tmp_path: Path, to
     turns = 9 - question.dropped_turns
     assert kept.learnt_chars(0) == len("법이다.") * turns
     assert learnt.sum() == kept.learnt_counts[0] == turns * (len(encode_with(tokenizer, "법이다.")) + 1)
-    assert [line.split(" conversations")[0] for line in kept.report()] == ["1", "1"]
+    assert kept.report() == [
+        "Of more than 60 tokens, and without their oldest turns: 1.",
+        "Left out, because the newest turn has more than 60 tokens or nothing to learn: 1 (kolaw:1).",
+    ]
     with pytest.raises(UserError, match="no conversation of the train split"):
         ConversationWindows(TokenCorpus.open(folder), 10)
+
+
+def test_a_thousand_random_conversations_are_scored_where_the_assistant_speaks(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    random, words = (
+        np.random.default_rng(1),
+        ["대한민국", "법률", "은", "[ASSISTANT]", "[END]", "네.\n", "국민의 ", "!"],
+    )
+    made = []
+    for _ in range(1000):
+        said = ["".join(random.choice(words, random.integers(1, 9))).strip() for _ in range(2 * random.integers(1, 4))]
+        turns = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(said)]
+        made.append([Message("system", "!")] * int(random.integers(2)) + turns)
+    talks = TokenCorpus.open(
+        write_corpus(tmp_path / "random", tokenizer, conversed(tokenizer, made), val_fraction=0, kind="conversations")
+    )
+    source = ConversationWindows(talks, 256)
+    found: list[list[int]] = []
+    for number in range(source.windows):
+        _, targets, _, documents = source.window(number)
+        assert documents is not None
+        found += [targets[(documents == d) & (targets != IGNORED)].tolist() for d in range(1, documents.max() + 1)]
+    expected = [
+        [
+            token
+            for message in talk
+            if message.role == "assistant"
+            for token in (*encode_with(tokenizer, message.content), tokenizer.end_id)
+        ]
+        for talk in made
+    ]
+    assert sorted(found) == sorted(expected)
 
 
 @given(seed=st.integers(0, 1000), world=st.sampled_from([1, 2, 4]), consumed=st.integers(0, 500))

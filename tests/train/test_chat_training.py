@@ -60,6 +60,8 @@ def test_fine_tuning(base: Path, chat_corpus: Path, corpus: Path, tmp_path: Path
     codec, last = TextCodec(run / "tokenizer"), load_for_inference(run, checkpoint=STEPS)
     assert last.info["kind"] == "conversations"
     assert last.info["init"]["run"] == "base"
+    before = evaluate_run(run, corpus=chat_corpus, checkpoint=0, device="cpu")["bits_per_char"][str(chat_corpus)]
+    assert last.info["init"]["val_loss"] == pytest.approx(before["loss"], abs=1e-5)
     [(asked, answer)] = records(run)[-1]["continuations"]
     assert asked == QUESTION
     row = prompt([Message("user", QUESTION)], codec.tokenizer, codec.encode, CONTEXT).ids

@@ -54,7 +54,8 @@ def test_the_embedding_grows_by_the_role_tokens(
             assert torch.allclose(grown[name][rows:], value.mean(0), atol=1e-6)
     assert open_tokenizer(run / "tokenizer").roles is not None
     trained = load_for_inference(run, checkpoint="last").info
-    assert trained["init"] == {"run": "base", "step": 5, "corpus": "c0ffee" * 10}
+    assert trained["init"] | {"run": "base", "step": 5, "corpus": "c0ffee" * 10} == trained["init"]
+    assert f"before step 1: validation loss {trained['init']['val_loss']:.4f}" in caplog.text
     assert losses(run)[0] < 2 * math.log(rows), "it begins with what it has learnt"
 
 
