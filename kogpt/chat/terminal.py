@@ -97,7 +97,7 @@ class Terminal:
             raise
         self._answers += 1
         if reply.dropped_turns:
-            print(f"(the context is full: the oldest {reply.dropped_turns} turns are forgotten)", file=sys.stderr)
+            print(f"(the context is full; forgotten turns: {reply.dropped_turns})", file=sys.stderr)
         try:
             with _interruptible(), closing(reply.__iter__()) as pieces:
                 for piece in pieces:

@@ -46,7 +46,7 @@ class Service:
         self.name, self.answers_chat, self.codec = name, answers_chat, codec
         self.tokenizer = codec.tokenizer
         self.context = model.config.max_seq_len
-        self.ready = False
+        self._warm = False
         self.metrics = Metrics()
         self.most_answers = places + queue
         self.under_way = 0
@@ -62,11 +62,15 @@ class Service:
         ids = [self.tokenizer.cls_id, *text][: self.context - 1]
         async for _ in self.start([Request(ids, Sampling(max_new_tokens=2))]):
             pass
-        self.ready = True
+        self._warm = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer: after `warm`, and until `close` or a failure of the batcher."""
+        return self._warm and self._batcher.alive
 
     def close(self, seconds: float) -> None:
         """Let what is under way end for this long."""
-        self.ready = False
         self._batcher.close(seconds)
         for threads in (self._for_short, self._for_long):
             threads.shutdown(wait=False, cancel_futures=True)

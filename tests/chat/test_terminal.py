@@ -116,7 +116,7 @@ def test_a_conversation_on_a_terminal(screen: Any, tokenizer: Tokenizer, tmp_pat
     talk.wait("짧게 답한다.\n")
     for _ in range(4):
         talk.say("국회는 국민의 대표이다.\r")
-    talk.wait("are forgotten")
+    talk.wait("the context is full; forgotten turns: ")
     talk.say("/nonsense\r")
     talk.wait("/nonsense is no command")
     talk.say("/undo\r")

@@ -234,6 +234,15 @@ def test_health_is_503_until_it_can_answer(talker: str, talker_run: Path) -> Non
         assert refused.headers["Retry-After"]
 
 
+def test_a_server_whose_model_has_failed_is_not_healthy(talker_run: Path) -> None:
+    service = service_of(talker_run)
+    with serving(service) as address:
+        assert httpx.get(f"{address}/health").status_code == 200
+        service.close(0)
+        assert httpx.get(f"{address}/health").status_code == 503
+        assert httpx.post(f"{address}/v1/chat/completions", json={"messages": QUESTION}).status_code == 503
+
+
 def test_metrics_count(talker: str) -> None:
     client(talker).chat.completions.create(**FIXED)
     text = httpx.get(f"{talker}/metrics").text
