@@ -1,5 +1,6 @@
 """Windows of conversations: what is scored, what is cut, and that neighbors in a window do not meet."""
 
+import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,36 @@ def test_the_targets_of_every_window_are_the_answers_and_their_ends(talks: Token
             assert found[-1] == _scored(tokenizer, whole)
         assert (targets[documents == 0] == IGNORED).all()
     assert sorted(found) == expected
+
+
+def test_1000_random_conversations_are_scored_in_the_answers_and_nowhere_else(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """What is expected comes from the messages, some of which contain role tokens as text."""
+    generator = random.Random(0)
+    words = ["국민은", "법률이", "권리를", "뷁", "##가", "[END]", "[ASSISTANT]", "[USER]", "\n", "  ", "가나"]
+
+    def text() -> str:
+        return " ".join(["모든", *generator.choices(words, k=generator.randint(0, 5))])
+
+    talks = []
+    for _ in range(1000):
+        said = [Message("system", text())] if generator.random() < 0.3 else []
+        for _ in range(generator.randint(1, 3)):
+            said += [Message("user", text()), Message("assistant", text())]
+        talks.append(said)
+    folder = write_corpus(tmp_path, tokenizer, conversed(tokenizer, talks), val_fraction=0, kind="conversations")
+    source = ConversationWindows(TokenCorpus.open(folder), 512)
+    found = []
+    for number in range(source.windows):
+        _, targets, _, documents = source.window(number)
+        assert documents is not None
+        scored = targets != IGNORED
+        found += [targets[scored & (documents == n)].tolist() for n in range(1, documents.max() + 1)]
+        assert not scored[documents == 0].any()
+    end = tokenizer.end_id
+    answers = [[message.content.strip() for message in talk if message.role == "assistant"] for talk in talks]
+    assert sorted(found) == sorted([i for text in own for i in (*encode_with(tokenizer, text), end)] for own in answers)
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "qwen3"])
