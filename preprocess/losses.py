@@ -18,7 +18,8 @@ _QUIET = {"duplicate", "near-duplicate", "empty", "system file"}
 class Losses:
     """Counts what a scan drops."""
 
-    def __init__(self, sources: Sequence[Source]):
+    def __init__(self, sources: Sequence[Source], kind: str = "articles"):
+        self._kind = kind
         self._items = {source.name: source.item for source in sources}
         self._first: dict[str, Dropped] = {}
         self._counts: dict[str, Counter[str]] = {item: Counter() for item in self._items.values()}
@@ -67,7 +68,7 @@ class Losses:
                 continue
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.items()))
             example = f": {_told(self._examples[item])}" if item in self._examples else ""
-            raise UserError(f"--input {item}: it has no article ({reasons or 'it is empty'}){example}")
+            raise UserError(f"--input {item}: it has no {self._kind[:-1]} ({reasons or 'it is empty'}){example}")
 
 
 def _told(dropped: Dropped) -> str:

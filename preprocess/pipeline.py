@@ -168,7 +168,7 @@ class _Run:
 
     def _scan(self) -> Scan:
         bar: Any = tqdm(self.sources, desc="read", unit=" files", leave=False)
-        self.losses = Losses(self.sources)
+        self.losses = Losses(self.sources, self.layout.kind)
         found = scan(self.losses.watched(self._articles(bar)), self.identity)
         bar.close()
         log.info(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_from_files_to_a_corpus(corpus: Path, tmp_path: Path, caplog: pytest.Log
         preprocess(options)
         assert "there is nothing to do" in caplog.text
         preprocess(replace(options, output=str(tmp_path / "again"), workers=1))
-    assert "morphemes: all 67 articles are already done" in caplog.text
+    assert re.search("morphemes: all .*are already done", caplog.text)
     assert checksums(options) == checksums(replace(options, output=str(tmp_path / "again")))
 
 
