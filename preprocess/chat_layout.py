@@ -6,8 +6,8 @@
 - A question and its answer: `instruction`/`input`/`output`, `question`/`answer`, `Q`/`A`, and others of `_PAIRS`, after
   a `system` message and a `history` of pairs if there are any. The `rejected` answer of preference data is not read.
 - AI Hub's emotional dialogues: `HS01`, `SS01`, ... or columns such as 사람문장1, 시스템문장1.
-- A table or JSON lines with one turn a row (KakaoTalk's `User`, `Message`; AI Hub's `SPEAKER`, `SENTENCE`): neighboring
-  rows of one conversation by a column such as `dialogue_id`, or else all rows of the file.
+- A table or JSON lines with one turn a row (KakaoTalk's `User`, `Message`; AI Hub's `SPEAKER`, `SENTENCE`, or 화자):
+  neighboring rows of one conversation by a column such as `dialogue_id`, or else all rows of the file.
 
 In: a value. Out: packed conversations (preprocess.conversations), or reasons.
 """
@@ -24,7 +24,10 @@ from preprocess.streams import Broken
 
 _SPEAKERS = ("role", "from", "speaker", "speaker_id", "speakerid", "participantid", "persona_id", "user", "sender",
              "화자", "발화자")  # fmt: skip
-_TEXTS = ("content", "value", "norm_text", "form", "utterance", "text", "message", "sentence", "발화", "발화문")
+_TEXTS = (
+    *("content", "value", "norm_text", "form", "utterance", "text", "message", "sentence", "발화", "발화문"),
+    *("고객질문(요청)", "상담사질문(요청)", "고객답변", "상담사답변"),  # one of them has the text, the others are empty
+)
 _LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "utterances", "utterance")
 _NUMBERS = (
     "conversation_id",
@@ -146,12 +149,12 @@ def _turn(value: Any) -> Turn | None:
     if not isinstance(value, dict):
         return None
     lower = _lower(value)
-    speaker, name = _first(lower, _SPEAKERS), next((key for key in _TEXTS if key in lower), None)
+    speaker, names = _first(lower, _SPEAKERS), [key for key in _TEXTS if key in lower]
     if isinstance(speaker, dict):
         speaker = speaker.get("id") or speaker.get("name")
-    if not isinstance(speaker, str | int) or name is None:
+    if not isinstance(speaker, str | int) or not names:
         return None
-    return Turn(str(speaker), as_text(lower[name]))
+    return Turn(str(speaker), as_text(lower[next((name for name in names if lower[name]), names[0])]))
 
 
 def _listed(value: dict[str, Any]) -> list[Turn] | None:

@@ -24,8 +24,9 @@ _ROLES = {mark: role for role, mark in MARKS.items()}
 _MARK = re.compile("[\x1c-\x1e]")
 
 _NAMES = {
-    **dict.fromkeys(("user", "human", "prompter", "사용자", "질문자"), "user"),
+    **dict.fromkeys(("user", "human", "prompter", "사용자", "질문자", "고객", "손님"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "chatbot", "model", "ai", "챗봇"), "assistant"),
+    **dict.fromkeys(("상담사", "상담원", "점원"), "assistant"),
     "system": "system",
 }
 _MACHINES = {"tool", "function", "function_call", "function_response", "observation", "ipython", "developer"}

@@ -103,6 +103,22 @@ def test_tables_with_a_turn_a_row(tmp_path: Path) -> None:
     assert read(tmp_path / "a.jsonl") == read(tmp_path / "a.json") == [MORE]
 
 
+def test_calls_of_a_call_center(tmp_path: Path) -> None:
+    """AI Hub: a turn a row, its text in one of four columns, several calls in one list; the agent speaks first."""
+    columns = ("고객질문(요청)", "상담사질문(요청)", "고객답변", "상담사답변")
+    calls = [[("상담사", 1, "여보세요."), ("고객", 0, "안녕?"), ("상담사", 3, "안녕하세요!"), ("고객", 2, "잘 가"),
+              ("상담사", 3, "또 만나요.")], [("고객", 0, "안녕?"), ("상담사", 3, "안녕하세요!")]]  # fmt: skip
+    rows = [
+        {"대화셋일련번호": f"B{n}", "화자": who, "문장번호": str(i)}
+        | dict.fromkeys(columns, "")
+        | {columns[column]: text}
+        for n, call in enumerate(calls)
+        for i, (who, column, text) in enumerate(call)
+    ]
+    (tmp_path / "민원.json").write_text(json.dumps(rows, ensure_ascii=False))
+    assert read(tmp_path) == [MORE, HELLO]
+
+
 def test_what_can_be_read_as_articles_is_so_unless_chat_is_asked_for(tmp_path: Path) -> None:
     row = {
         "text": "질문: 안녕? 답: 안녕하세요!",
