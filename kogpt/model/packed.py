@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kogpt.model.decoder import Decoder
-from kogpt.model.layers import VocabMatrix
+from kogpt.model.layers import RMSNorm, VocabMatrix
 
 # Large pages: to read all weights for every token then takes a tenth to a fifth less time. torch looks at its start.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -49,6 +49,9 @@ def _unwrap(module: nn.Module) -> Callable[..., Any]:
     if isinstance(module, nn.LayerNorm):
         shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
         return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+    if isinstance(module, RMSNorm):
+        shape, weight, eps = module.weight.shape, module.weight, module.eps
+        return lambda x: torch.rms_norm(x, shape, weight, eps)
     if isinstance(module, VocabMatrix):
         return _Vocab(module)
     return module.forward
