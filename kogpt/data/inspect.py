@@ -99,6 +99,8 @@ def write_texts(corpus: TokenCorpus, tokenizer: Tokenizer, path: Path) -> None:
 
 def _table(title: str, rows: Sequence[tuple[str, str | Text]]) -> Table:
     table = Table(title=Text(title), show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # the default cuts wide words at the end of a line
     for name, value in rows:
         # Text, because a token such as [LF] would be read as markup
         table.add_row(Text(name), value if isinstance(value, Text) else Text(value))

@@ -82,3 +82,10 @@ def test_decoded_conversations_can_be_preprocessed_again(chat_corpus, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
     assert rows[0]["id"] == "kolaw:0"
     assert [row["messages"] for row in rows] == [[m._asdict() for m in talk] for talk in conversations()]
+
+
+def test_a_narrow_terminal_hides_no_token(chat_corpus, capsys, monkeypatch):
+    for width in range(40, 70):
+        monkeypatch.setenv("COLUMNS", str(width))
+        inspect(chat_corpus)
+        assert "…" not in capsys.readouterr().out, width
