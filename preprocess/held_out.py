@@ -189,3 +189,4 @@ def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> N
         for i, detail in sorted(unit.gone.items()):
             found.dropped.append(dropped_row(**rows[i], reason="held out", detail=detail))
             found.documents -= 1
+            found.masks.pop(rows[i]["id"], None)

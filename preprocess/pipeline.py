@@ -140,9 +140,9 @@ class _Run:
             self.losses.refuse_empty_inputs()
         with log_to_wandb(options.wandb, self.folder, self.settings) as wandb:
             self.work.wandb = wandb
-            self._analyse(cache, self.scan, self._documents)
+            self._analyse("morphemes", cache, self.scan, self._documents)
             if held_out is not None:
-                self._analyse(cache, held_out, self._held_out)
+                self._analyse("held-out texts", cache, held_out, self._held_out)
                 drop_held_out(held_out_grams(held_out, cache), self.scan, cache, self.work)
             if tokenizer is None:
                 tokenizer = trained(options, self.scan, cache, self.identity)
@@ -186,7 +186,7 @@ class _Run:
 
     # ---- the two stages
 
-    def _analyse(self, cache: Store, found: Scan, documents: Callable[[], Iterable[Document]]) -> None:
+    def _analyse(self, stage: str, cache: Store, found: Scan, documents: Callable[[], Iterable[Document]]) -> None:
         """Stage 1: analyze every unit that is not in the cache."""
         missing = {unit.key: unit for unit in found.units if cache.get(unit.key) is None}
         texts: dict[str, Sequence[str]] = {}
@@ -220,7 +220,7 @@ class _Run:
             cache.put(key, pack_cut_texts(analyses))
 
         self.work.through_pool(
-            "morphemes",
+            stage,
             stages.MorphemeStage(self.options.analyzer),
             chunks(),
             commit,
@@ -312,7 +312,7 @@ class _Run:
             dropped=notes,
             removed_controls=self.scan.removed_controls,
             removed_surrogates=self.scan.removed_surrogates,
-            masked=dict(self.scan.masked) if self.options.personal_data == "mask" else None,
+            masked=self.scan.masked if self.options.personal_data == "mask" else None,
         )
 
 

@@ -56,8 +56,17 @@ class Scan:
     chars: int = 0
     removed_controls: int = 0
     removed_surrogates: int = 0
-    masked: Counter[str] = field(default_factory=Counter)
+    masks: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """id -> (kind, number of masks), of the documents that have any"""
     fingerprint: str = ""
+
+    @property
+    def masked(self) -> dict[str, int]:
+        """Masks by kind."""
+        counts: Counter[str] = Counter()
+        for own in self.masks.values():
+            counts.update(dict(own))
+        return dict(counts)
 
     @property
     def articles_in(self) -> int:
@@ -80,7 +89,8 @@ def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Sc
             result.chars += sizes(article.text)["chars"]
             result.removed_controls += article.removed.controls
             result.removed_surrogates += article.removed.surrogates
-            result.masked.update(dict(article.masked))
+            if article.masked:
+                result.masks[article.id] = article.masked
             yield article
 
     result.units.extend(map(_planned, group(documents(), analyzer)))

@@ -22,8 +22,8 @@ from kogpt.data.corpus import count_rows
 class Progress:
     """The progress bar of one stage: articles/s, characters/s, remaining time, and the state of the workers."""
 
-    def __init__(self, stage: str, articles: int | None, done: int, log: "Log | None"):
-        self._bar = ProgressBar(articles, " articles", done=done, title=stage)
+    def __init__(self, stage: str, total: int | None, done: int, log: "Log | None", unit: str = "articles"):
+        self._bar = ProgressBar(total, f" {unit}", done=done, title=stage)
         self._stage, self._log = stage, log
         self._began, self.chars = time.monotonic(), 0
         self.speeds: list[tuple[float, float]] = []

@@ -42,16 +42,18 @@ class Work:
         chars: Callable[[Any], int],
         total: int | None = None,
         to_do: int = 0,
+        unit: str = "articles",
         **needs: Any,
     ) -> None:
         """Run one stage for the units without a result, which are the chunks.
 
-        `chars` is the number of characters of an item, `total` the number of articles of the run and `to_do` that in
-        the chunks, where they are known. `needs` are arguments of the pool.
+        `chars` is the number of characters of an item, `total` the number of items of the run and `to_do` that in the
+        chunks, where they are known; `unit` says what an item is. `needs` are arguments of the pool.
         """
         first = next(chunks, None)
         if first is None:
-            log.info(f"{stage}: all articles are already done")
+            count = "" if total is None else f"{total:,} "
+            log.info(f"{stage}: all {count}{unit} are already done")
             return
         if not ray.is_initialized():
             log.info(cluster.connect(self._options.ray_address, self._options.workers))
@@ -62,12 +64,12 @@ class Work:
                 sizes[key] = sum(map(chars, items))
                 yield key, items
 
-        articles = 0
-        progress = Progress(stage, total, 0 if total is None else total - to_do, self.wandb)
+        done = 0
+        progress = Progress(stage, total, 0 if total is None else total - to_do, self.wandb, unit)
         with Pool(setup, workers=self._options.workers, hang_seconds=HANG_SECONDS, **needs) as workers:
             for key, results in workers.map(measured()):
                 commit(str(key), results)
-                articles += len(results)
+                done += len(results)
                 stats = workers.stats
                 progress.add(
                     len(results),
@@ -79,7 +81,7 @@ class Work:
         seconds = progress.close()
         self.speeds[stage] = progress.speeds
         self.happened += [
-            (f"{stage}: articles, seconds", f"{articles:,}, {seconds:.1f}"),
+            (f"{stage}: {unit}, seconds", f"{done:,}, {seconds:.1f}"),
             (f"{stage}: characters/s", f"{progress.chars / seconds:,.0f}"),
-            (f"{stage}: workers lost, articles quarantined", f"{stats.deaths}, {stats.failed}"),
+            (f"{stage}: workers lost, {unit} quarantined", f"{stats.deaths}, {stats.failed}"),
         ]

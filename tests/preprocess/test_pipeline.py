@@ -192,7 +192,14 @@ def test_articles_that_share_text_with_an_evaluation_are_dropped(
     items += [{"context": " ".join(chr(0xAC00 + i) for i in range(20))}]
     (tmp_path / "eval.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     shared = {"cache": str(options.cache_folder), "tokenizer": Options.tokenizer, "vocab_size": 400}
-    clean = elsewhere(options, tmp_path / "clean", **shared, held_out=(str(tmp_path / "eval.jsonl"),))
+    secret = [text + " 전화 02-123-4567" * (i in (0, number)) for i, text in enumerate(texts)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in secret))
+    asked = {
+        "held_out": (str(tmp_path / "eval.jsonl"),),
+        "personal_data": "mask",
+        "input": (str(tmp_path / "a.jsonl"),),
+    }
+    clean = elsewhere(options, tmp_path / "clean", **shared, **asked)
     preprocess(clean)
     corpus = TokenCorpus.open(clean.output_folder)
     dropped = pq.read_table(clean.output_folder / "dropped.parquet").to_pylist()
@@ -207,9 +214,11 @@ def test_articles_that_share_text_with_an_evaluation_are_dropped(
     ]
     assert corpus.articles["id"].to_pylist() == [f"a.jsonl#{i}" for i in range(COUNT) if i != number]
     assert corpus.manifest["settings"]["held_out"]["name"] == "eval.jsonl"
-    rest = [json.dumps({"text": text}) + "\n" for i, text in enumerate(texts) if i != number]
+    assert corpus.manifest["counts"]["masked"] == {"phone": 1}, "of those that are in the corpus"
+    rest = [json.dumps({"text": text}) + "\n" for i, text in enumerate(secret) if i != number]
     (tmp_path / "without.jsonl").write_text("".join(rest))
-    preprocess(without := elsewhere(options, tmp_path / "without", **shared, input=(str(tmp_path / "without.jsonl"),)))
+    asked = {"personal_data": "mask", "input": (str(tmp_path / "without.jsonl"),)}
+    preprocess(without := elsewhere(options, tmp_path / "without", **shared, **asked))
     assert open_tokenizer(corpus.tokenizer_folder).vocab == open_tokenizer(without.output_folder / "tokenizer").vocab
     (tmp_path / "eval.jsonl").write_text(json.dumps(items[1]) + "\n")
     with pytest.raises(UserError, match=r"was made with other content of --held-out eval\.jsonl; name another folder"):

@@ -152,15 +152,19 @@ def named(process: subprocess.Popen, name: str) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def killing_ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...], dict[str, str], float]:
-    """(folder, flags, bytes of an undisturbed run, its seconds), with some seconds of work in both stages."""
+    """(folder, flags, bytes of an undisturbed run, its seconds), with some seconds of work in each stage."""
     folder = tmp_path_factory.mktemp("kill")
     rng = random.Random(1)
     syllables = [chr(code) for code in range(0xAC00, 0xAC00 + 11172, 41)]
     words = ["".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(5000)]
     with open(folder / "articles.jsonl", "w", encoding="utf-8") as file:
         for _ in range(5000):
-            file.write(json.dumps({"text": " ".join(rng.choices(words, k=150))}, ensure_ascii=False) + "\n")
+            text = " ".join(rng.choices(words, k=150))
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            if rng.random() < 0.1:
+                file.write(json.dumps({"text": f"{text} 끝, 전화 02-123-4567"}, ensure_ascii=False) + "\n")
     flags: tuple[str, ...] = ("--input", str(folder / "articles.jsonl"), "--analyzer", "none", "--workers", "2")
+    flags += ("--near-duplicates", "0.8", "--personal-data", "mask")
     flags += ("--tokenizer", vocabulary(folder, "".join(syllables)))
     (folder / "calm").mkdir()
     began = time.monotonic()
