@@ -131,7 +131,7 @@ def serve(
         host: Address to listen on. The default is this machine alone; for another one a key is needed.
         port: Port to listen on; 0: any free one.
         api_key: Key that clients have to send. Default: none on this machine; a new one for another --host.
-        cors: Origins whose web pages may ask too, such as http://localhost:3000.
+        cors: Origins whose web pages may ask too, such as http://localhost:3000. Default: none.
         checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
         device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
     """

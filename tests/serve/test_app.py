@@ -256,7 +256,7 @@ def test_a_client_that_leaves_frees_its_place(talker: str, service: Service) -> 
         next(answer.iter_raw())
     wait_until(lambda: service.under_way == 0, 10)
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{talker}/v1/chat/completions", json=body, timeout=0.02)
+        httpx.post(f"{talker}/v1/chat/completions", json=body, timeout=httpx.Timeout(30, read=0.02))
     wait_until(lambda: service.under_way == 0, 10)
 
 
