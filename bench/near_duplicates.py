@@ -30,14 +30,14 @@ from pathlib import Path
 sys.path.pop(0)  # of this folder, preprocess.py would be the package `preprocess`
 import numpy as np
 
-from preprocess.near_duplicates import bands, exact_similarity, groups, repeats, shape_for, shingles
+from preprocess.near_duplicates import bands, exact_similarity, groups, repeats, shape_for
 
 THRESHOLD = 0.8
 
 
 def kogpt(texts: list[str]) -> set[int]:
     shape = shape_for(THRESHOLD)
-    columns = np.array([bands(shingles(text), shape) for text in texts]).T
+    columns = np.array([bands(text, shape) for text in texts]).T
     found = [(group, repeats([texts[i] for i in group], THRESHOLD)) for group in groups(columns, len(texts))]
     return {int(group[repeat.number]) for group, own in found for repeat in own}
 

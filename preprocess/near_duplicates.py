@@ -4,7 +4,7 @@ The similarity of two texts is the Jaccard similarity of their sets of 5-charact
 functions in four steps; preprocess.screen runs them on the workers:
 
 1. `shingles`: a text -> a 64-bit hash of each shingle.
-2. `bands`: the hashes -> a signature of up to 128 minima (rensa), cut into bands of rows (Indyk and Motwani 1998). Two
+2. `bands`: a text -> a signature of up to 128 minima (rensa), cut into bands of rows (Indyk and Motwani 1998). Two
    texts are candidates if one band is the same. `shape_for` chooses the bands such that a pair at the threshold becomes
    one with a probability of 98 % or more: 18 bands of 7 rows for 0.8.
 3. `groups`: the bands of all texts -> groups connected by candidates. A band at a time, so 70 bytes a text in memory.
@@ -24,6 +24,8 @@ import numpy as np
 import rensa
 
 SHINGLE = 5
+"""characters"""
+PIECE = 1 << 20
 """characters"""
 PERMUTATIONS = 128
 FOUND = 0.98
@@ -82,11 +84,18 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
     return hashes
 
 
-def bands(hashes: np.ndarray, shape: Shape) -> np.ndarray:
+def signature(text: str, size: int) -> np.ndarray:
+    """The minima of `size` permutations, uint64. They are taken piece by piece, so a long text needs little memory."""
+    found = []
+    for start in range(0, max(1, len(text) - SHINGLE + 1), PIECE):
+        hashes = shingles(text[start : start + PIECE + SHINGLE - 1])
+        found += rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, [0, len(hashes)], size, _SEED).to_rows()
+    return np.array(found, dtype=np.uint64).min(axis=0)
+
+
+def bands(text: str, shape: Shape) -> np.ndarray:
     """A number for each band of a text's signature, uint64 and not 0."""
-    size = shape.bands * shape.rows
-    [row] = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, [0, len(hashes)], size, _SEED).to_rows()
-    cut = np.array(row, dtype=np.uint64).reshape(shape)
+    cut = signature(text, shape.bands * shape.rows).reshape(shape)
     numbers = np.zeros(shape.bands, np.uint64)
     for i in range(shape.rows):
         numbers = _mixed(numbers + cut[:, i] + np.uint64(1))
@@ -130,9 +139,8 @@ def repeats(texts: Sequence[str], threshold: float) -> list[Repeat]:
     staying: dict[int, np.ndarray] = {}
     alike: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, text in enumerate(texts):
-        hashes = shingles(text)
-        places = list(enumerate(bands(hashes, shape).tolist()))
-        own = _set(hashes)
+        places = list(enumerate(bands(text, shape).tolist()))
+        own = _set(shingles(text))
         candidates = sorted({other for place in places for other in alike.get(place, ())})
         similar = [(similarity(own, staying[other]), -other) for other in candidates]
         most, other = max(similar, default=(0.0, 0))

@@ -31,7 +31,7 @@ import numpy as np
 from kogpt.common.errors import UserError
 from preprocess import near_duplicates, quality
 from preprocess.documents import Document, Dropped
-from preprocess.near_duplicates import Repeat, Shape, bands, groups, repeats, shape_for, shingles
+from preprocess.near_duplicates import Repeat, Shape, bands, groups, repeats, shape_for
 from preprocess.options import Options
 from preprocess.quality import Limits, broken_rule
 from preprocess.units import Store, Unit, group, key_of
@@ -66,7 +66,7 @@ class Screening:
         broken = broken_rule(text, self.thresholds)
         if broken or self.near_duplicates is None:
             return broken and (f"quality: {broken[0]}", broken[1]), bytes(8 * self.shape.bands)
-        return None, bands(shingles(text), self.shape).tobytes()
+        return None, bands(text, self.shape).tobytes()
 
     @property
     def digest(self) -> str:

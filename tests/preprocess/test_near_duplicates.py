@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.near_duplicates import FOUND, Shape, bands, exact_similarity, groups, repeats, shape_for, shingles
+from preprocess import near_duplicates
+from preprocess.near_duplicates import (
+    FOUND,
+    Shape,
+    bands,
+    exact_similarity,
+    groups,
+    repeats,
+    shape_for,
+    shingles,
+    signature,
+)
 
 THRESHOLD = 0.8
 
@@ -49,6 +60,14 @@ def test_groups_are_the_connected_texts(rows: list[list[int]]) -> None:
 
 def _alike(a: list[int], b: list[int]) -> bool:
     return any(x == y != 0 for x, y in zip(a, b, strict=True))
+
+
+def test_pieces_of_a_long_text_give_the_signature_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = article(random.Random(1))
+    whole = signature(text, 126)
+    for piece in (1, 7, len(text) - 4, len(text) - 5):
+        monkeypatch.setattr(near_duplicates, "PIECE", piece)
+        assert signature(text, 126).tolist() == whole.tolist()
 
 
 # ---- a planted set
@@ -97,7 +116,7 @@ def test_a_planted_set() -> None:
             pairs.append((len(texts) - 1, len(texts)))
             texts.append(rng.choice(CHANGES)(text, rng))
     shape = shape_for(THRESHOLD)
-    columns = np.array([bands(shingles(text), shape) for text in texts]).T
+    columns = np.array([bands(text, shape) for text in texts]).T
     gone = {}
     for group in groups(columns, len(texts)):
         for repeat in repeats([texts[i] for i in group], THRESHOLD):
