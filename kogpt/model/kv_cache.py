@@ -5,7 +5,9 @@ sequence can come and go while others stay. Memory: two tensors of `ModelConfig.
 start; a CPU uses it only as far as it is filled.
 """
 
+import math
 from functools import cached_property
+from mmap import mmap
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +33,7 @@ class KVCache:
     ) -> None:
         shape = config.kv_cache_shape(places)
         self.capacity = shape[3]
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.keys, self.values = _zeros(shape, device, dtype), _zeros(shape, device, dtype)
         self._places = [  # the keys and values of each layer and place
             [tuple(whole[layer].narrow(0, place, 1) for whole in (self.keys, self.values)) for place in range(places)]
             for layer in range(shape[0])
@@ -104,6 +105,13 @@ class KVCache:
         if self._last is None or self._last.state != state:
             self._last = _Pass(state, self.keys.device)
         return self._last
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """torch.zeros; on a CPU each page only takes memory once something is written to it."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    return torch.frombuffer(mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(shape)
 
 
 class _Pass:

@@ -1,7 +1,10 @@
 """Attention to the cache, with fewer KV heads than heads, on both of its ways, against plain causal attention."""
 
+import resource
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -46,3 +49,15 @@ def test_both_ways_to_attend_are_causal_attention_over_each_place_s_own_tokens()
         attend(way, cache, [1, 2], [range(6, 7), range(18, 19)])
         attend(way, cache, [0], [range(29, 30)])
         assert cache.room == 0
+
+
+def test_places_take_memory_only_as_far_as_they_are_filled() -> None:
+    def resident() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
+    before = resident()
+    cache = KVCache(replace(CONFIG, max_seq_len=2**14), 200)
+    assert cache.keys.nbytes + cache.values.nbytes > 700 * 2**20
+    assert not cache.keys[1, 7, :, 100:200].any()
+    assert resident() - before < 50
