@@ -24,8 +24,8 @@ class Pictures:
 
     address: Positional[str]
     """Address of a running `kogpt serve`."""
-    questions: tuple[str, ...] = ("안녕하세요, 반가워요.", "우리나라의 수도는 어디야?", "대통령은 몇 년 동안 일하나요?")
-    """What is asked, in one conversation."""
+    questions: tuple[str, ...] = ("우리나라의 수도는 어디야?", "대통령의 임기는 몇 년이야?", "국회는 어떤 일을 해?")
+    """Each is asked in a conversation of its own, at temperature 0; the last one is shown."""
     folder: Path = DOCS
     """Folder for the pictures."""
     chromium: Path = Path("/usr/bin/chromium")
@@ -39,10 +39,13 @@ def photograph(browser: Any, wanted: Pictures, name: str, width: int, height: in
         viewport={"width": width, "height": height},
         device_scale_factor=2,
     )
+    context.add_init_script("localStorage['kogpt:settings'] = JSON.stringify({temperature: '0'})")
     page = context.new_page()
     page.goto(wanted.address)
     page.wait_for_selector("#state[data-state=ready]", timeout=120_000)
     for question in wanted.questions:
+        if page.is_visible("#turns li"):
+            page.evaluate("document.getElementById('new').click()")
         page.fill("#question", question)
         page.keyboard.press("Enter")
         page.wait_for_selector(".answer:not(.waiting) >> nth=-1", timeout=120_000)

@@ -1,18 +1,22 @@
-"""The demo: from Korean articles to text written by a GPT that was trained on this machine.
+"""The demo: from Korean texts to a small model that answers, trained on this machine.
 
-Each stage prints the command that a user would type, and runs it from the project's folder. The articles are the texts
-in konlpy (the constitution and ten bills of the National Assembly), written as JSON files like those of AI Hub. Stages
-that are already done are skipped when the demo runs again.
+It runs the commands that a user would type, and prints each of them. The articles are the texts in konlpy (the
+constitution and ten bills of the National Assembly), written as JSON files like those of AI Hub. The conversations are
+the project's own (launch/demo_chats.jsonl). What does not need the processors of a training runs beside it: the
+conversations are preprocessed during the first one, and texts are generated during the second. Stages that are already
+done are skipped when the demo runs again.
 """
 
 import json
 import os
-import re
 import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,18 +28,27 @@ from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.flags import NewFolder
 from kogpt.common.ranges import Count, problems
 
+START = time.monotonic()
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+CHATS = ROOT / "launch/demo_chats.jsonl"
+CHAT_STEPS = 0.1
+"""Steps of the fine-tuning as a share of those of the training: with 0.3 it learns its conversations by heart."""
 PROMPTS = ("대한민국의 모든 국민은", "국회는", "이 법은 공포한 날부터")
+QUESTIONS = ("우리나라의 수도는 어디야?", "국회는 어떤 일을 해?", "대통령의 임기는 몇 년이야?")
+"""None of them is in launch/demo_chats.jsonl in these words."""
+FORGET = "/clear"
+FORGOTTEN = "A new conversation.\n"
+"""What `kogpt chat` says to it."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Build a corpus from the texts in konlpy, train a small GPT on it, and generate text."""
+    """Build a corpus from the texts in konlpy, train a small GPT on it, and teach it to answer."""
 
     folder: NewFolder = ROOT / "demo"
-    """Output folder for articles/, corpus/, and run/."""
-    steps: Count = 500
+    """Output folder for articles/, corpus/, run/, chat-corpus/, and chat/."""
+    steps: Count = 240
     """Length of the training in optimizer steps."""
 
     def __post_init__(self) -> None:
@@ -43,41 +56,74 @@ class Demo:
             raise UserError("\n".join(found))
 
 
-def write_articles(folder: Path, at_least: int = 600) -> int:
-    """Write konlpy's texts as AI Hub book articles of at least `at_least` characters, split at blank lines."""
+def passages(text: str, at_least: int = 400) -> Iterator[str]:
+    """The text in parts of at least so many characters, without empty lines and runs of spaces."""
+    passage = ""
+    for line in text.splitlines():
+        if words := " ".join(line.split()):
+            passage += f"\n{words}" if passage else words
+        if len(passage) >= at_least:
+            yield passage
+            passage = ""
+    if passage:
+        yield passage
+
+
+def write_articles(folder: Path) -> int:
+    """Write konlpy's texts as AI Hub book articles; their number."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, corpus in (("kolaw", kolaw), ("kobill", kobill)):
         for file in sorted(corpus.fileids()):
-            paragraphs = re.split(r"\n\s*\n", corpus.open(file).read().strip())
-            title, passage, part = paragraphs[0].strip(), "", 0
-            for paragraph in [*paragraphs, None]:
-                if paragraph is not None:
-                    passage += ("\n\n" if passage else "") + paragraph.strip()
-                if passage and (paragraph is None or len(passage) >= at_least):
-                    doc_id = f"{name}-{Path(file).stem}-{part:03d}"
-                    metadata = {"doc_id": doc_id, "doc_name": title, "publisher": f"konlpy {name}"}
-                    article = {"passage": passage, "metadata": metadata}
-                    text = json.dumps(article, ensure_ascii=False, indent=1)
-                    (folder / f"{doc_id}.json").write_text(text, encoding="utf-8")
-                    passage, part, count = "", part + 1, count + 1
+            text = corpus.open(file).read().strip()
+            for part, passage in enumerate(passages(text)):
+                doc_id = f"{name}-{Path(file).stem}-{part:03d}"
+                metadata = {"doc_id": doc_id, "doc_name": text.split("\n")[0], "publisher": f"konlpy {name}"}
+                content = json.dumps({"passage": passage, "metadata": metadata}, ensure_ascii=False, indent=1)
+                (folder / f"{doc_id}.json").write_text(content, encoding="utf-8")
+                count += 1
     return count
 
 
 def say(stage: int, what: str) -> None:
-    print(f"\n\033[1m[{stage}/4] {what}\033[0m" if sys.stdout.isatty() else f"\n[{stage}/4] {what}", flush=True)
+    line = f"[{stage}/5] {what} (after {time.monotonic() - START:.0f} s)"
+    print(f"\n\033[1m{line}\033[0m" if sys.stdout.isatty() else f"\n{line}", flush=True)
+
+
+def program(command: tuple[str | Path, ...]) -> list[str]:
+    """Print a command as a user types it; the words that start it."""
+    words = [str(word) for word in command]
+    shown = [os.path.relpath(word, ROOT) if word.startswith(str(ROOT)) else word for word in words]
+    print("$", shlex.join([Path(shown[0]).name, *shown[1:]]), flush=True)
+    # Call the interpreter, because a script's first line fails if the project's path contains a space.
+    return [sys.executable, *([] if words[0] == "python" else [str(BIN / words[0])]), *words[1:]]
+
+
+def check(code: int) -> None:
+    """If a command failed, the demo fails."""
+    if code:
+        sys.exit(f"demo: a command above failed with exit status {code}.")
 
 
 def run(*command: str | Path) -> None:
-    """Print and run one command; if it fails, the demo fails."""
-    words = [str(word) for word in command]
-    shown = [os.path.relpath(w, ROOT) if w.startswith(str(ROOT)) else w for w in words]
-    print("$", shlex.join([Path(shown[0]).name, *shown[1:]]), flush=True)
-    # Call the interpreter, because a script's first line fails if the project's path contains a space.
-    script = [] if words[0] == "python" else [str(BIN / words[0])]
-    code = subprocess.run([sys.executable, *script, *words[1:]], cwd=ROOT).returncode
-    if code:
-        sys.exit(f"demo: the command above failed with exit status {code}.")
+    """Run a command, and show what it says."""
+    check(subprocess.run(program(command), cwd=ROOT).returncode)
+
+
+@contextmanager
+def beside(*command: str | Path) -> Iterator[None]:
+    """Run a command during the block; after the block, show what it said."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        job = subprocess.Popen(program(command), cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            yield
+            job.wait()
+        finally:
+            job.terminate()  # if the block failed
+            job.wait()
+        said.seek(0)
+        print(said.read(), flush=True)
+        check(job.returncode)
 
 
 def free_port() -> int:
@@ -98,12 +144,24 @@ def deepspeed_file(folder: Path, ranks: int) -> Path:
     return fitted
 
 
+def ask(chat: Path) -> None:
+    """Ask each question in a conversation of its own, and show the answers."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as questions:
+        questions.write(f"\n{FORGET}\n".join(QUESTIONS) + "\n")
+        questions.seek(0)
+        command = program(("kogpt", "chat", chat, "--greedy", "--max-new-tokens", "60"))
+        done = subprocess.run(command, cwd=ROOT, stdin=questions, stdout=subprocess.PIPE, encoding="utf-8")
+    check(done.returncode)
+    for question, answer in zip(QUESTIONS, done.stdout.split(FORGOTTEN), strict=True):
+        print(f"\n>>> {question}\n{answer.strip()}")
+
+
 def main() -> None:
     with exit_on_user_error():
         demo = tyro.cli(Demo)
     folder = demo.folder.resolve()
     articles, corpus, out = folder / "articles", folder / "corpus", folder / "run"
-    start = time.monotonic()
+    chat_corpus, chat = folder / "chat-corpus", folder / "chat"
 
     say(1, f"write Korean articles in the format of AI Hub -> {articles}")
     print(f"{write_articles(articles)} JSON files")
@@ -116,15 +174,33 @@ def main() -> None:
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # keeps DeepSpeed from warning that it found nothing better
         words, ranks, where = ["--num_accelerators", "2"], 2, "CPU ranks"
-    say(3, f"train a small GPT with DeepSpeed ZeRO on {ranks} {where} -> {out}")
-    run("deepspeed", "-q", *words, "--master_port", str(free_port()), ROOT / "launch/train.py", "--corpus", corpus,
-        "--out", out, "--deepspeed-config", deepspeed_file(folder, ranks), "--preset", "tiny", "--dropout", "0.1",
-        "--steps", str(demo.steps))  # fmt: skip
 
-    say(4, "generate text")
-    run("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "60", "--temperature", "0.7")
+    def train(target: Path, steps: int, *more: str | Path) -> None:
+        """Without prompts, for which each training would start a JVM: texts and answers come at the end."""
+        every = str(max(1, steps // 6))
+        run("deepspeed", "-q", *words, "--master_port", str(free_port()), ROOT / "launch/train.py", "--out", target,
+            "--deepspeed-config", deepspeed_file(folder, ranks), "--steps", str(steps), "--eval-every", every,
+            "--save-every", every, "--prompts", *more)  # fmt: skip
 
-    print(f"Done in {time.monotonic() - start:.0f} s. The loss curve: {out / 'curves.png'}")
+    say(3, f"train a small GPT with DeepSpeed ZeRO on {ranks} {where}, and preprocess conversations beside it -> {out}")
+    with beside("python", ROOT / "preprocess/run.py", "--input", CHATS, "--output", chat_corpus, "--layout", "chat",
+                "--tokenizer", corpus, "--val-fraction", "0.1", "--workers", "1"):  # fmt: skip
+        train(out, demo.steps, "--corpus", corpus, "--preset", "tiny", "--dropout", "0.2")
+
+    say(4, f"teach it to answer, and generate text beside it -> {chat}")
+    with beside("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "60", "--temperature", "0.7"):
+        train(chat, round(demo.steps * CHAT_STEPS), "--corpus", chat_corpus, "--init", out, "--dropout", "0.2")
+
+    say(5, "ask it")
+    ask(chat)
+
+    print(f"\nDone in {time.monotonic() - START:.0f} s. The loss curves: {out / 'curves.png'}, {chat / 'curves.png'}")
+    here = os.path.relpath(folder)
+    print(f"""
+Next:
+  .venv/bin/kogpt serve {here}/chat    # then open http://127.0.0.1:8000 in a browser
+  .venv/bin/kogpt chat {here}/chat     # the same in the terminal
+  .venv/bin/python preprocess/run.py --input YOUR_ARTICLES --output corpus    # your own texts: README.md""")
 
 
 if __name__ == "__main__":

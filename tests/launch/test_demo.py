@@ -1,4 +1,4 @@
-"""The demo's DeepSpeed file, for any number of GPUs, and how it starts programs."""
+"""The demo's texts, its DeepSpeed file for any number of GPUs, and how it starts programs."""
 
 import json
 import runpy
@@ -17,8 +17,8 @@ deepspeed_file = demo["deepspeed_file"]
 def test_its_batch_divides(ranks: int, tmp_path: Path) -> None:
     path = deepspeed_file(tmp_path, ranks)
     fitted = plan(path, json.loads(path.read_text()), world_size=ranks, device="cuda", has_bf16=True)
-    assert 16 <= fitted.global_batch < 16 + ranks
-    assert (path.parent == tmp_path) == (ranks not in (1, 2, 4, 8, 16))
+    assert 8 <= fitted.global_batch < 8 + ranks
+    assert (path.parent == tmp_path) == (ranks not in (1, 2, 4, 8))
 
 
 def test_a_program_starts_whose_first_line_names_no_interpreter(
@@ -32,3 +32,35 @@ def test_a_program_starts_whose_first_line_names_no_interpreter(
     monkeypatch.setitem(demo["run"].__globals__, "BIN", scripts)
     demo["run"]("deepspeed", tmp_path / "done")
     assert (tmp_path / "done").read_text() == "here"
+
+
+def test_its_articles_have_no_runs_of_spaces_or_empty_lines() -> None:
+    text = "제안이유  및   주요내용 \n\n \n\t국회는\u3000법률을 만든다.\n" * 60
+    found = list(demo["passages"](text, at_least=100))
+    assert "\n".join(found) == "\n".join(["제안이유 및 주요내용", "국회는 법률을 만든다."] * 60)
+    assert all(100 <= len(passage) < 130 for passage in found[:-1])
+
+
+def test_its_questions_are_not_among_its_conversations() -> None:
+    chats = [json.loads(line)["messages"] for line in demo["CHATS"].read_text(encoding="utf-8").splitlines()]
+    assert len(chats) > 50
+    for messages in chats:
+        assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
+    asked = {message["content"] for messages in chats for message in messages if message["role"] == "user"}
+    assert not asked & set(demo["QUESTIONS"])
+
+
+def test_what_runs_beside_a_stage_is_shown_after_it(capfd: pytest.CaptureFixture[str]) -> None:
+    with demo["beside"]("python", "-c", "print('둘째')"):
+        print("첫째", flush=True)
+    assert capfd.readouterr().out.split("\n")[1:3] == ["첫째", "둘째"]
+
+
+def test_a_failure_beside_a_stage_ends_the_demo() -> None:
+    with pytest.raises(SystemExit, match="exit status 3"), demo["beside"]("python", "-c", "raise SystemExit(3)"):
+        pass
+    with (
+        pytest.raises(SystemExit, match="exit status 4"),
+        demo["beside"]("python", "-c", "import time; time.sleep(60)"),
+    ):
+        demo["run"]("python", "-c", "raise SystemExit(4)")

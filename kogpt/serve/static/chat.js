@@ -4,6 +4,7 @@
 import * as client from "./client.js";
 import * as store from "./store.js";
 
+const CONTINUATION = 100; // tokens of a text that is continued, if the settings do not say; the server's own is 16
 const BEAT = 1000; // milliseconds between two savings of an answer that is being written
 
 /** Conversation id -> {turn, text, busy, stop()} of the answer that this tab is receiving. */
@@ -40,7 +41,7 @@ export async function ask(conversation, question, model, changed, instead = null
     now.at = Date.now();
   });
   const request = model.base
-    ? { model: model.id, prompt: question }
+    ? { model: model.id, prompt: question, max_tokens: CONTINUATION }
     : { model: model.id, messages: messages(stored, stored.turns.at(-1)) };
   const controller = new AbortController();
   const answer = { turn: turn.id, text: "", busy: 0, stop: () => controller.abort() };
@@ -58,18 +59,16 @@ export async function ask(conversation, question, model, changed, instead = null
 
 /** The end of the turn: {end, tokens, rate, dropped}. Waits and asks again as long as the server is busy. */
 async function receive(request, answer, signal, changed) {
-  let first = 0;
   const onText = (piece) => {
-    first ||= performance.now();
     answer.text += piece;
     changed();
   };
   for (;;) {
     try {
       changed();
+      const sent = performance.now();
       const { end, tokens, dropped } = await client.answer(request, store.settings(), signal, onText);
-      const rate = tokens > 1 ? (tokens - 1) / ((performance.now() - first) / 1000) : null;
-      return { end, tokens, dropped, rate: Number.isFinite(rate) ? rate : null };
+      return { end, tokens, dropped, rate: tokens ? (1000 * tokens) / (performance.now() - sent) : null };
     } catch (error) {
       if (signal.aborted) return { end: "stopped" };
       if (error instanceof client.Busy) await countDown(error.seconds, answer, signal, changed);
