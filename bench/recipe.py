@@ -137,7 +137,8 @@ def _winner(lines: list[Line], options: Options) -> Cell:
     """The best recipe at half the tokens, with or without one of the pieces."""
     tried = [Cell(**line["cell"]) for line in lines]
     bits = {cell: line["bits_per_char"] for cell, line in zip(tried, lines, strict=True)}
-    half = [cell for cell in tried if (cell.tokens, cell.seed) == (options.tokens // 2, 1) and cell.arm != BASELINE]
+    key = (options.tokens // 2, options.depth, 1)
+    half = [cell for cell in tried if (cell.tokens, cell.depth, cell.seed) == key and cell.arm != BASELINE]
     if not half:
         raise SystemExit(f"there are no shorter trainings in {options.json} yet; run --cells lengths first.")
     return min(half, key=bits.__getitem__)
