@@ -9,8 +9,9 @@ grouped-query attention with heads of any size, SwiGLU, no biases, a head that i
 keys, and values have a matrix each, because Muon orthogonalizes each matrix for itself. The parameters have the names
 of `transformers`, except that the layers are called `blocks`.
 
-Weights are initialized from normal(0, 0.02). The two matrices of a block that write to the residual stream start at 0,
-so that a new block changes nothing (modded-nanogpt).
+Embedding and head are initialized from normal(0, 0.02), matrices from normal(0, 1 / sqrt(C)), so that SwiGLU has
+signals of size 1 at every width. The two matrices of a block that write to the residual stream start at 0, so that a
+new block changes nothing (modded-nanogpt, nanochat).
 """
 
 from dataclasses import dataclass
@@ -222,8 +223,10 @@ class Qwen3(Decoder):
         elif name == "embed_tokens.weight" and self.config.tied:
             # At the start a token's own logit is std * width. More than 5 of it would be a wrong guess, made surely.
             nn.init.normal_(parameter, std=min(0.02, 5 / self.config.n_embd))
-        else:
+        elif name in self.VOCABULARY:
             nn.init.normal_(parameter, std=0.02)
+        else:
+            nn.init.normal_(parameter, std=self.config.n_embd**-0.5)
 
     @property
     def head(self) -> VocabMatrix:

@@ -162,7 +162,8 @@ def test_llama_cpp_writes_the_same_tokens_and_text(run: Path, engine: Engine, wo
             parted += 1
             with torch.no_grad():
                 logits = model(torch.tensor([[*prompt, *ours[:same]]]))[0, -1]
-            assert logits.max() - logits[theirs[same]] < 5e-3, "they part at a clear choice"
+            # With f16 weights and activations a logit is off by up to 0.03 here; they spread over several units.
+            assert logits.max() - logits[theirs[same]] < 5e-2, "they part at a clear choice"
     assert parted <= 20
     for text in sentences():
         ids = encode_with(words, text)

@@ -93,9 +93,10 @@ def test_initialisation(tied):
             assert value.eq(1).all(), name
         elif name.endswith(("o_proj.weight", "down_proj.weight")):
             assert value.eq(0).all(), name
+        elif name.startswith("blocks"):
+            assert value.std().item() == pytest.approx(384**-0.5, rel=0.05), name
         else:
-            small = tied and name.startswith("embed")
-            assert value.std().item() == pytest.approx(5 / 384 if small else 0.02, rel=0.05), name
+            assert value.std().item() == pytest.approx(5 / 384 if tied else 0.02, rel=0.05), name
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 8, 12, 24])
