@@ -195,11 +195,11 @@ def main() -> None:
     ask(chat)
 
     print(f"\nDone in {time.monotonic() - START:.0f} s. The loss curves: {out / 'curves.png'}, {chat / 'curves.png'}")
-    here = os.path.relpath(folder)
+    here = shlex.quote(os.path.relpath(chat))
     print(f"""
 Next:
-  .venv/bin/kogpt serve {here}/chat    # then open http://127.0.0.1:8000 in a browser
-  .venv/bin/kogpt chat {here}/chat     # the same in the terminal
+  .venv/bin/kogpt serve {here}    # then open http://127.0.0.1:8000 in a browser
+  .venv/bin/kogpt chat {here}     # the same in the terminal
   .venv/bin/python preprocess/run.py --input YOUR_ARTICLES --output corpus    # your own texts: README.md""")
 
 
