@@ -189,7 +189,7 @@ def main() -> None:
 
     say(4, f"teach it to answer, and generate text beside it -> {chat}")
     with beside("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "60", "--temperature", "0.7"):
-        train(chat, round(demo.steps * CHAT_STEPS), "--corpus", chat_corpus, "--init", out, "--dropout", "0.2")
+        train(chat, max(1, round(demo.steps * CHAT_STEPS)), "--corpus", chat_corpus, "--init", out, "--dropout", "0.2")
 
     say(5, "ask it")
     ask(chat)
