@@ -40,7 +40,7 @@ def _like_export(given: list[str]):
     import functools
 
     @functools.wraps(cli.export)
-    def export(*arguments, license="unknown"):
+    def export(*arguments, license="unknown", **others):
         given.append(license)
 
     return export

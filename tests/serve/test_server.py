@@ -28,7 +28,9 @@ class Program:
     """`kogpt serve ... --port 0`, and what it says."""
 
     def __init__(self, *words: str | Path) -> None:
-        code = "from kogpt.cli import main; main()"
+        # Where the tests run in the background, they ignore SIGINT, and so would every program that they start.
+        listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"{listen}; from kogpt.cli import main; main()"
         command = [sys.executable, "-c", code, "serve", *map(str, words), "--port", "0"]
         environment = os.environ | {"PYTHONPATH": str(Path(kogpt.__file__).parents[1])}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

@@ -6,6 +6,7 @@ import sys
 PROGRAM = """
 import os, signal, threading
 signal.signal(signal.SIGTERM, lambda *_: print("SIGTERM"))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background may have been told to ignore it
 from kogpt.tokenizer.analyzers.load import load_analyzer
 starting = threading.Thread(target=lambda: print(len(load_analyzer("kkma").analyze("나는 학교에 갔다.").morphemes)))
 starting.start()
