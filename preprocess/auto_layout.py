@@ -119,18 +119,19 @@ def other_kind(value: Any, layout: Layout) -> bool:
     return any(map(is_chat if layout.kind == "articles" else matching, elements))
 
 
-def refuse_mixture(layout: Layout, name: str) -> None:
-    """Raise UserError if the layout was guessed, because the file `name` is of the other kind."""
+def refuse_mixture(layout: Layout, name: str, value: Any) -> None:
+    """Raise UserError if the layout was guessed, because this value of the file `name` is of the other kind."""
     if layout.guessed_from:
         other = "conversations" if layout.kind == "articles" else "articles"
-        raise _mixture({layout.kind: layout.guessed_from, other: name})
+        presets = [preset.name for preset in layout.presets] or matching(value)
+        raise _mixture({layout.kind: layout.guessed_from, other: name}, presets)
 
 
-def _mixture(examples: dict[str, str]) -> UserError:
+def _mixture(examples: dict[str, str], presets: Iterable[str]) -> UserError:
     return UserError(
         f"--layout auto: a corpus holds articles or conversations, but {examples['articles']} has articles and "
-        f"{examples['conversations']} has conversations; give only one kind with --input, or name a --layout "
-        "(--layout chat reads the conversations)"
+        f"{examples['conversations']} has conversations; give only one kind with --input, or choose: "
+        f"--layout {next(iter(presets), 'plain')} reads the articles, --layout chat the conversations"
     )
 
 
@@ -145,7 +146,7 @@ def guess_layout(sources: list[Source]) -> tuple[Layout, str]:
         if is_known(source.name) or kind_of(source.name) in (".zip", ".tar", ".tgz"):
             sample.look(source)
     if len(sample.examples) > 1:
-        raise _mixture(sample.examples)
+        raise _mixture(sample.examples, [name for name, _ in sample.presets.most_common()])
     if sample.chats:
         sentence = f"layout auto: conversations in {sample.chats} of {sample.values} sampled values"
         return ChatLayout(guessed_from=sample.examples["conversations"]), sentence

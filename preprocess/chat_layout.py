@@ -193,7 +193,10 @@ def _numbered(value: dict[str, Any]) -> list[Turn] | None:
              for key, text in value.items() if (match := _NUMBERED.fullmatch(key))}  # fmt: skip
     if not found:
         return None
-    return [Turn("assistant" if system else "user", found[number, system] or "") for number, system in sorted(found)]
+    return [
+        Turn("assistant" if system else "user", as_text(found[number, system] or ""))
+        for number, system in sorted(found)
+    ]
 
 
 def _with_system(value: dict[str, Any], turns: list[Turn]) -> list[Turn]:

@@ -4,8 +4,9 @@
 characters, which no normalized text contains. To the scan, the filters, the cache, and the pool a conversation is
 therefore a text like any other, and only the two stages unpack it (`placed_messages`).
 
-The rules: named roles (user, human, assistant, gpt, ...) are taken as they are. Otherwise the first speaker is the user
-and the second the assistant. Turns in a row by one speaker are joined by a line feed, and turns without text are as if
+The rules: named roles (user, human, assistant, gpt, ...) are taken as they are. If one of
+two speakers has such a name, the other has the other role. Otherwise the first is the user and the second the
+assistant. Turns in a row by one speaker are joined by a line feed, and turns without text are as if
 unsaid. What the assistant says before the user, and what nobody answers at the end, is left out. Each message is
 normalized (kogpt.tokenizer.normalize), and loses the white space at its ends.
 """
@@ -87,6 +88,8 @@ def _roles(speakers: Sequence[str]) -> dict[str, str] | Broken:
     people = [speaker for speaker, role in named.items() if role != "system"]
     if len(people) > 2:
         return Broken("more than two speakers", ", ".join(people[:6]))
+    if named[people[0]] == "assistant" or named[people[-1]] == "user":
+        people.reverse()
     return dict.fromkeys(named, "system") | dict(zip(people, ("user", "assistant"), strict=False))
 
 

@@ -91,13 +91,13 @@ def _value_texts(name: str, value: Any, layout: Layout, first: bool) -> Iterable
     if isinstance(value, str):
         if layout.kind == "articles":
             return [value]
-        refuse_mixture(layout, name)
+        refuse_mixture(layout, name, value)
         return [Broken(layout.missing, "it is a text")]
     texts = layout.documents(value) or [None]
     if None not in texts:
         return texts
-    if layout.guessed_from and other_kind(value, layout):
-        refuse_mixture(layout, name)
+    if layout.guessed_from and all(text is None for text in texts) and other_kind(value, layout):
+        refuse_mixture(layout, name, value)
     mend = advice(value) if first and not any(texts) and layout.kind == "articles" else ""
     missing = Broken(layout.missing, layout.describe(value), mend)
     return [missing if text is None else text for text in texts]

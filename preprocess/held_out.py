@@ -146,7 +146,11 @@ def held_out_grams(found: Scan, cache: Store) -> HeldOut:
 
 
 def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> None:
-    """Drop the articles of a scan that share a 13-gram, which are analyzed and in the cache, from its units."""
+    """Drop the articles of a scan that share a 13-gram, which are analyzed and in the cache, from its units.
+
+    Raises:
+        UserError: if no article is left.
+    """
     gone: dict[str, dict[int, str]] = {}
     flying: dict[str, list[str]] = {}
     digest = held_out.digest
@@ -190,3 +194,6 @@ def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> N
             found.dropped.append(dropped_row(**rows[i], reason="held out", detail=detail))
             found.documents -= 1
             found.masks.pop(rows[i]["id"], None)
+            found.removals.pop(rows[i]["id"], None)
+    if found.units and not found.documents:
+        raise UserError(f"every article shares {GRAM} morphemes in a row with --held-out; is it the input itself?")

@@ -233,10 +233,11 @@ class _Run:
             item_seconds=lambda text: len(text) / stages.SLOWEST_CHARS_PER_SECOND,
         )
         if too_slow:
+            place = "--held-out" if stage == "held-out texts" else "the input"
             raise UserError(
                 f"{len(too_slow):,} articles took the analyzer {self.options.analyzer} too long, the first is "
                 f"{too_slow[0]}; all others are in the cache, so repeat the same command when this machine is less "
-                "busy, or remove the article from the input"
+                f"busy, or remove the article from {place}"
             )
 
     def _held_out(self) -> Iterator[Document]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.data.corpus import TokenCorpus
+from kogpt.tokenizer.normalize import Removed
 from kogpt.tokenizer.wordpiece import Tokenizer
 from preprocess.conversations import sizes
 from preprocess.documents import Document, Dropped
@@ -54,11 +55,19 @@ class Scan:
     dropped: list[dict[str, Any]] = field(default_factory=list)
     documents: int = 0
     chars: int = 0
-    removed_controls: int = 0
-    removed_surrogates: int = 0
+    removals: dict[str, Removed] = field(default_factory=dict)
+    """id -> what normalization removed, of the documents that lost anything"""
     masks: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     """id -> (kind, number of masks), of the documents that have any"""
     fingerprint: str = ""
+
+    @property
+    def removed_controls(self) -> int:
+        return sum(own.controls for own in self.removals.values())
+
+    @property
+    def removed_surrogates(self) -> int:
+        return sum(own.surrogates for own in self.removals.values())
 
     @property
     def masked(self) -> dict[str, int]:
@@ -87,8 +96,8 @@ def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Sc
             digest.update(f"{article.id} {article.source} {article.sha256}\n".encode())
             result.documents += 1
             result.chars += sizes(article.text)["chars"]
-            result.removed_controls += article.removed.controls
-            result.removed_surrogates += article.removed.surrogates
+            if any(article.removed):
+                result.removals[article.id] = article.removed
             if article.masked:
                 result.masks[article.id] = article.masked
             yield article
@@ -199,7 +208,9 @@ def _difference(name: str, before: Any, now: Any) -> str:
     if isinstance(before, dict) or isinstance(now, dict):
         before, now = ((value or {}).get("name") for value in (before, now))
     before, now = (_ABSENT.get(name) if value is None else value for value in (before, now))
-    return f"{_FLAGS.get(name, name)} {before}, not {now}"
+    flag = _FLAGS.get(name, name)
+    given = f"no {flag}" if before is None else f"{flag} {before}"
+    return f"{given}, not {'without it' if now is None else now}"
 
 
 def _recorded(settings: dict[str, Any]) -> dict[str, Any]:

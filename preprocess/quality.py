@@ -79,7 +79,7 @@ def ellipsis(text: Measured) -> float:
     return _share(line.rstrip().endswith(("...", "…")) for line in text.lines)
 
 
-_KOREAN, _SPACE = re.compile("[ㄱ-힣]+"), re.compile(r"\s+")
+_KOREAN, _SPACE = re.compile("[ㄱ-ㆎ가-힣]+"), re.compile(r"\s+")
 
 
 def korean(text: Measured) -> float:

@@ -13,8 +13,10 @@ finished, judges nothing twice. No result depends on workers or their order.
 
 Cost: 1 ms (quality) and 0.05 ms (bands) of a worker's CPU for an article of 1,400 characters, and 0.08 ms of the
 driver's. Each step reads the input once more, which costs the driver 0.05 ms an article. Memory of the driver for
-near-duplicates: 70 MB for a million articles, and 250 bytes for each text that is a candidate. Disk, during the step:
-150 MB for a million articles, and the texts of the candidates.
+near-duplicates: 70 MB for a million articles, 250 bytes for each text that is a candidate, and the texts of the groups
+that are with the workers. A group is never divided: its texts are in the driver's memory and a worker's, which also
+holds 8 bytes for each character of those that stay. A template with very many copies may therefore need gigabytes.
+Disk, during the step: 150 MB for a million articles, and the texts of the candidates.
 """
 
 import json
@@ -172,6 +174,8 @@ def _compare(
 ) -> dict[str, Verdict]:
     """Step 2: the verdicts of the groups of candidates, which are numbers of documents."""
     assert screening.near_duplicates is not None
+    if not found:
+        return {}
     verdicts: dict[str, Verdict] = {}
     flying: dict[str, tuple[list[list[str]], list[list[tuple[str, str]]]]] = {}
     compare = partial(repeats, threshold=screening.near_duplicates)
@@ -224,13 +228,15 @@ def _read_groups(
     places: dict[
         int, tuple[str, str, int, int]
     ] = {}  # number -> id, sha256, where the text begins and ends in the file
-    wanted = set(np.concatenate([*found, np.zeros(0, int)]).tolist())
+    wanted = set(np.concatenate(found).tolist())
     with tempfile.TemporaryFile(dir=folder) as file:
         for number, document in enumerate(documents):
             if number in wanted:
                 begin = file.tell()
                 file.write(document.text.encode())
                 places[number] = document.id, document.sha256, begin, file.tell()
+        if len(places) < len(wanted):
+            raise UserError("the articles changed while they were read; repeat the same command")
 
         texts: list[list[str]] = []
         members: list[list[tuple[str, str]]] = []

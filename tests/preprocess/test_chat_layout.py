@@ -149,6 +149,12 @@ def test_what_is_dropped_has_its_reason(tmp_path: Path) -> None:
     assert read(tmp_path / "b.txt", ChatLayout()) == ["no conversation"]
 
 
+def test_a_number_in_an_emotional_dialogue_costs_only_the_conversation(tmp_path: Path) -> None:
+    rows = [{"HS01": 3, "SS01": "안녕하세요!"}, {"HS01": "안녕?", "SS01": "안녕하세요!", "HS02": None}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read(tmp_path) == ["not text", HELLO]
+
+
 ARTICLE, TALK = '{"passage": "글"}', '{"question": "안녕?", "answer": "안녕하세요!"}'
 
 
@@ -169,6 +175,8 @@ def test_a_mixture_is_refused(tmp_path: Path, files: dict[str, str], named: tupl
     with pytest.raises(UserError, match="a corpus holds articles or conversations") as caught:
         read(tmp_path)
     assert all(name in str(caught.value) for name in named)
+    preset = "plain" if any(name.endswith(".txt") for name in files) else "aihub-book"
+    assert str(caught.value).endswith(f"--layout {preset} reads the articles, --layout chat the conversations")
     found = articles_in(find_sources((str(tmp_path),)), ChatLayout())
     assert {one.reason for one in found if isinstance(one, Dropped)} <= {"no conversation", "duplicate"}
 

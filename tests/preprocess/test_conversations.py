@@ -31,7 +31,12 @@ QA = [("user", "물음"), ("assistant", "답")]
         ([("human", "물음"), ("gpt", "답")], QA),
         ([("Human", " 물음\n"), ("AI", "답")], QA),
         ([("P01", "물음"), ("P02", "답")], QA),
-        ([("gpt-9", "물음"), ("human", "답")], QA),  # a name that is not known: the first speaker is the user
+        # one name of two is known: the other speaker has the other role
+        ([("gpt-9", "어서 오세요."), ("human", "물음"), ("gpt-9", "답")], QA),
+        ([("상담사", "어서 오세요."), ("민원인", "물음"), ("상담사", "답")], QA),
+        ([("민원인", "물음"), ("상담사", "답")], QA),
+        ([("고객", "물음"), ("영업", "답")], QA),
+        ([("system", "짧게."), ("gpt", "네."), ("P01", "물음"), ("gpt", "답")], [("system", "짧게."), *QA]),
         ([("system", "짧게."), *QA], [("system", "짧게."), *QA]),
         ([("system", "하나."), ("system", "둘."), *QA], [("system", "하나.\n둘."), *QA]),
         ([("가", "물"), ("가", "음"), ("나", "답"), ("나", " ")], [("user", "물\n음"), ("assistant", "답")]),

@@ -162,6 +162,13 @@ def test_auto_says_what_it_found_and_reads_a_mixture(tmp_path: Path) -> None:
     assert reasons == {}
 
 
+def test_an_element_without_text_is_no_mixture(tmp_path: Path) -> None:
+    elements = [{"text": "글"}, {"question": "안녕?", "answer": "안녕하세요!"}]
+    (tmp_path / "a.json").write_text(json.dumps(elements))
+    layout, _ = guess_layout(find_sources((str(tmp_path),)))
+    assert read(tmp_path, layout) == ({"a.json#0": "글"}, {"a.json#1": "no text at the path"})
+
+
 def test_auto_refuses_what_it_does_not_know_and_takes_texts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("글")
     assert guess_layout(find_sources((str(tmp_path),)))[1] == "layout auto: plain text (1 files sampled)"

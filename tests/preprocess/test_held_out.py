@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.load import load_analyzer
-from preprocess.held_out import GRAM, HeldOut, _grams, held_out_documents, held_out_grams
+from preprocess.held_out import GRAM, HeldOut, _grams, drop_held_out, held_out_documents, held_out_grams
+from preprocess.options import Options
 from preprocess.plan import scan
 from preprocess.stages import MESSAGE_SEPARATOR, find_morphemes
-from preprocess.units import MORPHEME_SEPARATOR, Store, group, pack_cut_texts
+from preprocess.units import MORPHEME_SEPARATOR, Store, group, key_of, pack_cut_texts
+from preprocess.work import Work
 
 LONG = " ".join(f"낱말{i}" for i in range(20))
 
@@ -92,3 +94,18 @@ def test_grams_of_analyzed_texts(tmp_path: Path) -> None:
     assert len(found.hashes) == 20 - GRAM + 1
     assert found.names == ("a.jsonl",)
     assert found.judge(morphemes(LONG)) is not None
+
+
+def test_what_is_held_out_leaves_the_counts_and_something_must_stay(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(f"{text}\a") + "\n" for text in (LONG, "짧다")))
+    one, cache = held_out([LONG]), Store(tmp_path / "cache")
+    found = scan(held_out_documents([str(tmp_path / "a.jsonl")]), {"name": "none"})
+    assert (found.documents, found.removed_controls, len(found.units)) == (2, 2, 1)
+    key = key_of([found.units[0].key, one.digest])
+    cache.put(key, json.dumps([one.judge(morphemes(LONG)), None]).encode())
+    drop_held_out(one, found, cache, Work(Options(input=("x",), output="y")))
+    assert (found.documents, found.articles_in, found.removed_controls) == (1, 2, 1)
+    found = scan(held_out_documents([str(tmp_path / "a.jsonl")]), {"name": "none"})
+    cache.put(key, json.dumps([one.judge(morphemes(LONG))] * 2).encode())
+    with pytest.raises(UserError, match="every article shares 13 morphemes in a row with --held-out; is it the input"):
+        drop_held_out(one, found, cache, Work(Options(input=("x",), output="y")))

@@ -2,13 +2,17 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kogpt.common.errors import UserError
+from kogpt.tokenizer.normalize import Removed
 from preprocess import near_duplicates
+from preprocess.documents import Document
 from preprocess.near_duplicates import (
     FOUND,
     Shape,
@@ -20,6 +24,7 @@ from preprocess.near_duplicates import (
     shingles,
     signature,
 )
+from preprocess.screen import _read_groups
 
 THRESHOLD = 0.8
 
@@ -131,6 +136,14 @@ def test_a_planted_set() -> None:
         assert a < b
         assert a not in gone, "what a text repeats stays"
         assert similarity == pytest.approx(by_strings(texts[a], texts[b]))
+
+
+def test_an_input_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
+    documents = [Document(f"a#{i}", "a", f"글 {i}", str(i), Removed(0, 0)) for i in range(4)]
+    texts, members = next(_read_groups([np.array([0, 3])], documents, tmp_path))
+    assert (texts, members) == ([["글 0", "글 3"]], [[("a#0", "0"), ("a#3", "3")]])
+    with pytest.raises(UserError, match="the articles changed while they were read; repeat the same command"):
+        next(_read_groups([np.array([0, 3])], documents[:3], tmp_path))
 
 
 def test_the_most_similar_of_the_texts_that_stay_is_named() -> None:

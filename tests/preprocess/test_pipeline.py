@@ -77,7 +77,7 @@ def test_finished_corpus_is_left_alone(
     different: list[tuple[dict[str, Any], str]] = [
         ({"spacing": "morphemes"}, "--spacing original, not morphemes"),
         ({"val_fraction": 0.5}, "--val-fraction 0.02, not 0.5"),
-        ({"limit": 5}, "--limit None, not 5"),
+        ({"limit": 5}, "no --limit, not 5"),
         ({"layout": "auto", "text_path": "text"}, "--layout plain, not text"),
         ({"tokenizer": Options.tokenizer, "vocab_size": 400}, r"--tokenizer .*, not trained on the train split"),
         ({"analyzer": "kkma"}, "--analyzer none, not kkma"),
@@ -177,7 +177,7 @@ def test_screening_is_cached_and_its_bytes_do_not_depend_on_the_workers(
         nothing_that_could_screen.setattr(Work, "through_pool", lambda *words, **needs: list(words[3]) and 1 / 0)
         preprocess(first)
     with pytest.raises(
-        UserError, match=r"made with --near-duplicates 0\.8, not None and --quality own\.toml, not none;"
+        UserError, match=r"made with --near-duplicates 0\.8, not without it and --quality own\.toml, not none;"
     ):
         preprocess(replace(first, quality="none", near_duplicates=None))
 

@@ -24,6 +24,7 @@ PROSE = (
         ("bullets", "- 가\n· 나\n\n다\n  • 라", 0.75),
         ("ellipsis", "가...\n나…\n다.\n라", 0.5),
         ("korean", "가나 ab ㅋㅋ", 4 / 6),
+        ("korean", "漢字와 かな", 1 / 5),
         ("duplicate_lines", "가\n나\n가\n\n가\n", 0.5),
         ("punctuated_lines", "가.\n나\n다!\n“라”\n", 0.75),
         ("new_lines", "가 나\n다 라\n", 0.5),
