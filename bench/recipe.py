@@ -158,8 +158,9 @@ def run(cell: Cell, options: Options) -> Line:
     if done.returncode:
         raise SystemExit(f"a training failed; {log.name} says why.")
     line = json.loads(result.read_text())
+    cut = options.json.exists() and options.json.read_bytes()[-1:] not in (b"", b"\n")
     with open(options.json, "a", encoding="utf-8") as table:
-        table.write(json.dumps(line) + "\n")
+        table.write("\n" * cut + json.dumps(line) + "\n")
         table.flush()
         os.fsync(table.fileno())
     shutil.rmtree(folder)

@@ -5,9 +5,10 @@ step takes the next `global_batch` samples, which may span two epochs. Rank r ta
 micro-batches. The position is one integer, `consumed_samples`. The global batches are therefore the same for any number
 of ranks, and resuming needs no replay, no shared memory, and no threads.
 
-Cost: one permutation of n per epoch (the last ones are cached), O(global_batch) per step.
+Cost: one permutation of n per epoch (the last two of each source are kept), O(global_batch) per step.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -19,11 +20,17 @@ def epoch_order(n: int, seed: int, epoch: int, source: int = 0) -> np.ndarray:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, source]))).permutation(n)
 
 
-@lru_cache(maxsize=16)
-def _kept_order(n: int, seed: int, epoch: int, source: int) -> np.ndarray:
-    order = epoch_order(n, seed, epoch, source)
-    order.flags.writeable = False
-    return order
+@lru_cache(maxsize=1024)
+def _kept_orders(n: int, seed: int, source: int) -> Callable[[int], np.ndarray]:
+    """epoch -> order of a source. It keeps the last two, which a step may span."""
+
+    @lru_cache(maxsize=2)
+    def kept(epoch: int) -> np.ndarray:
+        order = epoch_order(n, seed, epoch, source)
+        order.flags.writeable = False
+        return order
+
+    return kept
 
 
 def samples_of_rank(
@@ -47,7 +54,7 @@ def windows_of_samples(n: int, samples: np.ndarray, *, seed: int, source: int = 
     windows = np.empty_like(samples)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        windows[here] = _kept_order(n, seed, int(epoch), source)[places[here]]
+        windows[here] = _kept_orders(n, seed, source)(int(epoch))[places[here]]
     return windows
 
 

@@ -169,7 +169,8 @@ class TrainOptions:
     run: tyro.conf.OmitArgPrefixes[RunOptions] = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
-        if problems := [*_model_problems(self.model), *_schedule_problems(self.schedule), *_run_problems(self.run)]:
+        schedule = _schedule_problems(self.schedule, tuning=self.run.init is not None)
+        if problems := [*_model_problems(self.model), *schedule, *_run_problems(self.run)]:
             raise UserError("\n".join(problems))
 
     @property
@@ -206,15 +207,16 @@ def _model_problems(options: ModelOptions) -> list[str]:
     return problems
 
 
-def _schedule_problems(options: ScheduleOptions) -> list[str]:
+def _schedule_problems(options: ScheduleOptions, *, tuning: bool) -> list[str]:
     lengths = {name: getattr(options, name) for name in ("steps", "tokens", "epochs")}
     given = {name: value for name, value in lengths.items() if value is not None}
     problems = outside(ScheduleOptions, vars(options))
     if len(given) > 1:
         named = " and ".join(f"--{name} {value}" for name, value in given.items())
         problems.append(f"{named} both set the length; give one.")
-    decay = options.settled().decay or 0.0
-    if options.schedule == "wsd" and options.warmup + decay > 1:
+    settled = options.settled(tuning=tuning)
+    decay = settled.decay or 0.0
+    if settled.schedule == "wsd" and options.warmup + decay > 1:
         problems.append(f"--warmup {options.warmup} and --decay {decay} add up to more than 1; lower one.")
     return problems
 

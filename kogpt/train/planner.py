@@ -66,7 +66,8 @@ def fit_memory(
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in vars(need).items())
     raise UserError(
         f"training needs about {_gib(need.total * HEADROOM)} GiB on each rank at a micro-batch of 1 ({parts}), but "
-        f"only {_gib(have)} GiB are free; {_advice(config, fitted, ranks, have, checkpoint_activations)}"
+        f"only {_gib(have)} GiB are free; "
+        f"{_advice(config, fitted, ranks, have, checkpoint_activations, document_mask)}"
     )
 
 
@@ -113,7 +114,7 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.1f}"
 
 
-def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int, forgetful: bool) -> str:
+def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int, forgetful: bool, masked: bool) -> str:
     """The smallest change that fits, or general advice. The micro-batch is 1 already."""
     changes: list[tuple[str, EnginePlan, bool]] = []
     if not forgetful:
@@ -127,7 +128,7 @@ def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int, forg
         offload = replace(_at(plan, 2), offload=True)
         changes.append(("--deepspeed-config launch/ds_zero2_offload.json --checkpoint-activations", offload, True))
     for advice, changed, forgets in changes:
-        if estimate(config, changed, ranks, forgets).total * HEADROOM <= have:
+        if estimate(config, changed, ranks, forgets, masked).total * HEADROOM <= have:
             return f"{advice} would fit."
     return "choose a smaller --preset or --depth, or more ranks."
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kogpt.data.sampler import epoch_order, windows_for_step
+from kogpt.data.sampler import _kept_orders, epoch_order, windows_for_step
 
 
 @given(st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 50))
@@ -44,6 +44,15 @@ def test_the_global_batch_does_not_depend_on_the_world_size(n, consumed, split, 
         seen += samples.ravel().tolist()
     expected = [divmod(s, n) for s in range(consumed, consumed + 12)]  # a batch may hold several epochs
     assert sorted(seen) == sorted(int(epoch_order(n, 7, epoch)[place]) for epoch, place in expected)
+
+
+def test_the_orders_of_many_sources_are_kept():
+    orders = [[_kept_orders(50, 3, source)(epoch) for epoch in (0, 1)] for source in range(40)]
+    for source, kept in enumerate(orders):
+        assert all(_kept_orders(50, 3, source)(epoch) is order for epoch, order in enumerate(kept))
+    for epoch in range(9):
+        _kept_orders(50, 3, 0)(epoch)
+    assert _kept_orders(50, 3, 0)(0) is not orders[0][0], "no more than two of a source, which may be large"
 
 
 def test_an_epoch_sees_each_window_once():

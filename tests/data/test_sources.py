@@ -147,39 +147,6 @@ def test_one_that_is_too_long_is_what_a_chat_would_keep_of_it(tmp_path: Path, to
         ConversationWindows(TokenCorpus.open(folder), 10)
 
 
-def test_a_thousand_random_conversations_are_scored_where_the_assistant_speaks(
-    tmp_path: Path, tokenizer: Tokenizer
-) -> None:
-    random, words = (
-        np.random.default_rng(1),
-        ["대한민국", "법률", "은", "[ASSISTANT]", "[END]", "네.\n", "국민의 ", "!"],
-    )
-    made = []
-    for _ in range(1000):
-        said = ["".join(random.choice(words, random.integers(1, 9))).strip() for _ in range(2 * random.integers(1, 4))]
-        turns = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(said)]
-        made.append([Message("system", "!")] * int(random.integers(2)) + turns)
-    talks = TokenCorpus.open(
-        write_corpus(tmp_path / "random", tokenizer, conversed(tokenizer, made), val_fraction=0, kind="conversations")
-    )
-    source = ConversationWindows(talks, 256)
-    found: list[list[int]] = []
-    for number in range(source.windows):
-        _, targets, _, documents = source.window(number)
-        assert documents is not None
-        found += [targets[(documents == d) & (targets != IGNORED)].tolist() for d in range(1, documents.max() + 1)]
-    expected = [
-        [
-            token
-            for message in talk
-            if message.role == "assistant"
-            for token in (*encode_with(tokenizer, message.content), tokenizer.end_id)
-        ]
-        for talk in made
-    ]
-    assert sorted(found) == sorted(expected)
-
-
 @given(seed=st.integers(0, 1000), world=st.sampled_from([1, 2, 4]), consumed=st.integers(0, 500))
 def test_the_number_of_targets_is_known_to_every_rank(
     chat_corpus: Path, corpus: Path, seed: int, world: int, consumed: int

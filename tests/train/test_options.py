@@ -81,6 +81,16 @@ def test_all_problems_at_once() -> None:
         assert part in str(caught.value)
 
 
+def test_warm_up_and_decay_fit_into_the_training(tmp_path: Path) -> None:
+    TrainOptions(schedule=ScheduleOptions(schedule="wsd", warmup=0.6))
+    with pytest.raises(UserError, match=r"--warmup 0\.9 and --decay 0\.2 add up to more than 1"):
+        TrainOptions(schedule=ScheduleOptions(schedule="wsd", warmup=0.9))
+    tuning = RunOptions(init=tmp_path)
+    TrainOptions(schedule=ScheduleOptions(schedule="cosine", warmup=0.9), run=tuning)
+    with pytest.raises(UserError, match=r"--warmup 0\.6 and --decay 0\.5 add up to more than 1"):
+        TrainOptions(schedule=ScheduleOptions(warmup=0.6), run=tuning)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -67,6 +67,8 @@ def test_advice_names_what_would_fit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match=r"but only .* are free; --checkpoint-activations would fit") as caught:
         fit_memory(SMALL, PLAN, ALONE, tmp_path)
     assert "optimizer 0." in str(caught.value)
+    with pytest.raises(UserError, match="choose a smaller --preset"):  # the mask of the documents is counted, too
+        fit_memory(SMALL, PLAN, ALONE, tmp_path, document_mask=True)
     eight = replace(ALONE, world_size=8)
     monkeypatch.setattr("kogpt.train.planner.reduce_max", lambda _, value: [value])
     shared = replace(PLAN, micro_batch=1, grad_accum=12, stage=2, precision="bf16")
