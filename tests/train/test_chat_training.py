@@ -34,24 +34,29 @@ def _plan(chat: Path, corpus: Path, run: Path, stage: int, *more: str) -> Plan:
     return Plan([*line, "--mix", f"{corpus}=0.2"])
 
 
+@pytest.mark.timeout(900)
 def test_fine_tuning(base: Path, chat_corpus: Path, corpus: Path, tmp_path: Path) -> None:
     runs = {stage: tmp_path / f"stage-{stage}" for stage in STAGES}
     init = ("--init", str(base))
     assert (
-        together(2, [_plan(chat_corpus, corpus, run, s, *init) for s, run in runs.items()], tmp_path / "a") == [0] * 4
+        together(2, [_plan(chat_corpus, corpus, run, s, *init) for s, run in runs.items()], tmp_path / "a", seconds=600)
+        == [0] * 4
     )
     for run in runs.values():
         assert losses(run) == pytest.approx(losses(runs[0]), abs=1e-5)
 
     # Killed and resumed, on as many ranks and on one.
     again = {stage: copy_as_of(run, 4, tmp_path / f"again-{stage}") for stage, run in runs.items()}
-    assert together(2, [_plan(chat_corpus, corpus, run, s) for s, run in again.items()], tmp_path / "b") == [0] * 4
+    assert (
+        together(2, [_plan(chat_corpus, corpus, run, s) for s, run in again.items()], tmp_path / "b", seconds=600)
+        == [0] * 4
+    )
     for stage, run in again.items():
         assert losses(run) == losses(runs[stage])
         one, other = (json.loads((step_folder(r, STEPS) / MANIFEST).read_text()) for r in (run, runs[stage]))
         assert one["files"] == other["files"]
     alone = copy_as_of(runs[2], 4, tmp_path / "alone")
-    assert together(1, [_plan(chat_corpus, corpus, alone, 2)], tmp_path / "c") == [0]
+    assert together(1, [_plan(chat_corpus, corpus, alone, 2)], tmp_path / "c", seconds=600) == [0]
     assert losses(alone) == pytest.approx(losses(runs[2]), abs=1e-5)
 
     run = runs[2]
