@@ -19,6 +19,7 @@ import torch
 from builders import make_chat_corpus, make_corpus, make_run
 from engines import one_rank
 from filelock import FileLock
+from hypothesis import settings
 from trainings import Plan, deepspeed_file, flags, together
 
 from kogpt import cli
@@ -27,6 +28,10 @@ from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 # The tests' models are so small that a second thread only waits for the first; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# An example may take as long as a busy machine needs.
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
 
 
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Iterator[Path]:

@@ -29,7 +29,7 @@ def test_one_ranks_file_holds_whole_tensors_for_other_readers(tmp_path: Path) ->
     assert pointed(tmp_path, "latest") == "step-00000003"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=4), st.data())
 def test_any_cut_is_put_together_again_exactly_and_any_range_is_read(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], data: st.DataObject

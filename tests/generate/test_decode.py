@@ -131,7 +131,7 @@ def test_samples_follow_the_probabilities(model):
     assert statistic < freedom + 5 * (2 * freedom) ** 0.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     temperature=st.floats(0.2, 3.0),
     top_k=st.integers(0, 60),

@@ -15,7 +15,7 @@ from kogpt.model.loss import IGNORED, linear_cross_entropy, linear_nll
 SMALL = GPTConfig(vocab_size=301, max_seq_len=32, n_layer=3, n_head=4, n_embd=48)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.integers(1, 40),
     chunk=st.integers(1, 45),

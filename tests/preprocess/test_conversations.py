@@ -63,7 +63,7 @@ TEXT = st.text(st.one_of(st.characters(), st.sampled_from("가 \n\x1c\x1d\x1e[EN
 
 
 @given(st.lists(st.tuples(st.sampled_from(["가", "나"]), TEXT), max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_packed_is_normalized_and_alternates(turns: list[tuple[str, str]]) -> None:
     result = conversation([Turn(*turn) for turn in turns])
     if isinstance(result, Broken):

@@ -108,14 +108,14 @@ ints = st.lists(st.integers(0, 2**31 - 1), max_size=5)
 notes = st.none() | st.text(st.characters(codec="utf-8"), max_size=5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(texts, ints, texts, notes), min_size=1))
 def test_analyses_come_back(rows: list) -> None:
     analyses = [CutText(text, np.array(cuts, "<i4").tobytes(), joined, note) for text, cuts, joined, note in rows]
     assert unpack_cut_texts(pack_cut_texts(analyses)) == analyses
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(ints, st.integers(0, 2**40), notes), min_size=1))
 def test_ids_come_back(rows: list) -> None:
     found = unpack_encoded(pack_encoded([Encoded(np.array(ids, "<u4"), *rest) for ids, *rest in rows]))

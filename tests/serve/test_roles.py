@@ -46,7 +46,7 @@ def heard(talker_run: Path) -> Iterator[tuple[str, Service, list[list[int]]]]:
         yield address, service, asked
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(text=texts, system=texts)
 def test_typed_role_tokens_are_text(heard: tuple[str, Service, list[list[int]]], text: str, system: str) -> None:
     address, service, asked = heard

@@ -39,7 +39,7 @@ def library():
 
 
 @given(TEXTS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_words_and_tokens_are_the_librarys(text):
     text = text.encode("utf-8", "ignore").decode()
     normal = bert_normalizer().normalize_str(text)

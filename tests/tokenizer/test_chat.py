@@ -75,7 +75,7 @@ def test_a_conversation_as_tokens() -> None:
 
 
 @given(conversations())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_the_assistants_words_and_their_end_are_learnt_and_nothing_else(said: list[Message]) -> None:
     assert TOKENIZER.roles is not None
     ids, learnt = render(said, TOKENIZER, encode)

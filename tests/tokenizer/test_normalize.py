@@ -55,7 +55,7 @@ MARKS = "".join(chr(code) for code in range(0x300, 0x20000) if is_mark(chr(code)
 
 
 @given(st.lists(st.sampled_from([*MARKS, *"aé가\u1100\u1161\u09c7\u09be각 "]), min_size=64, max_size=200), st.randoms())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_long_runs_of_marks_are_in_the_nfc_of_the_standard(characters, random):
     text = "".join(characters)
     assert normalize(text)[0] == unicodedata.normalize("NFC", text)

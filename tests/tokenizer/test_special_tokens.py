@@ -59,7 +59,7 @@ def controls(tokenizer: Tokenizer, text: str, analyzer: str) -> set[str]:
 
 
 @given(TEXTS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_text_is_never_a_control_token(tokenizer: Tokenizer, text: str) -> None:
     assert not controls(tokenizer, text, "none")
 

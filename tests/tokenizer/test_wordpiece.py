@@ -95,7 +95,7 @@ def check_lossless(tokenizer, text, analysis):
 
 
 @given(cut_texts())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @example(("##가", Analysis([], [], None)))
 def test_lossless_for_every_text_and_cuts_and_equal_to_the_library(small, cut_text):
     text, analysis = cut_text

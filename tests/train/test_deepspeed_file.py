@@ -108,7 +108,7 @@ def test_what_is_no_such_file(text: str, said: str, tmp_path: Path) -> None:
 ODD = st.sampled_from([None, True, False, 0, 1, 2, 3, -1, 2.0, 1e400, "", "auto", "cpu", [], [0.9], {}, {"stage": 2}])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(place=st.sampled_from(sorted({*KNOWN, *VALUES, "zero_optimization.offload_optimizer"})), value=ODD)
 def test_any_value_anywhere_is_planned_or_refused(place: str, value: Any, tmp_path_factory: Any) -> None:
     content: Any = copy.deepcopy(BASE)
