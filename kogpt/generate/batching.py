@@ -153,13 +153,21 @@ class Batcher:
         for row, ticket in list(self._running.items()):
             if ticket.cancelled:
                 self._end(row, "cancelled")
-        for ticket in [ticket for ticket in self._waiting if ticket.cancelled]:
-            self._waiting.remove(ticket)
+        with self._changed:  # `submit` appends from other threads
+            cancelled = [ticket for ticket in self._waiting if ticket.cancelled]
+            for ticket in cancelled:
+                self._waiting.remove(ticket)
+        for ticket in cancelled:
             self._tell(ticket, Done("cancelled"))
         while self._waiting and self._engine.free:
             request = self._waiting[0].request
-            row = self._engine.add(request.ids, request.sampling, logprobs=request.logprobs)
-            self._running[row] = self._waiting.popleft()
+            try:
+                row = self._engine.add(request.ids, request.sampling, logprobs=request.logprobs)
+            except Exception:
+                log.exception("A request failed.")
+                self._tell(self._waiting.popleft(), Done("error"))
+            else:
+                self._running[row] = self._waiting.popleft()
 
     def _step(self) -> dict[Row, Step]:
         """A step of all; if it fails, of each alone, so that only those end that fail."""

@@ -42,7 +42,8 @@ def _least_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
         inside = probabilities.cumsum(-1) - probabilities < top_p  # the first token has 0 before it and always stays
         if not inside[:, -1].any():
             break
-    return ordered.gather(1, inside.sum(-1, keepdim=True) - 1)
+    # Where float32 rounds `top_p` to 0, not even the first token is inside.
+    return ordered.gather(1, (inside.sum(-1, keepdim=True) - 1).clamp(min=0))
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Sampling:
     """Choose only among the k most probable tokens; 0: among all."""
     top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
     """Choose only among the most probable tokens that together have this probability (nucleus sampling)."""
-    repetition_penalty: Annotated[float, Range(0, above=True)] = 1.0
+    repetition_penalty: Annotated[float, Range(0.01, 100)] = 1.0
     """Above 1, tokens that occurred already become less probable (CTRL, Keskar et al. 2019, section 4.1)."""
     frequency_penalty: Annotated[float, Range(-2, 2)] = 0.0
     """Above 0, tokens become less probable each time they are generated. OpenAI's API has the same."""

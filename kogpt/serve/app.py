@@ -1,6 +1,6 @@
 """The web application: OpenAI's API, health, metrics, and the page. In: a `Service`. Out: an ASGI app.
 
-    GET  /health                 200 {"status": "ok"} once it can answer; 503 before, and while it stops
+    GET  /health                 200 {"status": "ok"} once it can answer; 503 before, and when model or analyzer broke
     GET  /metrics                Prometheus
     GET  /v1/models              {"data": [{"id", "kind": "conversations" or "articles", "context", ...}]}
     POST /v1/completions         continue a text or token ids
@@ -40,6 +40,7 @@ _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # a new version's files must not mix with old ones
 }
 
 
@@ -169,7 +170,9 @@ async def _prompt_ids(service: Service, prompt: str | list[int]) -> list[int]:
     else:
         ids = prompt
         if not ids or max(ids) >= service.tokenizer.vocab_size:
-            message = f"A token id is between 0 and {service.tokenizer.vocab_size - 1:,}, and there has to be one."
+            message = (
+                f"prompt must hold at least one token id, each between 0 and {service.tokenizer.vocab_size - 1:,}."
+            )
             raise Refused(400, message, param="prompt")
     if len(ids) >= service.context:
         message = f"The prompt has {len(ids):,} tokens; the context of {service.context:,} tokens has no room for more."

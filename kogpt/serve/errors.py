@@ -42,9 +42,9 @@ class Refused(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
-def busy() -> Refused:
-    """Every place and the whole queue are taken."""
-    message = "The server is busy: its queue is full; try again in a second."
+def busy(why: str = "its queue is full") -> Refused:
+    """Every place and the whole queue are taken, or every thread for analysis is."""
+    message = f"The server is busy: {why}; try again in a second."
     return Refused(429, message, code="queue_full", headers={"Retry-After": "1"})
 
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 from fastapi import Request, Response
@@ -29,7 +29,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 @dataclass
 class Reply:
-    """The choices of a request while they are generated. `held` is closed when the last one has ended."""
+    """The choices of a request while they are generated. `held` is closed when the last one has `ended`, or failed."""
 
     stream: Stream
     answers: Sequence[Answer]
@@ -38,6 +38,7 @@ class Reply:
     metrics: Metrics
     held: ExitStack
     began: float
+    ended: bool = field(default=False, init=False)
 
     async def pieces(self) -> AsyncIterator[list[tuple[int, Piece, str | None]]]:
         """(choice, its new text, the reason of its end or None), in lists of all that came at once."""
@@ -62,8 +63,10 @@ class Reply:
                     ended[index] = True
                     found.append((index, answer.flush(), event.reason))
                 else:
+                    self.ended = True
                     raise failed() if event.reason == "error" else stopping()
             yield found
+        self.ended = True
         self.held.close()  # a client that reads slowly holds nothing but its connection
 
     @property
@@ -121,6 +124,8 @@ class EventStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
+            if not self._reply.ended:
+                self._reply.metrics.cancelled.inc()  # nobody reads the rest
             self._reply.close()
 
 

@@ -5,6 +5,7 @@ names the field. Beyond OpenAI's fields there are `top_k` and `repetition_penalt
 """
 
 import secrets
+from itertools import groupby, pairwise
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -70,12 +71,14 @@ class Settings(_Body):
     top_k: Annotated[int, Field(ge=0, le=_WHOLE)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     seed: Annotated[int, Field(ge=-SEEDS // 2, le=SEEDS // 2)] | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     stop: (
         Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=1000)]], BeforeValidator(_listed), Field(max_length=16)
+            list[Annotated[str, Field(min_length=1, max_length=1000)]],
+            Field(max_length=16, fail_fast=True),
+            BeforeValidator(_listed),
         ]
         | None
     ) = None
@@ -110,7 +113,7 @@ class ChatMessage(_Body):
 class ChatRequest(Settings):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=_WHOLE)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -130,14 +133,13 @@ class ChatRequest(Settings):
 
         Neighbours of the same role are joined by a line feed. The last message is the user's.
         """
-        joined: list[Message] = []
-        for i, message in enumerate(self.messages):
-            if joined and joined[-1].role == message.role:
-                joined[-1] = Message(message.role, f"{joined[-1].content}\n{message.content}")
-                continue
-            if message.role == "system" and joined:
+        for i, (before, message) in enumerate(pairwise(self.messages), 1):
+            if message.role == "system" and before.role != "system":
                 raise Refused(400, "A system message comes before all others.", param=f"messages[{i}].role")
-            joined.append(Message(message.role, message.content))
+        joined = [
+            Message(role, "\n".join(message.content for message in neighbours))
+            for role, neighbours in groupby(self.messages, key=lambda message: message.role)
+        ]
         if joined[-1].role != "user" or not joined[-1].content.strip():
             last = len(self.messages) - 1
             raise Refused(400, "The last message has to be a user's, with some text.", param=f"messages[{last}]")
@@ -148,7 +150,9 @@ class CompletionRequest(Settings):
     """The body of POST /v1/completions."""
 
     prompt: Annotated[
-        list[str | list[Annotated[int, Field(ge=0)]]], BeforeValidator(_prompts), Field(min_length=1, max_length=64)
+        list[str | Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]],
+        Field(min_length=1, max_length=64, fail_fast=True),
+        BeforeValidator(_prompts),
     ]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = None

@@ -70,18 +70,22 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at the address. Raises `UserError` if it cannot be had."""
+    """A socket that listens at the address. Raises `UserError` if it cannot be had."""
     try:
         name = host_name(host) or "(empty)"  # which is no address; an empty one would be all of them
         family, kind, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):
         raise UserError(f"--host {host} is no address of this machine; give 127.0.0.1, 0.0.0.0, or its name.") from None
-    found = socket.socket(family, kind)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind(address)
+        found = socket.socket(family, kind)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen()  # until then, another program can have the same port
+        except OSError:
+            found.close()
+            raise
     except OSError as error:
-        found.close()
         raise UserError(
             f"--host {host} --port {port} cannot be used ({error.strerror}); give another port, or 0 for any free one."
         ) from None
@@ -93,7 +97,9 @@ def serve(
 ) -> None:
     """Serve a run until SIGTERM or Ctrl-C. Raises `UserError` for a run, address, or analyzer that cannot be used."""
     local = is_loopback(host)
-    key = api_key or (None if local else secrets.token_urlsafe(24))
+    key = api_key.strip() if api_key is not None else None if local else secrets.token_urlsafe(24)
+    if key == "":
+        raise UserError("--api-key is empty; give a key, or leave the flag out.")
     listening = bind(host, port)
     service = open_service(load_for_inference(run, choose_device(device), checkpoint), run_name(run))
     name = host_name(host)
@@ -110,7 +116,7 @@ def serve(
             return
         what = "" if service.answers_chat else " (it only continues texts; docs/chat.md says how to teach it to answer)"
         log.info("%s is ready%s. Open %s/ or point an OpenAI client to %s/v1", service.name, what, address, address)
-        if key and not api_key:
+        if key and api_key is None:
             log.info("The API key, which the page asks for and clients send: %s", key)
 
     @asynccontextmanager

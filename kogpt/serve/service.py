@@ -23,6 +23,7 @@ from kogpt.generate.sampling import Sampling
 from kogpt.model.decoder import Decoder
 from kogpt.serve.errors import Refused, busy, stopping
 from kogpt.serve.metrics import Metrics
+from kogpt.tokenizer.analyzers.analysis import AnalyzerBroken
 from kogpt.tokenizer.chat import Message, Prompt, PromptTooLong, prompt
 from kogpt.tokenizer.codec import TextCodec
 
@@ -56,17 +57,18 @@ class Service:
         )
 
     async def warm(self) -> None:
-        """Start the analyzer and generate a token, so that the first user waits for neither."""
+        """Start the analyzer and generate a token, so that the first user waits for neither. Raises what fails."""
         loop = asyncio.get_running_loop()
         text = await loop.run_in_executor(self._for_short, self.codec.encode, WARM_UP)  # takes as long as it takes
         ids = [self.tokenizer.cls_id, *text][: self.context - 1]
-        async for _ in self.start([Request(ids, Sampling(max_new_tokens=2))]):
-            pass
+        async for events in self.start([Request(ids, Sampling(max_new_tokens=2))]):
+            if any(event == Done("error") for _, event in events):
+                raise RuntimeError("The model failed on its first tokens; the log says why.")
         self._warm = True
 
     @property
     def ready(self) -> bool:
-        """Whether it can answer: after `warm`, and until `close` or a failure of the batcher."""
+        """Whether it can answer: after `warm`, and until `close` or a failure of the batcher or the analyzer."""
         return self._warm and self._batcher.alive
 
     def close(self, seconds: float) -> None:
@@ -129,9 +131,12 @@ class Service:
                 return await asyncio.wait_for(loop.run_in_executor(threads, analyze), ANALYSIS_SECONDS)
             except TimeoutError:
                 if not began:
-                    raise busy() from None
+                    raise busy("it is analyzing other texts") from None
                 message = f"The analysis takes more than {ANALYSIS_SECONDS:.0f} seconds; send a shorter text."
                 raise Refused(400, message, param=param, code="analysis_too_slow") from None
+            except AnalyzerBroken:
+                self._warm = False  # whoever watches /health can start another process
+                raise
 
     def start(self, requests: Sequence[Request]) -> "Stream":
         """Begin to answer. Raises `Refused` with status 429 if the queue is full."""

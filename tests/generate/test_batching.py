@@ -227,6 +227,44 @@ def test_an_error_ends_only_the_request_that_causes_it(
     assert [answer.wait().ids for answer in others] == [alone] * 4
 
 
+def test_a_request_that_cannot_be_added_ends_alone(
+    model: Decoder, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Engine.add
+
+    def add(engine: Engine, ids: Any, *more: Any, **settings: Any) -> Any:
+        if ids[0] == 7:
+            raise MemoryError("no memory for its row")
+        return whole(engine, ids, *more, **settings)
+
+    monkeypatch.setattr(Engine, "add", add)
+    answers = [Answer(batcher, Request([first], greedy(5))) for first in (2, 7, 2)]
+    assert [answer.wait().reason for answer in answers] == ["length", "error", "length"]
+
+
+def test_a_request_may_come_while_those_that_wait_are_looked_through(model: Decoder) -> None:
+    batcher = Batcher(model, places=1, queue=5)
+    endless = Request([2], greedy(10**6))
+    came = threading.Thread(target=batcher.submit, args=(endless, lambda _: None))
+
+    class Looked(Ticket):
+        @property
+        def cancelled(self) -> bool:  # type: ignore[override]
+            if came.ident is None:
+                came.start()
+                came.join(0.2)
+            return False
+
+    answers = [Answer(batcher, endless) for _ in range(3)]
+    wait_until(lambda: bool(answers[0].ids))
+    answers[1].ticket.__class__ = Looked
+    wait_until(lambda: batcher.waiting == 3)
+    before = len(answers[0].ids)
+    wait_until(lambda: len(answers[0].ids) > before)
+    assert batcher.alive
+    batcher.close(0)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_bug_in_the_thread_leaves_nobody_waiting(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     batcher = Batcher(model, places=1, queue=5)

@@ -168,6 +168,11 @@ def test_logits_processing_equals_transformers_processors(temperature, top_k, to
     assert torch.allclose(ours[kept], theirs[kept])
 
 
+def test_a_top_p_that_float32_rounds_to_0_leaves_one_token():
+    kept = process_logits(torch.randn(3, 50), None, Sampling(top_p=1e-46))
+    assert (~kept.isinf()).sum(-1).tolist() == [1, 1, 1]
+
+
 def test_the_lowest_temperature_and_the_highest_seed_work(model):
     coldest = Sampling(max_new_tokens=5, temperature=COLDEST, seed=10**18 - 1)
     greedy = Sampling(max_new_tokens=5, greedy=True)
@@ -234,6 +239,8 @@ def test_bad_settings_are_all_named_at_once():
         Sampling(max_new_tokens=0, temperature=1e-45, top_k=-1, top_p=0.0, repetition_penalty=-1.0, seed=10**19)
     for flag in ("--max-new-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--seed"):
         assert flag in str(caught.value)
+    with pytest.raises(UserError, match="--repetition-penalty"):
+        Sampling(repetition_penalty=1e-40)
     for odd in (math.nan, math.inf):
         with pytest.raises(UserError, match=r"(?s)--temperature.*--repetition-penalty"):
             Sampling(temperature=odd, repetition_penalty=odd)

@@ -1,5 +1,7 @@
 """The server as the unmodified `openai` package sees it, over real sockets."""
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from kogpt.checkpoint.load import load_for_inference
 from kogpt.generate.chat import Reply
 from kogpt.generate.sampling import Sampling
 from kogpt.serve.service import Service
+from kogpt.tokenizer.analyzers.analysis import AnalyzerBroken
 from kogpt.tokenizer.chat import Message
 from kogpt.tokenizer.codec import TextCodec
 
@@ -243,14 +246,51 @@ def test_a_server_whose_model_has_failed_is_not_healthy(talker_run: Path) -> Non
         assert httpx.post(f"{address}/v1/chat/completions", json={"messages": QUESTION}).status_code == 503
 
 
+def test_a_model_that_fails_at_the_start_is_not_ready(talker_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = service_of(talker_run)
+    monkeypatch.setattr(service._batcher._engine, "step", lambda *_: 1 / 0)
+    with pytest.raises(RuntimeError, match="failed on its first tokens"):
+        asyncio.run(service.warm())
+    assert not service.ready
+    service.close(0)
+
+
+def test_a_server_whose_analyzer_is_broken_is_not_healthy(talker_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(_: str) -> list[int]:
+        raise AnalyzerBroken
+
+    service = service_of(talker_run)
+    with serving(service) as address:
+        monkeypatch.setattr(service.codec, "encode", encode)
+        assert httpx.post(f"{address}/v1/chat/completions", json={"messages": QUESTION}).status_code == 500
+        assert httpx.get(f"{address}/health").status_code == 503
+
+
+def counted(address: str, name: str) -> float:
+    """A number at /metrics."""
+    [value] = [line for line in httpx.get(f"{address}/metrics").text.splitlines() if line.startswith(f"{name} ")]
+    return float(value.split()[1])
+
+
 def test_metrics_count(talker: str) -> None:
+    before = counted(talker, "kogpt_answer_tokens_total")
     client(talker).chat.completions.create(**FIXED)
-    text = httpx.get(f"{talker}/metrics").text
-    assert 'kogpt_requests_total{endpoint="chat",status="200"}' in text
-    assert "kogpt_answer_tokens_total" in text
+    assert counted(talker, "kogpt_answer_tokens_total") == before + FIXED["max_tokens"]
+    assert 'kogpt_requests_total{endpoint="chat",status="200"}' in httpx.get(f"{talker}/metrics").text
 
 
-def test_a_client_that_leaves_frees_its_place(talker: str, service: Service) -> None:
+def test_a_client_that_leaves_frees_its_place_and_is_counted(
+    talker: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = service._batcher._engine
+    step = engine.step
+
+    def slow(*rows: Any) -> Any:
+        time.sleep(0.02)
+        return step(*rows)
+
+    monkeypatch.setattr(engine, "step", slow)
+    before = counted(talker, "kogpt_requests_cancelled_total")
     body = {"messages": QUESTION, "max_tokens": 100, "n": 8}
     with httpx.stream("POST", f"{talker}/v1/chat/completions", json=body | {"stream": True}) as answer:
         next(answer.iter_raw())
@@ -258,6 +298,7 @@ def test_a_client_that_leaves_frees_its_place(talker: str, service: Service) -> 
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{talker}/v1/chat/completions", json=body, timeout=httpx.Timeout(30, read=0.02))
     wait_until(lambda: service.under_way == 0, 10)
+    wait_until(lambda: counted(talker, "kogpt_requests_cancelled_total") == before + 2, 10)
 
 
 def test_a_full_queue_is_429_at_once(talker_run: Path) -> None:
