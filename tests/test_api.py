@@ -12,11 +12,20 @@ import kogpt
 from kogpt.common.errors import UserError
 from kogpt.generate.sampling import Sampling
 from kogpt.generate.stream import generate_text
+from kogpt.model.decoder import Decoder
+from kogpt.model.packed import packed
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_load_generates_encodes_and_decodes(run: Path) -> None:
+def test_load_generates_encodes_and_decodes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packings = []
+
+    def pack(module: Decoder) -> Decoder:
+        packings.append(module)
+        return packed(module)
+
+    monkeypatch.setattr("kogpt.generate.model.packed", pack)
     model = kogpt.load(run, device="cpu")
     text = "모든 국민은 법 앞에 평등하다."
     assert model.decode(model.encode(text)) == text
@@ -28,6 +37,7 @@ def test_load_generates_encodes_and_decodes(run: Path) -> None:
         expected[piece.prompt] += piece.text
     assert both == expected
     assert model.generate(prompts[0], **settings) == both[0]
+    assert len(packings) == 1
     assert model.module.config == model.config
     assert "gpt2" in repr(model)
 

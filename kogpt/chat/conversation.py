@@ -10,6 +10,7 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.common.text_files import decode
 from kogpt.tokenizer.chat import ROLES, Message
+from kogpt.tokenizer.normalize import normalize
 
 
 class Conversation:
@@ -25,8 +26,8 @@ class Conversation:
         return [*([Message("system", self.system)] if self.system else []), *self.turns]
 
     def ask(self, text: str) -> None:
-        """The user says this."""
-        self.turns.append(Message("user", text))
+        """The user says this. What is typed can contain lone surrogates, which no file can."""
+        self.turns.append(Message("user", normalize(text)[0]))
 
     def answer(self, text: str) -> None:
         """The assistant answers this."""
@@ -62,7 +63,7 @@ class Conversation:
         """Continue a saved conversation. On an error, which is a `UserError`, nothing changes."""
         try:
             content = json.loads(decode(path.read_bytes()))
-            messages = [Message(message["role"], message["content"]) for message in content["messages"]]
+            messages = [Message(message["role"], normalize(message["content"])[0]) for message in content["messages"]]
             whole = all(message.role in ROLES and isinstance(message.content, str) for message in messages)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None

@@ -18,9 +18,12 @@ from kogpt.checkpoint.choose import Wish
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
+from kogpt.common.text_files import decode
 from kogpt.generate.chat import Reply, how_to_teach, is_taught
 from kogpt.generate.sampling import Sampling
+from kogpt.model.packed import packed
 from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.normalize import normalize
 
 HELP = """\
 /system TEXT   tell the model how to answer; without a text, show what it was told
@@ -41,7 +44,8 @@ def chat(run: Path, sampling: Sampling, *, checkpoint: Wish = None, device: str 
     if not is_taught(loaded.info, codec.tokenizer):
         raise UserError(how_to_teach(str(run)))
     codec.encode("안녕")  # starts the analyzer, so that the first answer does not wait for it
-    terminal = Terminal(lambda talk, again: Reply(loaded.model, codec, talk.messages, _seeded(sampling, again)))
+    model = packed(loaded.model)
+    terminal = Terminal(lambda talk, again: Reply(model, codec, talk.messages, _seeded(sampling, again)))
     terminal.run(_lines())
 
 
@@ -110,7 +114,7 @@ class Terminal:
 
     def _system(self, text: str) -> None:
         if text:
-            self._talk.system = text
+            self._talk.system = normalize(text)[0]
         print(self._talk.system or "There is no system message; /system TEXT sets one.")
 
     def _undo(self, _: str) -> None:
@@ -156,7 +160,12 @@ def _file(name: str, command: str) -> Path:
 def _lines() -> Iterator[str]:
     """What the user types, until Ctrl-D."""
     if not sys.stdin.isatty():
-        yield from sys.stdin
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            try:
+                yield decode(line)
+            except UnicodeDecodeError as error:
+                message = f"line {number} of the standard input cannot be read ({error}); give text in UTF-8 or cp949."
+                raise UserError(message) from None
         return
     from prompt_toolkit import PromptSession
 

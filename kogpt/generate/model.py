@@ -8,6 +8,7 @@ model.decode(model.encode("모든 국민은"))
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,6 +19,8 @@ from kogpt.common.errors import UserError
 from kogpt.generate.chat import Reply, how_to_teach, is_taught
 from kogpt.generate.sampling import Sampling
 from kogpt.generate.stream import continue_texts
+from kogpt.model.decoder import Decoder
+from kogpt.model.packed import packed
 from kogpt.tokenizer.chat import Message
 from kogpt.tokenizer.codec import TextCodec
 
@@ -26,6 +29,7 @@ class Model:
     """A checkpoint of a run (kogpt.checkpoint.choose says which), with its tokenizer and analyzer.
 
     `module` is the torch model (kogpt.model.decoder.Decoder, fp32, eval mode) and `config` its configuration.
+    `generate` and `chat` use its weights as they are at the first call of either.
     Raises `kogpt.common.errors.UserError` for a folder without a usable checkpoint or a device that is not there.
     """
 
@@ -39,6 +43,10 @@ class Model:
     def __repr__(self) -> str:
         millions = self.config.parameter_count / 1e6
         return f"<kogpt {self.config.arch} of {millions:.1f}M parameters at step {self.step} on {self.module.device}>"
+
+    @cached_property
+    def _fast(self) -> Decoder:
+        return packed(self.module)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, as in training; without [CLS] and [SEP], which begin and end an article."""
@@ -60,7 +68,7 @@ class Model:
             message if isinstance(message, Message) else Message(message["role"], message["content"])
             for message in messages
         ]
-        return "".join(Reply(self.module, self._codec, talk, Sampling(**sampling)))
+        return "".join(Reply(self._fast, self._codec, talk, Sampling(**sampling)))
 
     @overload
     def generate(self, prompt: str, **sampling: Any) -> str: ...
@@ -74,6 +82,6 @@ class Model:
         with the same flags.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        texts = continue_texts(self.module, self._codec, prompts, Sampling(**sampling))
+        texts = continue_texts(self._fast, self._codec, prompts, Sampling(**sampling))
         whole = [start + continuation for start, (continuation,) in zip(prompts, texts, strict=True)]
         return whole[0] if isinstance(prompt, str) else whole

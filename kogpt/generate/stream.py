@@ -32,7 +32,6 @@ def stream_text(
     model: Decoder, codec: TextCodec, prompts: Sequence[str], sampling: Sampling, *, samples: int = 1
 ) -> Iterator[Piece]:
     """Continue each prompt `samples` times, as many rows at once as fit into _CACHE_BYTES; yield text as it comes."""
-    model = packed(model)
     encoded = [[codec.tokenizer.cls_id, *codec.encode(prompt)] for prompt in prompts]
     rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
     row_bytes = 2 * math.prod(model.config.kv_cache_shape(1)) * model.dtype.itemsize
@@ -87,4 +86,4 @@ def generate_text(
 ) -> Iterator[Piece]:
     """Continue prompts with a checkpoint of a run (kogpt.checkpoint.choose), or one of its step folders."""
     run = load_for_inference(Path(run_folder), choose_device(device), checkpoint)
-    yield from stream_text(run.model, TextCodec(run.tokenizer_folder), prompts, sampling, samples=samples)
+    yield from stream_text(packed(run.model), TextCodec(run.tokenizer_folder), prompts, sampling, samples=samples)

@@ -35,6 +35,16 @@ def test_a_saved_conversation_comes_back(tmp_path: Path) -> None:
     assert other.messages == talk.messages
 
 
+def test_half_characters_are_left_out(tmp_path: Path) -> None:
+    """A terminal that is not UTF-8 gives lone surrogates, and JSON can contain them; no file can."""
+    (tmp_path / "half.json").write_text('{"messages": [{"role": "user", "content": "하나\\ud83d"}]}', encoding="utf-8")
+    talk = Conversation()
+    talk.load(tmp_path / "half.json")
+    talk.ask("둘\udcff")
+    talk.save(tmp_path / "whole.json")
+    assert [m.content for m in talk.messages] == ["하나", "둘"]
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"messages": 3}', '{"messages": [{"role": "x", "content": "y"}]}'])
 def test_what_is_no_conversation_changes_nothing(content: str, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(content)

@@ -2,6 +2,7 @@
 
 import codecs
 import fcntl
+import io
 import os
 import pty
 import re
@@ -19,6 +20,7 @@ import pytest
 from builders import make_chat_run, make_endless_run
 
 import kogpt as package
+from kogpt.chat.terminal import _lines
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.wordpiece import Tokenizer
 
@@ -154,6 +156,15 @@ def test_lines_of_a_pipe_are_messages(kogpt: Any, tokenizer: Tokenizer, tmp_path
     assert ended.returncode == 0, ended.stderr
     answer = package.load(run).chat([{"role": "user", "content": "모든 국민은?"}], max_new_tokens=8, seed=3)
     assert ended.stdout.startswith(answer)
+
+
+def test_a_pipe_that_is_no_text_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = io.BytesIO("안녕\n".encode() + "하나\n".encode("cp949") + b"\xff\xff\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(sent, encoding="utf-8"))
+    lines = _lines()
+    assert [next(lines), next(lines)] == ["안녕\n", "하나\n"]
+    with pytest.raises(UserError, match=r"line 3 of the standard input .* UTF-8 or cp949"):
+        next(lines)
 
 
 def test_a_base_run_was_never_taught(kogpt: Any, run: Path) -> None:
