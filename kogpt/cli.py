@@ -125,7 +125,7 @@ def serve(
     checkpoint: OptionalCheckpoint = None,
     device: OptionalText = None,
 ) -> None:
-    """Answer a page in the browser and OpenAI clients, until Ctrl-C.
+    """Serve a chat page and an OpenAI-compatible API, until Ctrl-C.
 
     Args:
         host: Address to listen on. The default is this machine alone; for another one a key is needed.

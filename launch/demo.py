@@ -157,6 +157,7 @@ def ask(chat: Path) -> None:
 
 
 def main() -> None:
+    os.environ["PYTHONUTF8"] = "1"  # the commands read and write Korean in any locale
     with exit_on_user_error():
         demo = tyro.cli(Demo)
     folder = demo.folder.resolve()

@@ -86,7 +86,7 @@ def ask(page: Any, question: str, *, wait: bool = True) -> None:
     """Type a question and send it; by default, wait for the whole answer."""
     page.fill("#question", question)
     page.keyboard.press("Enter")
-    page.wait_for_selector("#halt" if not wait else "#send")
+    page.wait_for_selector("#send" if wait else "#turns li:last-child")
     if wait:
         until(page, "!document.querySelector('.waiting')")
 

@@ -19,7 +19,7 @@ from kogpt.tokenizer.wordpiece import train_tokenizer
 HOSTILE = {
     "jamo": "ㄷ" * 4000,
     "굿": "굿" * 4000,
-    "emoji": "👨‍👩‍👧 😀" * 700,
+    "emoji": "👨‍👩‍👧 😀" * 500,
     "no space": "".join(chr(0xAC00 + i * 37 % 11172) for i in range(4000)),
     "brackets": "[" * 4000,
     "too long": "가" * 20_000,

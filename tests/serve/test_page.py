@@ -225,7 +225,7 @@ def test_a_server_that_wants_a_key(tab: Open, served: Served) -> None:
 def test_a_base_model_says_so_and_continues_texts(tab: Open, served: Served) -> None:
     with served.another(answers_chat=False) as server:
         page = tab(server.url, "base")
-        assert "배운 적이 없습니다" in page.inner_text("#notice")
+        assert "학습하지 않았습니다" in page.inner_text("#notice")
         assert "--init" in page.inner_text("#notice")
         with page.expect_request("**/v1/completions") as sent:
             ask(page, "대한민국의")

@@ -87,7 +87,11 @@ export function changeTurn(id, turnId, what) {
 
 export function remove(id) {
   unsaved.delete(CONVERSATION + id);
-  localStorage.removeItem(CONVERSATION + id);
+  try {
+    localStorage.removeItem(CONVERSATION + id);
+  } catch {
+    // no storage, so nothing is stored
+  }
 }
 
 export const settings = () => ({ ...DEFAULTS, ...get(SETTINGS) });
