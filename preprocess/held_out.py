@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +33,7 @@ from preprocess.sources import find_sources
 from preprocess.stages import MESSAGE_SEPARATOR
 from preprocess.streams import Broken
 from preprocess.units import MORPHEME_SEPARATOR, Store, key_of, unpack_cut_texts
-from preprocess.work import Work
-from preprocess.worker import Failed
+from preprocess.work import CachedChunk, Work
 
 GRAM = 13
 """morphemes"""
@@ -152,37 +151,25 @@ def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> N
         UserError: if no article is left.
     """
     gone: dict[str, dict[int, str]] = {}
-    flying: dict[str, list[str]] = {}
     digest = held_out.digest
 
-    def note(key: str, results: Sequence[Any]) -> None:
-        shared = {i: f"shares with {match[0]}: {match[1]}" for i, match in enumerate(results) if match is not None}
+    def note(key: str, content: bytes) -> None:
+        matches = json.loads(content)
+        shared = {i: f"shares with {match[0]}: {match[1]}" for i, match in enumerate(matches) if match is not None}
         if shared:
             gone[key] = shared
 
-    def chunks() -> Iterator[tuple[str, Sequence[str]]]:
-        for unit in found.units:
-            known = cache.get(key_of([unit.key, digest]))
-            if known is not None:
-                note(unit.key, json.loads(known))
-                continue
-            flying[unit.key] = [cut.morphemes for cut in unpack_cut_texts(cache.existing(unit.key))]
-            yield unit.key, flying[unit.key]
+    def morphemes(key: str) -> list[str]:
+        return [cut.morphemes for cut in unpack_cut_texts(cache.existing(key))]
 
-    def commit(key: str, results: list[Any]) -> None:
-        texts = flying.pop(key)
-        results = [
-            held_out.judge(text) if isinstance(result, Failed) else result
-            for text, result in zip(texts, results, strict=True)
-        ]
-        cache.put(key_of([key, digest]), json.dumps(results, ensure_ascii=False).encode())
-        note(key, results)
-
-    work.through_pool(
+    keys = [unit.key for unit in found.units]
+    work.through_cache(
         "held-out",
         held_out,
-        chunks(),
-        commit,
+        (CachedChunk(key_of([key, digest]), partial(morphemes, key), partial(note, key)) for key in keys),
+        cache,
+        again=held_out.judge,
+        pack=lambda results: json.dumps(results, ensure_ascii=False).encode(),
         chars=len,
         memory_mib=MEMORY_MIB,
         item_seconds=lambda text: len(text) / SLOWEST_CHARS_PER_SECOND,

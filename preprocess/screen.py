@@ -26,7 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -37,8 +37,7 @@ from preprocess.near_duplicates import Repeat, Shape, bands, groups, repeats, sh
 from preprocess.options import Options
 from preprocess.quality import Limits, broken_rule
 from preprocess.units import Store, Unit, group, key_of
-from preprocess.work import Work
-from preprocess.worker import Failed
+from preprocess.work import CachedChunk, Work
 
 Verdict = tuple[str, str]
 """reason, detail"""
@@ -109,7 +108,6 @@ def _judge_each(
     columns: Sequence[IO[bytes]],
 ) -> int:
     """Step 1: fill in the verdicts, and write the bands at the places of the documents, whose number is returned."""
-    flying: dict[str, tuple[Unit, int]] = {}
     digest = screening.digest
     count = 0
 
@@ -123,35 +121,24 @@ def _judge_each(
             file.seek(8 * first)
             file.write(column.tobytes())
 
-    def chunks() -> Iterator[tuple[str, Sequence[str]]]:
+    def chunks() -> Iterator[CachedChunk]:
         nonlocal count
         for unit in group(documents, {}):
-            key, first = key_of([unit.key, digest]), count
+            texts = [document.text for document in unit.documents]
+            yield CachedChunk(key_of([unit.key, digest]), partial(list, texts), partial(note, unit, count))
             count += len(unit.documents)
-            known = cache.get(key)
-            if known is not None:
-                note(unit, first, known)
-                continue
-            flying[key] = unit, first
-            yield key, [document.text for document in unit.documents]
 
-    def commit(key: str, results: list[Any]) -> None:
-        unit, first = flying.pop(key)
-        # A worker's trouble is no verdict: the driver judges, without a limit.
-        results = [
-            screening.judge(document.text) if isinstance(result, Failed) else result
-            for document, result in zip(unit.documents, results, strict=True)
-        ]
+    def pack(results: list[tuple[Verdict | None, bytes]]) -> bytes:
         said = json.dumps([verdict for verdict, _ in results], ensure_ascii=False).encode()
-        content = said + b"\n" + b"".join(own for _, own in results)
-        cache.put(key, content)
-        note(unit, first, content)
+        return said + b"\n" + b"".join(own for _, own in results)
 
-    work.through_pool(
+    work.through_cache(
         "screening",
         screening,
         chunks(),
-        commit,
+        cache,
+        again=screening.judge,
+        pack=pack,
         chars=len,
         memory_mib=MEMORY_MIB,
         item_seconds=lambda text: len(text) / SLOWEST_CHARS_PER_SECOND,
@@ -177,38 +164,26 @@ def _compare(
     if not found:
         return {}
     verdicts: dict[str, Verdict] = {}
-    flying: dict[str, tuple[list[list[str]], list[list[tuple[str, str]]]]] = {}
     compare = partial(repeats, threshold=screening.near_duplicates)
     digest = screening.digest
 
-    def note(members: list[list[tuple[str, str]]], results: Sequence[Sequence[Any]]) -> None:
-        for own, of_group in zip(members, results, strict=True):
+    def note(members: list[list[tuple[str, str]]], content: bytes) -> None:
+        for own, of_group in zip(members, json.loads(content), strict=True):
             for number, of, similarity in of_group:
                 verdicts[own[number][1]] = ("near-duplicate", f"{similarity:.3f} like {own[of][0]}")
 
-    def chunks() -> Iterator[tuple[str, Sequence[list[str]]]]:
+    def chunks() -> Iterator[CachedChunk]:
         for texts, members in _read_groups(found, documents, folder):
             key = key_of([digest, *(f"{len(own)} " + " ".join(sha256 for _, sha256 in own) for own in members)])
-            known = cache.get(key)
-            if known is not None:
-                note(members, json.loads(known))
-                continue
-            flying[key] = texts, members
-            yield key, texts
+            yield CachedChunk(key, partial(list, texts), partial(note, members))
 
-    def commit(key: str, results: list[Any]) -> None:
-        texts, members = flying.pop(key)
-        results = [
-            compare(own) if isinstance(result, Failed) else result for own, result in zip(texts, results, strict=True)
-        ]
-        cache.put(key, json.dumps(results).encode())
-        note(members, results)
-
-    work.through_pool(
+    work.through_cache(
         "near-duplicates",
         partial(_always, compare),
         chunks(),
-        commit,
+        cache,
+        again=compare,
+        pack=lambda results: json.dumps(results).encode(),
         unit="groups",
         chars=lambda texts: sum(map(len, texts)),
         memory_mib=MEMORY_MIB,

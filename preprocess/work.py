@@ -1,13 +1,13 @@
 """Send the units without a result through a pool, and commit each result as it comes.
 
 In: (key, items) of each unit, and a function that commits (key, results). Out: a progress bar, and rows for the
-summary.
+summary. `through_cache` does the same for stages whose results lie in the cache folder as they are.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -15,11 +15,22 @@ from preprocess import cluster
 from preprocess.options import Options
 from preprocess.pool import Pool
 from preprocess.report import Log, Progress
+from preprocess.units import Store
+from preprocess.worker import Failed
 
 log = logging.getLogger(__name__)
 
 HANG_SECONDS = 60.0
 """How long an item may take without an answer, in addition to the time for its length."""
+
+
+class CachedChunk(NamedTuple):
+    """Items whose results are kept together under `key`; `take` gets them, packed, from the cache or when they come."""
+
+    key: str
+    items: Callable[[], Sequence[Any]]
+    """only called where there is no result yet"""
+    take: Callable[[bytes], None]
 
 
 class Work:
@@ -85,3 +96,43 @@ class Work:
             (f"{stage}: characters/s", f"{progress.chars / seconds:,.0f}"),
             (f"{stage}: workers lost, {unit} quarantined", f"{stats.deaths}, {stats.failed}"),
         ]
+
+    def through_cache(
+        self,
+        stage: str,
+        setup: Callable[[], Callable[[Any], Any]],
+        chunks: Iterable[CachedChunk],
+        cache: Store,
+        *,
+        again: Callable[[Any], Any],
+        pack: Callable[[list[Any]], bytes],
+        **options: Any,
+    ) -> None:
+        """Run a stage for the chunks that are not in the cache, and let every chunk take its result.
+
+        A worker's trouble is no result: the driver works on such an item with `again`, without a limit. `options` are
+        arguments of `through_pool`.
+        """
+        flying: dict[str, tuple[Sequence[Any], Callable[[bytes], None]]] = {}
+
+        def missing() -> Iterator[tuple[str, Sequence[Any]]]:
+            for chunk in chunks:
+                if (known := cache.get(chunk.key)) is not None:
+                    chunk.take(known)
+                    continue
+                items = chunk.items()
+                flying[chunk.key] = items, chunk.take
+                yield chunk.key, items
+
+        def commit(key: str, results: list[Any]) -> None:
+            items, take = flying.pop(key)
+            content = pack(
+                [
+                    again(item) if isinstance(result, Failed) else result
+                    for item, result in zip(items, results, strict=True)
+                ]
+            )
+            cache.put(key, content)
+            take(content)
+
+        self.through_pool(stage, setup, missing(), commit, **options)
