@@ -18,6 +18,7 @@ from kogpt.checkpoint.layout import FORMAT, VERSION
 from kogpt.checkpoint.writer import write_checkpoint
 from kogpt.common.errors import UserError
 from kogpt.model.config import ModelConfig
+from kogpt.model.registry import model_class
 
 
 def matched_rows(rows: Tensor, known: dict[str, int], pieces: list[str]) -> tuple[Tensor, int]:
@@ -27,6 +28,14 @@ def matched_rows(rows: Tensor, known: dict[str, int], pieces: list[str]) -> tupl
     out = rows[theirs].mean(0).repeat(len(pieces), 1)
     out[ours] = rows[theirs]
     return out, len(found)
+
+
+def match_vocabulary(weights: dict[str, Tensor], config: ModelConfig, known: dict[str, int], pieces: list[str]) -> int:
+    """Replace the embedding and the head (unless it is tied) by those for the tokens `pieces`; how many were found."""
+    taken = 0
+    for name in filter(weights.__contains__, model_class(config).VOCABULARY):
+        weights[name], taken = matched_rows(weights[name], known, pieces)
+    return taken
 
 
 def write_start(run: Path, weights: dict[str, Tensor], config: ModelConfig, **about: Any) -> None:

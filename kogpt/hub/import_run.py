@@ -16,11 +16,10 @@ from pathlib import Path
 from tokenizers import decoders
 
 from kogpt.checkpoint.layout import step_folders
-from kogpt.checkpoint.start import matched_rows, write_start
+from kogpt.checkpoint.start import match_vocabulary, write_start
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.hub.weights import import_model
-from kogpt.model.registry import model_class
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.run_metadata import copy_tokenizer
 
@@ -39,8 +38,7 @@ def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -
     known = read_pieces(folder)
     if max(known.values()) >= config.vocab_size:
         raise UserError(f"{folder} has {max(known.values()) + 1:,} tokens for a model of {config.vocab_size:,} rows.")
-    for name in filter(weights.__contains__, model_class(config).VOCABULARY):
-        weights[name], taken = matched_rows(weights[name], known, pieces)
+    taken = match_vocabulary(weights, config, known, pieces)
     if not taken:
         raise UserError(
             f"none of the {len(pieces):,} tokens of {corpus_folder} is in the vocabulary of {folder}; "

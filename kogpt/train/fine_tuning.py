@@ -14,10 +14,10 @@ from typing import Any
 from kogpt.checkpoint.choose import choose
 from kogpt.checkpoint.layout import CONFIG, MODEL, step_folders
 from kogpt.checkpoint.reader import CheckpointReader
-from kogpt.checkpoint.start import matched_rows, write_start
+from kogpt.checkpoint.start import match_vocabulary, write_start
 from kogpt.common.errors import UserError
 from kogpt.model.config import ModelConfig
-from kogpt.model.registry import config_from_dict, model_class
+from kogpt.model.registry import config_from_dict
 from kogpt.tokenizer.lineage import appended_roles
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.corpora import Corpora
@@ -66,7 +66,6 @@ def begin(run: Path, base: Path, corpora: Corpora, shape: ModelConfig, about: di
     weights = {name: reader.weight(name) for name in reader.shapes}
     if added:
         known = {piece: row for row, piece in enumerate(before.vocab)}
-        for name in filter(weights.__contains__, model_class(config).VOCABULARY):
-            weights[name], _ = matched_rows(weights[name], known, after.vocab)
+        match_vocabulary(weights, config, known, after.vocab)
         log.info(f"{base} has no rows for {' '.join(added)}: they start at the mean of all others.")
     write_start(run, weights, config, **about)

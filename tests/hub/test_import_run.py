@@ -11,12 +11,13 @@ from trainings import deepspeed_file, launch, losses
 
 from kogpt.checkpoint.layout import step_folder, step_folders
 from kogpt.checkpoint.load import load_for_inference
+from kogpt.checkpoint.start import matched_rows
 from kogpt.checkpoint.verify import verify
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.loader import Share, TrainBatches
 from kogpt.hub.export import export_model
-from kogpt.hub.import_run import as_wordpiece, import_run, matched_rows, read_pieces
+from kogpt.hub.import_run import as_wordpiece, import_run, read_pieces
 from kogpt.tokenizer.wordpiece import open_tokenizer
 
 
