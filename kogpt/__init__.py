@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 """The version. pyproject.toml reads it from here."""
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "watch"]
 
 
 def load(run: str | Path, device: str | None = None, checkpoint: str | int | None = None) -> "Model":
@@ -25,3 +25,14 @@ def load(run: str | Path, device: str | None = None, checkpoint: str | int | Non
     from kogpt.generate.model import Model  # torch is loaded here, so that `import kogpt` is fast
 
     return Model(run, device, checkpoint)
+
+
+def watch(run: str | Path) -> None:
+    """Show the curves of a training that runs in another process, until it ends: a picture in a notebook, else a bar.
+
+    `run` is its --out. A training that has only just been started counts. Raises `kogpt.common.errors.UserError` if
+    there is none and none has recorded a step.
+    """
+    from kogpt.tracking.watch import watch
+
+    watch(run)
