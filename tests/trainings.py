@@ -200,8 +200,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any], patch: Any) -> None:
     """
     import torch
 
-    from kogpt.train import distributed, engine, restorer, saver
-    from kogpt.train import trainer as trainer_module
+    from kogpt.train import checkpoints, distributed, engine, restorer, saver
 
     mine = trainer.ranks.rank == orders.get("rank", 0)
     if orders.get("masked_targets"):
@@ -238,7 +237,7 @@ def _sabotage(trainer: Any, orders: dict[str, Any], patch: Any) -> None:
     if "no_room" in orders:
         patch.setattr(saver, "ROOM", 0.0)
     if orders.get("unshared"):
-        patch.setattr(trainer_module, "is_shared", lambda *rest: False)
+        patch.setattr(checkpoints, "is_shared", lambda *rest: False)
         patch.setattr(restorer, "sees", lambda folder: trainer.ranks.first)
 
 

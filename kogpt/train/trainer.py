@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
-from kogpt.checkpoint.layout import FORMAT, VERSION, pointed
+from kogpt.checkpoint.layout import pointed
 from kogpt.data.loader import Share
 from kogpt.optim.schedule import learning_rate, warmup_length
 from kogpt.tracking.tracker import Tracker
 from kogpt.tracking.wandb_run import start as start_wandb
 from kogpt.train.activation_checkpointing import checkpoint_blocks
+from kogpt.train.checkpoints import Checkpoints
 from kogpt.train.compile import compile_as_wished
 from kogpt.train.corpora import Corpora
 from kogpt.train.deepspeed_config import EnginePlan
@@ -33,10 +34,9 @@ from kogpt.train.gpu_peaks import UNITS, peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config, peak_share, stride
 from kogpt.train.planner import fit_memory
 from kogpt.train.resume import Start, find_start
-from kogpt.train.run_folder import agree_on_token, hold, is_shared
+from kogpt.train.run_folder import hold
 from kogpt.train.run_metadata import about, copy_tokenizer
-from kogpt.train.saver import Order, Saver
-from kogpt.train.step_metrics import agree, is_better, mfu
+from kogpt.train.step_metrics import agree, mfu
 from kogpt.train.stop_signal import Stop
 
 log = logging.getLogger(__name__)
@@ -85,9 +85,7 @@ class Trainer:
         }
         self.tracker: Tracker | None = None
         self.step = self.skipped = self.skips_in_a_row = 0
-        self.best: dict[str, Any] | None = None  # the saved step with the lowest validation loss, {"step", "val_loss"}
         self.unlogged: dict[str, Any] | None = None  # the record of this step while its evaluation is incomplete
-        self.unsaved: str | None = None  # why the last checkpoint could not be saved (rank 0 only)
 
     def train(self) -> int:
         """Train to the end or until stopped, and return the exit status."""
@@ -121,10 +119,8 @@ class Trainer:
             f"{self.config.parameter_count / 1e6:.1f}M parameters, {self.steps:,} steps of "
             f"{self.tokens_per_step:,} tokens; each rank needs about {self.memory}"
         )
-        token = agree_on_token()
         for line in self.corpora.lines(self.batches, self.steps * self.plan.global_batch):
             log.info(line)
-        self.saver = Saver(self.run, self.ranks, token, is_shared(self.run, self.ranks, token))
         on_first(self.ranks, lambda: copy_tokenizer(self.corpora.tokenizer_folder, self.run))
         self.evaluation.encode_prompts(self.ranks)
         self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.checkpoint)
@@ -136,6 +132,8 @@ class Trainer:
             self.init |= self.evaluation.before(self.engine, self.ranks, self.stop)
         compile_as_wished(self.engine.module, self.options.run.compile, self.plan.stage, self.ranks.device.type)
         self._start_tracking(start)
+        best = start.state["best"] if start.state is not None else None
+        self.checkpoints = Checkpoints(self.run, self.options.run.keep, self.ranks, self.tracker, best)
         return True
 
     def _loop(self) -> int:
@@ -155,7 +153,7 @@ class Trainer:
                 self.log(record)
             if code or saving:
                 self._save(record)
-            self._hear_of_saves()
+            self.checkpoints.hear()
             set_timeouts()
         self._end_saving(code)
         return code
@@ -214,7 +212,7 @@ class Trainer:
         if not applied:
             log.warning(f"Step {self.step}: a gradient is not finite, so all ranks skip the update.")
         if self.skips_in_a_row == SKIPS_IN_A_ROW:
-            self.saver.wait()
+            self.checkpoints.wait()
             last = pointed(self.run, "latest")
             raise TrainingFailed(
                 f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, the last at step {self.step}; "
@@ -241,48 +239,22 @@ class Trainer:
 
     def _save(self, record: dict[str, Any]) -> None:
         """Start a checkpoint of this step. It is written while training continues."""
-        self.saver.await_last()
-        self._hear_of_saves()
-        better = is_better(record["val_loss"], self.best["val_loss"] if self.best is not None else None)
-        best = {"step": self.step, "val_loss": record["val_loss"]} if better else self.best
         state = {
             "step": self.step,
             "tokens": record["tokens"],
             "skipped_steps": self.skipped,
             "warmup_steps": self.warmup_steps,
-            "best": best,
             "unlogged": self.unlogged,
             "world_size": self.ranks.world_size,
             "zero_stage": self.plan.stage,
             "precision": self.plan.precision,
             **self.engine.counters(),
         }
-        order = Order(
-            step=self.step,
-            config={"format": FORMAT, "version": VERSION, **self.identity, "step": self.step},
-            state=state,
-            better=better,
-            keep=self.options.run.keep,
-            before=self.tracker.metrics.sync if self.tracker is not None else None,
-        )
-        self.saver.start(order, self.engine.parts())
-
-    def _hear_of_saves(self) -> None:
-        """Report finished and failed checkpoints (on rank 0). Training continues without them, with a warning."""
-        for order, folder, error in self.saver.outcomes():
-            self.unsaved = error
-            if error is not None:
-                log.warning(f"CHECKPOINT NOT SAVED at step {order.step}: {error}; free disk space.")
-                continue
-            self.best = order.state["best"]
-            if self.tracker is not None:
-                self.tracker.saved(folder)
+        self.checkpoints.start(self.identity, state, record["val_loss"], self.engine.parts())
 
     def _end_saving(self, code: int) -> None:
         """Wait for the last checkpoint. Raises `TrainingFailed` if training is complete but it could not be saved."""
-        self.saver.wait()
-        self._hear_of_saves()
-        unsaved = broadcast_object(self.unsaved)
+        unsaved = self.checkpoints.end()
         from_where = f"repeat the same command to continue from {pointed(self.run, 'latest') or 'the start'}."
         if unsaved is not None and not code:
             raise TrainingFailed(
@@ -292,8 +264,8 @@ class Trainer:
             log.info(f"Stopped after step {self.step}; {from_where}")
 
     def _take_position(self, start: Start) -> None:
-        state = start.state or {"step": 0, "skipped_steps": 0, "best": None}
-        self.step, self.skipped, self.best = state["step"], state["skipped_steps"], state["best"]
+        state = start.state or {"step": 0, "skipped_steps": 0}
+        self.step, self.skipped = state["step"], state["skipped_steps"]
         self.unlogged = state.get("unlogged")
         self.warmup_steps = warmup_length(self.schedule.warmup, self.steps, state.get("warmup_steps"))
         self.flops_per_token = self.config.flops_per_token(self.config.max_seq_len)

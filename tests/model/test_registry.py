@@ -64,7 +64,8 @@ def test_an_architecture_goes_everywhere(
         info = load_for_inference(tmp_path / "run").info
         assert (info["model"]["arch"], info["step"]) == (arch, steps)
         assert info["format"] == "kogpt-checkpoint"
-        losses.append(trainer.best["val_loss"] if trainer.best else None)
+        best = trainer.checkpoints.best
+        losses.append(best["val_loss"] if best else None)
     assert losses[1] < losses[0]
     with pytest.raises(UserError, match="n_layer is 3 instead of 2"):
         train_here(line(9, "--depth", "3"), ranks)
