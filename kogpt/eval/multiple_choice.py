@@ -1,31 +1,46 @@
-"""Accuracy on multiple-choice questions (KoBEST: COPA, HellaSwag, BoolQ). In: a model and items. Out: `Accuracy`.
+"""Accuracy on multiple-choice questions, such as those of KoBEST. In: a model and items. Out: `Accuracy`.
 
 The score of a choice is its log-likelihood after the prompt, divided by its length in characters (acc_norm in lm-eval).
 Characters are used because the number of tokens depends on the analyzer. Prompt and choice are encoded separately and
 joined, so that all choices of an item follow the same tokens. With the spacing "original" this gives one space between
 them. Few-shot prompts begin with solved examples from other items of the same task, drawn by (seed, item). Prompts that
-exceed max_seq_len are truncated on the left. The standard error is sqrt(p (1 - p) / (n - 1)).
+exceed max_seq_len are truncated on the left. The standard error is sqrt(p (1 - p) / (n - 1)). The mean over tasks is
+that of (accuracy - chance) / (1 - chance), which is 0 for guessing and 1 for perfect (CORE of DCLM, arXiv 2406.11794).
 """
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kogpt.common.errors import UserError
-from kogpt.eval.likelihood import Row, row_nll
+from kogpt.eval.likelihood import Row, bits_per_char, row_nll
 from kogpt.model.decoder import Decoder
 from kogpt.tokenizer.codec import TextCodec
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The share of correct answers, its standard error, and the share that guessing would get."""
+    """The share of correct answers, its standard error, and the share that guessing would get.
+
+    `bits_per_char` are those of the correct choices: a small model, which guesses, still shows progress there.
+    """
 
     accuracy: float
     standard_error: float
     chance: float
     items: int
+    bits_per_char: float
+
+
+@dataclass(frozen=True)
+class AboveChance:
+    """The mean over tasks of the accuracy above chance, from 0 (guessing) to 1, and its standard error."""
+
+    mean: float
+    standard_error: float
 
 
 @dataclass(frozen=True)
@@ -42,11 +57,17 @@ def multiple_choice(
     model: Decoder, codec: TextCodec, items: Sequence[Item], *, shots: int = 0, seed: int = 0
 ) -> dict[str, Accuracy]:
     """Accuracy by task."""
-    encode = _remembering(codec.encode)
-    return {
-        task: _accuracy(own, _predictions(model, codec, encode, own, shots, seed))
-        for task, own in by_task(items, shots).items()
-    }
+    encode, cls_id = codec.encode, codec.tokenizer.cls_id
+    rows = choice_rows(encode, cls_id, items, model.config.max_seq_len, shots=shots, seed=seed)
+    return accuracies(items, row_nll(model, rows))
+
+
+def above_chance(tasks: Collection[Accuracy]) -> AboveChance:
+    """The mean of tasks, which count alike; their errors are independent."""
+    room = [1 - task.chance for task in tasks]
+    mean = sum((task.accuracy - task.chance) / left for task, left in zip(tasks, room, strict=True)) / len(tasks)
+    error = math.hypot(*(task.standard_error / left for task, left in zip(tasks, room, strict=True))) / len(tasks)
+    return AboveChance(mean, error)
 
 
 def by_task(items: Sequence[Item], shots: int) -> dict[str, list[Item]]:
@@ -66,36 +87,50 @@ def _remembering(encode: Callable[[str], list[int]]) -> Callable[[str], list[int
     return lambda text: known[text] if text in known else known.setdefault(text, encode(text))
 
 
-def _predictions(
-    model: Decoder,
-    codec: TextCodec,
+def choice_rows(
     encode: Callable[[str], list[int]],
+    cls_id: int,
     items: Sequence[Item],
-    shots: int,
-    seed: int,
-) -> list[int]:
-    limit = model.config.max_seq_len + 1
-    between = encode("\n\n")
+    max_seq_len: int,
+    *,
+    shots: int = 0,
+    seed: int = 0,
+) -> list[Row]:
+    """A row for each choice of each item, task by task, with the choice as its scored targets."""
+    encode = _remembering(encode)
     rows: list[Row] = []
-    for number, item in enumerate(items):
-        others = [i for i in range(len(items)) if i != number]
-        prompt = [codec.tokenizer.cls_id]
-        for i in random.Random(f"{seed} {number}").sample(others, shots):
-            example = items[i]
-            prompt += encode(example.prompt) + encode(example.choices[example.label]) + between
-        prompt += encode(item.prompt)
-        for choice in item.choices:
-            end = encode(choice)
-            if not end:
-                raise UserError(f"an item of {item.task} has a choice without tokens, {choice!r}; remove the item.")
-            kept = (prompt + end)[-limit:]
-            rows.append(Row(kept, max(len(kept) - len(end) - 1, 0)))
-    nll = iter(row_nll(model, rows))
-    return [min(range(len(i.choices)), key=[next(nll) / len(c) for c in i.choices].__getitem__) for i in items]
+    for own in by_task(items, shots).values():
+        for number, item in enumerate(own):
+            prompt = [cls_id]
+            for i in random.Random(f"{seed} {number}").sample(range(len(own) - 1), shots):
+                example = own[i + (i >= number)]  # any other item
+                prompt += encode(example.prompt) + encode(example.choices[example.label]) + encode("\n\n")
+            prompt += encode(item.prompt)
+            rows += (_row(prompt, encode(choice), choice, item.task, max_seq_len + 1) for choice in item.choices)
+    return rows
 
 
-def _accuracy(items: Sequence[Item], predictions: Sequence[int]) -> Accuracy:
+def _row(prompt: list[int], end: list[int], choice: str, task: str, limit: int) -> Row:
+    if not end:
+        raise UserError(f"an item of {task} has a choice without tokens, {choice!r}; remove the item.")
+    kept = (prompt + end)[-limit:]
+    return Row(kept, max(len(kept) - len(end) - 1, 0))
+
+
+def accuracies(items: Sequence[Item], nll: Sequence[float] | np.ndarray) -> dict[str, Accuracy]:
+    """Accuracy by task, from the nll of each row of `choice_rows`."""
+    left = iter(nll)
+    return {
+        task: _accuracy(own, [[next(left) for _ in i.choices] for i in own]) for task, own in by_task(items, 0).items()
+    }
+
+
+def _accuracy(items: Sequence[Item], nll: list[list[float]]) -> Accuracy:
     count = len(items)
-    share = sum(p == item.label for p, item in zip(predictions, items, strict=True)) / count
+    per_char = [[n / len(c) for n, c in zip(own, i.choices, strict=True)] for own, i in zip(nll, items, strict=True)]
+    share = sum(own.index(min(own)) == i.label for own, i in zip(per_char, items, strict=True)) / count
     error = math.sqrt(share * (1 - share) / (count - 1)) if count > 1 else math.nan
-    return Accuracy(share, error, sum(1 / len(item.choices) for item in items) / count, count)
+    correct = sum(float(own[item.label]) for own, item in zip(nll, items, strict=True))
+    chars = sum(len(item.choices[item.label]) for item in items)
+    chance = sum(1 / len(item.choices) for item in items) / count
+    return Accuracy(share, error, chance, count, bits_per_char(correct, chars))

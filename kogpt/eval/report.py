@@ -12,7 +12,10 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
     }
     for shots, tasks in result.get("multiple_choice", {}).items():
         for task, scored in tasks.items():
-            flat |= {f"{task}/{shots}-shot/{key}": scored[key] for key in ("accuracy", "standard_error")}
+            keys = ("accuracy", "standard_error", "bits_per_char")
+            flat |= {f"{task}/{shots}-shot/{key}": scored[key] for key in keys}
+    for shots, scored in result.get("above_chance", {}).items():
+        flat[f"above_chance/{shots}-shot"] = scored["mean"]
     return flat
 
 
@@ -25,4 +28,8 @@ def table(result: dict[str, Any]) -> Table:
         for task, scored in tasks.items():
             value = f"{scored['accuracy']:.3f} ± {scored['standard_error']:.3f} (chance {scored['chance']:.2f})"
             out.add_row(task, f"accuracy, {shots} shots", value, f"{scored['items']:,} items")
+            out.add_row("", "bits per character of the right choice", f"{scored['bits_per_char']:.3f}", "")
+        mean = result["above_chance"][shots]
+        value = f"{mean['mean']:.3f} ± {mean['standard_error']:.3f} (guessing 0, perfect 1)"
+        out.add_row("mean", f"accuracy above chance, {shots} shots", value, f"{len(tasks):,} tasks")
     return out

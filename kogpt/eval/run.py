@@ -11,7 +11,7 @@ from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.eval.likelihood import HeldOut, held_out, held_out_corpus, score
-from kogpt.eval.multiple_choice import Item, by_task, multiple_choice
+from kogpt.eval.multiple_choice import Item, above_chance, by_task, multiple_choice
 from kogpt.eval.tasks import read_items
 from kogpt.eval.texts import encoded_articles, read_texts
 from kogpt.tokenizer.codec import TextCodec
@@ -66,13 +66,11 @@ def evaluate_run(
         del scored["nll"]
         result.setdefault("bits_per_char", {})[name] = scored
     if items:
+        found = {str(count): multiple_choice(run.model, codec, items, shots=count) for count in shots}
         result["multiple_choice"] = {
-            str(count): {
-                task: asdict(accuracy)
-                for task, accuracy in multiple_choice(run.model, codec, items, shots=count).items()
-            }
-            for count in shots
+            count: {task: asdict(accuracy) for task, accuracy in tasks.items()} for count, tasks in found.items()
         }
+        result["above_chance"] = {count: asdict(above_chance(tasks.values())) for count, tasks in found.items()}
     return result
 
 

@@ -69,6 +69,8 @@ class Tracker:
                 f"step {record['step']}: validation loss {record['val_loss']:.4f}, "
                 f"{record['val_bits_per_char']:.4f} bits per character"
             )
+        if "above_chance" in record:
+            log.info(f"step {record['step']}: multiple choice {record['above_chance']:.3f} above chance")
         for prompt, continuation in record.get("continuations", []):
             log.info(f"    {prompt}|{continuation}".replace("\n", "\\n"))
         self._write_state(now=True, last_evaluation={key: record[key] for key in keys})

@@ -1,4 +1,6 @@
-"""What an evaluation during training does: score the validation texts, continue the prompts. Out: a record.
+"""What an evaluation during training does: score the validation texts, answer the tasks, continue the prompts.
+
+Out: fields of a step's record.
 
 Every corpus of the training has validation texts of its own; of conversations, the learnt tokens are scored. The
 validation loss is the mean over the corpora of --corpus, weighted by their shares; if there are several, and for
@@ -6,15 +8,17 @@ replayed ones, each has its bits per character too.
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from kogpt.eval.likelihood import held_out_corpus
-from kogpt.train import sample_prompts
+from kogpt.train import sample_prompts, task_evaluation
 from kogpt.train.corpora import Corpora
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.engine import TrainingEngine
 from kogpt.train.step_metrics import Validation, validate
 from kogpt.train.stop_signal import Stop
+from kogpt.train.task_evaluation import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +30,16 @@ class Evaluation:
         self.corpora, self.prompts, self.max_seq_len = corpora, prompts, max_seq_len
         self.texts = {part.name: held_out_corpus(part.corpus, max_seq_len, stride) for part in corpora.parts}
         self._encoded: list[list[int]] = []
+        self._tasks = Tasks([], [])
 
-    def encode_prompts(self, ranks: Ranks) -> None:
-        """Encode the prompts on rank 0, for all ranks."""
+    def encode(self, ranks: Ranks, tasks: Path | None, tokens: float) -> None:
+        """Encode the prompts and the file of tasks on rank 0, for all ranks. `tokens`: of training per evaluation."""
         folder, texts = self.corpora.tokenizer_folder, self.prompts
         limit = self.max_seq_len if self.corpora.kind == "conversations" else None
         encoded = on_first(ranks, lambda: sample_prompts.encode(folder, texts, limit) if texts else [])
         self._encoded = broadcast_object(encoded)
+        if tasks is not None:
+            self._tasks = task_evaluation.load(tasks, folder, self.max_seq_len, tokens, ranks)
 
     def run(self, engine: TrainingEngine, ranks: Ranks, stop: Stop) -> dict[str, Any] | int:
         """The fields for the step's record, or the exit status of a stop. All ranks must call it."""
@@ -42,6 +49,11 @@ class Evaluation:
             if isinstance(found, int):
                 return found
             record |= self._means(found)
+            if self._tasks.rows:
+                answered = task_evaluation.run(self._tasks, engine.token_nll, engine.plan.micro_batch, ranks, stop)
+                if isinstance(answered, int):
+                    return answered
+                record |= answered
             if self._encoded:
                 folder = self.corpora.tokenizer_folder
                 texts = sample_prompts.continue_prompts(engine.module, folder, self._encoded)

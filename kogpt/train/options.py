@@ -143,6 +143,9 @@ class RunOptions:
     stride: OptionalCount = None
     """Tokens between the starts of evaluation windows. Smaller is more exact and slower. Default: 128, or the context
     if that is shorter."""
+    eval_tasks: OptionalPath = None
+    """Multiple-choice items (.jsonl, .jsonl.gz), such as KoBEST, that each evaluation answers, as many as take at most
+    2 % of the training's time."""
     prompts: OptionalTexts = None
     """Prompts that each evaluation continues greedily, to show progress; with conversations, questions that it answers.
     Default: three of either."""
@@ -225,6 +228,8 @@ def _run_problems(options: RunOptions) -> list[str]:
     problems = outside(RunOptions, vars(options))
     if not options.deepspeed_config.is_file():
         problems.append(f"--deepspeed-config {options.deepspeed_config} does not exist; name a JSON file.")
+    if options.eval_tasks is not None and not options.eval_tasks.is_file():
+        problems.append(f"--eval-tasks {options.eval_tasks} does not exist; name a file of multiple-choice items.")
     if options.out is not None and (
         file := next((p for p in (options.out, *options.out.parents) if p.is_file()), None)
     ):

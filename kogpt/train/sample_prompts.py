@@ -42,7 +42,7 @@ def encode(tokenizer_folder: Path, texts: Sequence[str], context: int | None = N
         return json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError, OSError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        log.warning(f"The prompts cannot be encoded, so no sample texts are generated: {reason}")
+        log.warning(f"Texts cannot be encoded, so the evaluations go without prompts and tasks: {reason}")
         return []
 
 

@@ -38,6 +38,7 @@ from kogpt.train.run_folder import hold
 from kogpt.train.run_metadata import about, copy_tokenizer
 from kogpt.train.step_metrics import agree, mfu
 from kogpt.train.stop_signal import Stop
+from kogpt.train.task_evaluation import tokens_between
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,9 @@ class Trainer:
         for line in self.corpora.lines(self.batches, self.steps * self.plan.global_batch):
             log.info(line)
         on_first(self.ranks, lambda: copy_tokenizer(self.corpora.tokenizer_folder, self.run))
-        self.evaluation.encode_prompts(self.ranks)
+        run = self.options.run
+        between = tokens_between(run.eval_every, run.save_every, self.tokens_per_step)
+        self.evaluation.encode(self.ranks, run.eval_tasks, between)
         self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.checkpoint)
         if start.checkpoint is not None:
             self.engine.restore(start.checkpoint)

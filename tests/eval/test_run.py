@@ -45,7 +45,7 @@ RECORDS: list[dict[str, Any]] = [
     {"task": "hellaswag", "context": "공을 던진다.", "question": "", "choices": ["받는다.", "운다."], "label": 0},
     {"task": "hellaswag", "context": "밥을 먹는다.", "question": "", "choices": ["잔다.", "씹는다."], "label": 1},
 ]  # fmt: skip
-WORDS = "왜냐하면 그래서 질문: 답변:"  # of the prompts: a plain tokenizer has no bytes for what it has not seen
+WORDS = "왜냐하면 그래서 질문: 답변: 문장:"  # of the prompts: a plain tokenizer has no bytes for what it has not seen
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +120,13 @@ def test_prompts_are_lm_evals(tmp_path):
     assert items[0].prompt == "비가 왔다. 그래서"
     assert items[1].prompt == "나는 웃었다. 왜냐하면"
     assert items[3].prompt == "물은 젖는다. 질문: 젖는가? 답변:"
-    assert items[5].prompt == "공을 던진다."
+    assert items[5].prompt == "문장: 공을 던진다."
 
 
 def test_choices_are_scored_per_character_after_the_prompt(model, codec, tmp_path):
     """Accuracy equals that of scores computed by hand. These set the labels, so every task has hits and misses."""
     chosen, wrong = [], []
+    nll: dict[str, float] = {}  # of the chosen ones, by task
     for item in item_list(tmp_path):
         prompt = [codec.tokenizer.cls_id, *codec.encode(item.prompt)]
         scores = []
@@ -134,9 +135,14 @@ def test_choices_are_scored_per_character_after_the_prompt(model, codec, tmp_pat
             begin = len(ids) - len(codec.encode(choice))
             scores.append(sum(nll_after(model, ids[:t], ids[t]) for t in range(begin, len(ids))) / len(choice))
         best = scores.index(min(scores))
+        nll[item.task] = nll.get(item.task, 0.0) + scores[best] * len(item.choices[best])
         chosen.append(Item(item.task, item.prompt, item.choices, best))
         wrong.append(Item(item.task, item.prompt, item.choices, (best + 1) % len(item.choices)))
-    assert all(a.accuracy == 1.0 and a.standard_error == 0.0 for a in multiple_choice(model, codec, chosen).values())
+    found = multiple_choice(model, codec, chosen)
+    assert all(a.accuracy == 1.0 and a.standard_error == 0.0 for a in found.values())
+    for task, accuracy in found.items():
+        chars = sum(len(item.choices[item.label]) for item in chosen if item.task == task)
+        assert accuracy.bits_per_char == pytest.approx(nll[task] / math.log(2) / chars, rel=1e-5)
     assert all(a.accuracy == 0.0 for a in multiple_choice(model, codec, wrong).values())
     mixed = multiple_choice(model, codec, [*chosen, *wrong[:1]])["copa"]
     assert mixed.accuracy == 0.75
@@ -196,11 +202,17 @@ def test_evaluate_run_gives_json_and_a_table(run, model, codec, tmp_path):
     assert result["bits_per_char"][str(run / "corpus")]["articles"] == 2
     assert result["multiple_choice"]["0"].keys() == {"copa", "boolq", "hellaswag"}
     assert result["multiple_choice"]["1"]["copa"]["items"] == 3
+    tasks = result["multiple_choice"]["1"].values()
+    above = [(task["accuracy"] - task["chance"]) / (1 - task["chance"]) for task in tasks]
+    assert result["above_chance"]["1"]["mean"] == pytest.approx(statistics.mean(above))
+    errors = [task["standard_error"] / (1 - task["chance"]) for task in tasks]
+    assert result["above_chance"]["1"]["standard_error"] == pytest.approx(math.hypot(*errors) / 3)
     console = Console(record=True, width=150, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(table(result))
     text = console.export_text()
     assert f"{on_texts['bits_per_char']:.4f}" in text
     assert "accuracy, 1 shots" in text
+    assert "accuracy above chance, 1 shots" in text
 
 
 def test_texts_are_read_as_preprocessing_reads_them(tmp_path):

@@ -31,7 +31,79 @@ def test_kobest_under_its_own_column_names(tmp_path: Path) -> None:
     assert (boolq.task, boolq.prompt) == ("boolq", "소금은 녹는다. 질문: 녹는가? 답변:")
     assert boolq.choices[boolq.label] == "예"
     assert (copa.prompt, copa.choices, copa.label) == ("창이 깨졌다. 왜냐하면", ("공.", "천."), 0)
-    assert (hellaswag.prompt, hellaswag.choices[hellaswag.label]) == ("불을 켠다.", "끝 4")
+    assert (hellaswag.prompt, hellaswag.choices[hellaswag.label]) == ("문장: 불을 켠다.", "끝 4")
+
+
+OWN_COLUMNS: dict[str, list[dict[str, Any]]] = {
+    "kobest_boolq": [{"paragraph": "소금은 녹는다.", "question": "녹는가?", "label": 1}],
+    "kobest_copa": [
+        {"premise": "창이 깨졌다.", "question": "원인", "alternative_1": "공.", "alternative_2": "천.", "label": 0},
+        {"premise": "비가 왔다.", "question": "결과", "alternative_1": "공.", "alternative_2": "천.", "label": 1},
+    ],
+    "kobest_hellaswag": [{"context": "불을 켠다.", **{f"ending_{n}": f"끝 {n}" for n in range(1, 5)}, "label": 3}],
+    "kobest_sentineg": [{"sentence": "빨리 왔어요", "label": 1}],
+    "kobest_wic": [{"word": "배", "context_1": "[배]를 탄다.", "context_2": "[배]가 달다.", "label": 0}],
+    "kmmlu_law": [{"question": " 다음 중 옳은 것은? ", "A": "가", "B": "나", "C": "다", "D": "라", "answer": 3}],
+    "haerae_general_knowledge": [
+        {"query": "### 질문: 수도는?\n### 선택지:\n(A) 가\n(B) 나\n### 정답:", "options": "[]", "answer": "(B)"}
+    ],
+    "click": [
+        {"id": "KIIP_1", "paragraph": "", "question": "수도는?", "choices": ["가", "나", "다", "라"], "answer": "나"},
+        {"id": "CSAT_1", "paragraph": "글", "question": "뜻은?", "choices": ["1", "2", "3", "4", "5"], "answer": "5"},
+    ],
+}
+
+
+@pytest.mark.ecosystem
+def test_benchmarks_under_their_own_columns_are_worded_by_lm_eval(tmp_path: Path) -> None:
+    """Prompt, choices, and answer of each record, beside those of lm-eval's own tasks."""
+    import lm_eval.tasks
+    import yaml
+
+    folder = Path(lm_eval.tasks.__file__).parent
+    files = {name: folder / f"kobest/{name}.yaml" for name in OWN_COLUMNS if name.startswith("kobest")}
+    files["kmmlu_law"] = folder / "kmmlu/default/_default_kmmlu_yaml"
+    files["haerae_general_knowledge"] = folder / "haerae/_default_haerae_yaml"
+    files["click"] = folder / "click/click_cul/_default_click_cul_yaml"
+    for name, records in OWN_COLUMNS.items():
+        ours = _items(tmp_path, *records)
+        (tmp_path / name).mkdir()
+        data = tmp_path / name / "data.jsonl"
+        data.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records), encoding="utf-8")
+        source = {"data_files": {"test": str(data)}, "cache_dir": str(tmp_path / name / "cache")}
+        change = {"task": "theirs", "dataset_path": "json", "dataset_name": None, "dataset_kwargs": source}
+        splits = {"training_split": None, "validation_split": None, "test_split": "test", "fewshot_split": None}
+        (tmp_path / name / "theirs.yaml").write_text(yaml.safe_dump({"include": str(files[name]), **change, **splits}))
+        manager = lm_eval.tasks.TaskManager(include_path=str(tmp_path / name), include_defaults=False)
+        task = lm_eval.tasks.get_task_dict(["theirs"], manager)["theirs"]
+        for item, doc in zip(ours, task.test_docs(), strict=True):
+            theirs = task.doc_to_text(doc)
+            if name in ("kobest_copa", "kobest_boolq"):
+                theirs = theirs.replace("  ", " ").rstrip(" ")
+            assert item.prompt == theirs, name
+            choices = task.doc_to_choice(doc)
+            assert list(item.choices) == choices, name
+            target = task.doc_to_target(doc)
+            if isinstance(target, str):
+                target = choices.index(target) if target in choices else int(target)
+            assert item.label == target, name
+
+
+def test_one_format_for_all_gives_the_same_items_as_own_columns(tmp_path: Path) -> None:
+    own = _items(tmp_path, OWN_COLUMNS["kobest_wic"][0], *OWN_COLUMNS["click"])
+    ours = _items(
+        tmp_path,
+        {
+            "task": "wic",
+            "context": "[배]를 탄다.\n[배]가 달다.",
+            "question": "두 문장에서 [배]의 뜻이 같은가?",
+            "choices": ["다르다", "같다"],
+            "label": 0,
+        },
+        {"task": "click", "context": "", "question": "수도는?", "choices": ["가", "나", "다", "라"], "label": 1},
+        {"task": "click", "context": "글", "question": "뜻은?", "choices": ["1", "2", "3", "4", "5"], "label": 4},
+    )
+    assert own == ours
 
 
 def test_no_question_is_no_word(tmp_path: Path) -> None:
@@ -46,6 +118,7 @@ def test_no_question_is_no_word(tmp_path: Path) -> None:
         ({"choices": ["김", ""]}, "one of its choices is empty"),
         ({"choices": ["김", " \u200b".strip("\u200b")]}, "one of its choices is empty"),
         ({"choices": [1, 2]}, "not a list of texts"),
+        ({"choices": ["김"]}, "two are needed"),
         ({"choices": "김얼음"}, "not a list of texts"),
         ({"choices": None}, "not a list of texts"),
         ({"label": 2}, "its label is 2"),
@@ -56,6 +129,10 @@ def test_no_question_is_no_word(tmp_path: Path) -> None:
         ({"context": 3}, "context or question"),
         ({"question": 3}, "context or question"),
         ({"task": "copa", "question": "왜"}, "where copa has 원인 or 결과"),
+        ({"task": "wic", "question": "물"}, "one for each of its two sentences"),
+        ({"task": "wic", "context": "물\n물"}, "it has no word"),
+        ({"task": "click"}, "where click has four or five"),
+        ({"task": "kmmlu", "choices": ["가"] * 6}, "where kmmlu has at most 5"),
     ],
 )
 def test_an_odd_item_is_refused_with_its_line(tmp_path: Path, change: dict[str, Any], problem: str) -> None:

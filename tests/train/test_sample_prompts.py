@@ -34,4 +34,4 @@ def test_encode_and_continue(corpus: Path, caplog: pytest.LogCaptureFixture) -> 
 def test_a_folder_that_is_no_tokenizer_costs_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert sample_prompts.encode(tmp_path, ["가"]) == []
     (said,) = caplog.messages
-    assert "no sample texts" in said
+    assert "without prompts and tasks" in said

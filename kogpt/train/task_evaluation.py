@@ -1,0 +1,107 @@
+"""Multiple-choice tasks within a training (--eval-tasks). In: a file for kogpt.eval.tasks. Out: fields of a record.
+
+The time is bounded by arithmetic, not by a clock, so that the numbers do not depend on the machine: a forward pass is a
+third of a training step, and a text has at most about as many tokens as characters. Each task gives as many of its
+items, drawn by its name, as keep the evaluations below 2 % of the training's tokens, counted that way. All ranks score
+their share, because ZeRO 3 gathers weights only when all ranks call the model.
+"""
+
+import logging
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kogpt.common.errors import UserError
+from kogpt.eval.likelihood import Row, TokenNll, score_batches
+from kogpt.eval.multiple_choice import Item, above_chance, accuracies, by_task, choice_rows
+from kogpt.eval.tasks import read_items
+from kogpt.tokenizer.wordpiece import open_tokenizer
+from kogpt.train import sample_prompts
+from kogpt.train.distributed import Ranks, broadcast_object, on_first, reduce_sum
+from kogpt.train.step_metrics import agree
+from kogpt.train.stop_signal import Stop
+
+log = logging.getLogger(__name__)
+
+SHARE = 0.02
+"""Of the training's time."""
+FORWARD = 1 / 3
+"""Of a training step's FLOPs, the forward pass."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The items of an evaluation, and a row for each of their choices."""
+
+    items: list[Item]
+    rows: list[Row]
+
+
+def tokens_between(eval_every: int, save_every: int, tokens_per_step: int) -> float:
+    """The tokens of training per evaluation, of which there is one every so many steps, and one at each checkpoint."""
+    return tokens_per_step / (1 / eval_every + 1 / save_every - 1 / math.lcm(eval_every, save_every))
+
+
+def load(path: Path, tokenizer_folder: Path, max_seq_len: int, tokens: float, ranks: Ranks) -> Tasks:
+    """Read and encode the items on rank 0, for all ranks, which must call it. `tokens`: of training per evaluation.
+
+    Without an analyzer there are no items, with a warning. Raises `UserError` if the tasks do not fit.
+    """
+    return broadcast_object(on_first(ranks, lambda: _load(path, tokenizer_folder, max_seq_len, tokens)))
+
+
+def _load(path: Path, tokenizer_folder: Path, max_seq_len: int, tokens: float) -> Tasks:
+    tasks = by_task(read_items(path), 0)
+    items = list(_fitting(tasks, max_seq_len, tokens * SHARE / FORWARD))
+    if not items:
+        raise UserError(f"--eval-tasks {path} takes more than {SHARE:.0%} of the training; raise --eval-every.")
+    counts = by_task(items, 0)
+    taken = ", ".join(f"{len(counts[task])} of {len(own)} {task}" for task, own in tasks.items())
+    log.info(f"each evaluation answers multiple-choice items: {taken}; more of them with a larger --eval-every")
+    texts = list(dict.fromkeys(text for item in items for text in (item.prompt, *item.choices)))
+    encoded = dict(zip(texts, sample_prompts.encode(tokenizer_folder, texts), strict=False))
+    if not encoded:
+        return Tasks([], [])
+    cls_id = open_tokenizer(tokenizer_folder).cls_id
+    return Tasks(items, choice_rows(lambda text: encoded[text][1:], cls_id, items, max_seq_len))
+
+
+def _fitting(tasks: dict[str, list[Item]], max_seq_len: int, tokens: float) -> Iterator[Item]:
+    """As many items of each task as of every other, as long as they stay below the number of tokens."""
+    drawn = [random.Random(task).sample(own, len(own)) for task, own in tasks.items()]
+    chosen: list[list[Item]] = [[] for _ in drawn]
+    for number in range(max(map(len, drawn))):
+        turn = [own[number : number + 1] for own in drawn]
+        tokens -= sum(_length(item, max_seq_len) for items in turn for item in items)
+        if tokens < 0:
+            break
+        for own, items in zip(chosen, turn, strict=True):
+            own += items
+    for own in chosen:
+        yield from own
+
+
+def _length(item: Item, max_seq_len: int) -> int:
+    return sum(min(len(item.prompt) + len(choice), max_seq_len) for choice in item.choices)
+
+
+def run(tasks: Tasks, token_nll: TokenNll, batch_rows: int, ranks: Ranks, stop: Stop) -> dict[str, float] | int:
+    """Accuracy by task and above chance, or the exit status of a stop. All ranks must call it."""
+    nll = [0.0] * len(tasks.rows)
+    share = {"rank": ranks.rank, "world_size": ranks.world_size}
+    for chosen, scored in score_batches(token_nll, tasks.rows, device=ranks.device, batch_rows=batch_rows, **share):
+        for row, value in zip(chosen, scored.tolist(), strict=True):
+            nll[row] = value
+        if code := agree(ranks, stop, 0.0, 0.0).stop_code:
+            return code
+    return fields(tasks.items, reduce_sum(ranks, *nll))
+
+
+def fields(items: Sequence[Item], nll: Sequence[float]) -> dict[str, float]:
+    """The fields of a record from the nll of each row."""
+    found = accuracies(items, nll)
+    record = {f"accuracy/{task}": one.accuracy for task, one in found.items()}
+    record |= {f"answer_bits_per_char/{task}": one.bits_per_char for task, one in found.items()}
+    return record | {"above_chance": above_chance(found.values()).mean}

@@ -1,0 +1,62 @@
+"""Multiple-choice tasks within a training: a bounded share of its time, and the numbers of `kogpt evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainings import Plan, deepspeed_file, flags, records, together
+
+from kogpt.common.errors import UserError
+from kogpt.eval.multiple_choice import Item
+from kogpt.eval.run import evaluate_run
+from kogpt.train import task_evaluation
+
+LAWS = ("모든 국민은", "대통령은", "국회는", "법률은", "이 헌법은")
+ITEMS: list[dict[str, Any]] = [
+    {"task": task, "context": law, "choices": ["법 앞에 평등하다.", f"{number} 조."], "label": number % 2}
+    for task in ("law", "order")
+    for number, law in enumerate(LAWS)
+]
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> Path:
+    path = tmp_path / "items.jsonl"
+    path.write_text("\n".join(json.dumps(item, ensure_ascii=False) for item in ITEMS), encoding="utf-8")
+    return path
+
+
+def test_a_training_gives_the_numbers_of_kogpt_evaluate(corpus: Path, items: Path, tmp_path: Path) -> None:
+    config = deepspeed_file(tmp_path / "ds.json", 3)
+    run = tmp_path / "run"
+    line = flags(corpus, run, config, 2, "--eval-every", "1000", "--save-every", "1000", "--eval-tasks", str(items))
+    assert together(2, [Plan(line)], tmp_path / "logs") == [0]
+    first, last = records(run)
+    assert "above_chance" not in first
+    found = evaluate_run(run, choices=items, device="cpu", checkpoint="last")
+    for task, scored in found["multiple_choice"]["0"].items():
+        assert scored["items"] == len(LAWS)
+        assert last[f"accuracy/{task}"] == scored["accuracy"]
+        assert last[f"answer_bits_per_char/{task}"] == pytest.approx(scored["bits_per_char"], rel=1e-5)
+    assert last["above_chance"] == pytest.approx(found["above_chance"]["0"]["mean"])
+
+
+def test_the_items_fit_a_share_of_the_tokens() -> None:
+    short, long = (Item("short", "가" * 8, ("나", "다"), 0), Item("long", "가" * 500, ("나", "다"), 0))
+    tasks = {"short": [short] * 100, "long": [long] * 3}
+    turn = 2 * 9 + 2 * 256  # the longest text is as long as the context
+    for tokens, counts in ((turn - 1, (0, 0)), (turn, (1, 1)), (2.5 * turn, (2, 2)), (3 * turn + 36, (5, 3))):
+        chosen = list(task_evaluation._fitting(tasks, 256, tokens))
+        assert tuple(sum(item is one for item in chosen) for one in (short, long)) == counts
+
+
+def test_evaluations_are_counted_with_those_of_checkpoints() -> None:
+    assert task_evaluation.tokens_between(100, 100, 8) == 800
+    assert task_evaluation.tokens_between(100, 50, 8) == pytest.approx(400)
+    assert task_evaluation.tokens_between(3, 2, 6) == pytest.approx(6 * 6 / 4)
+
+
+def test_tasks_that_do_not_fit_are_refused(items: Path, corpus: Path) -> None:
+    with pytest.raises(UserError, match=r"--eval-tasks .*items\.jsonl takes more than 2%.* --eval-every"):
+        task_evaluation._load(items, corpus / "tokenizer", 64, 100.0)
