@@ -282,19 +282,23 @@ def draw(result: dict[str, Any], path: Path) -> None:
     runs = result["runs"]
     speed.barh(list(result["speed"]), list(result["speed"].values()))
     speed.set_title("characters/s of CPU (measured)")
-    left = [0.0, 0.0]
+    left, names = [0.0, 0.0], {"jvm": "JIT and GC", "inside": "Kkma and tokenizer", "ray": "Ray"}
     for part in runs[1]["shares"]:
         shares = [100 * runs[workers]["shares"][part] for workers in (1, 2)]
-        cpu.barh(["1 worker", "2 workers"], shares, left=left, label=part)
+        cpu.barh(["1 worker", "2 workers"], shares, left=left, label=names.get(part, part))
         left = [a + b for a, b in zip(left, shares, strict=True)]
     cpu.set_title("% of all CPU (measured)")
-    cpu.legend()
-    for name in ("node_pss", "worker_pss"):
-        memory.plot([str(n) for n in runs], [run["memory"][name] for run in runs.values()], marker="o", label=name)
+    cpu.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
+    for name, shown in (("node_pss", "all processes"), ("worker_pss", "the largest worker")):
+        memory.plot([str(n) for n in runs], [run["memory"][name] for run in runs.values()], marker="o", label=shown)
     memory.set_title("peak MB at analysing cores (measured)")
     memory.set_ylim(bottom=0)
     memory.legend()
     hours.loglog(CORES, [extrapolate(result, cores) for cores in CORES], "o--")
+    hours.set_xticks(CORES, [str(cores) for cores in CORES])
+    hours.yaxis.set_major_formatter("{x:g}")
+    hours.yaxis.set_minor_formatter("{x:g}")
+    hours.grid(axis="y", which="both", alpha=0.3)
     hours.set_title(f"hours for {ARTICLES:,} articles at cores (extrapolated)")
     figure.savefig(path, dpi=110)
 

@@ -99,7 +99,7 @@ def draw(result: list[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(14, 5), layout="constrained")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(17, 5), layout="constrained")
     compared = [pair for pair in product(BUDGETS, result) if "percent" in pair[1]["bits_per_char"][pair[0]][CLEAN]]
     for row, (budget, entry) in enumerate(compared):
         numbers = entry["bits_per_char"][budget][CLEAN]
@@ -109,12 +109,16 @@ def draw(result: list[dict[str, Any]], path: Path) -> None:
     left.set_yticks(range(len(compared)), [f"{label(entry)}, equal {budget}" for budget, entry in compared])
     left.invert_yaxis()
     left.set_title(f'clean text: % more bits per character than "{BASELINE}"')
-    for entry in result:
+    for number, entry in enumerate(result):
         bits = entry["bits_per_char"]["characters"]
         marker = "o" if entry["vocabulary"] == "given" else "s"
-        right.plot(list(bits), [numbers["mean"] for numbers in bits.values()], marker, alpha=0.7, label=label(entry))
+        places = [i + 0.09 * (number - (len(result) - 1) / 2) for i in range(len(bits))]  # beside one another
+        right.plot(places, [numbers["mean"] for numbers in bits.values()], marker, label=label(entry))
+    right.set_xticks(range(len(bits)), list(bits))
+    right.set_xlim(-0.5, len(bits) - 0.5)
+    right.grid(axis="y", alpha=0.3)
     right.set_title("bits per character of the clean text, equal characters")
-    right.legend(fontsize=8, loc="upper left")
+    figure.legend(*right.get_legend_handles_labels(), fontsize=9, loc="outside right center")
     figure.savefig(path, dpi=110)
 
 
