@@ -14,10 +14,11 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from kogpt.common.errors import UserError, exit_on_user_error
+from kogpt.common.errors import exit_on_user_error
 from kogpt.common.files import atomic_write
 from kogpt.common.flags import (
     FilePath,
+    FilePaths,
     Location,
     NewFolder,
     OptionalCheckpoint,
@@ -31,11 +32,11 @@ from kogpt.common.flags import (
 from kogpt.common.log import set_up_logging
 from kogpt.common.ranges import Count, Range, ShareBelowOne, checked
 from kogpt.common.renamed_flags import rewrite
-from kogpt.common.text_files import decode
 from kogpt.data.split import VAL_FRACTION
 from kogpt.generate.sampling import Sampling
 
 Run = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
+Runs = Annotated[Positional[FilePaths], arg(metavar="RUN ...")]
 Corpus = Annotated[Positional[FilePath], arg(metavar="CORPUS")]
 Folder = Annotated[Positional[FilePath], arg(metavar="FOLDER")]
 New = Annotated[Positional[NewFolder], arg(metavar="FOLDER")]
@@ -64,37 +65,10 @@ def generate(
         checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
         device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
     """
-    if not prompts:
-        prompts = _lines(file)
-    from kogpt.generate.stream import generate_text
+    from kogpt.generate.terminal import print_texts, read_prompts
 
-    # All rows are generated together but printed one after the other: the first one live, the others when it ends.
-    waiting = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
-    held = {row: prompts[row[0]] for row in waiting}
-    ended = set()
-    for piece in generate_text(run, prompts, sampling, samples=samples, device=device, checkpoint=checkpoint):
-        row = piece.prompt, piece.sample
-        held[row] += piece.text
-        if piece.last:
-            ended.add(row)
-        while waiting:
-            print(held[waiting[0]], end="", flush=True)
-            held[waiting[0]] = ""
-            if waiting[0] not in ended:
-                break
-            waiting.pop(0)
-            print("\n")
-
-
-def _lines(file: Path | None) -> tuple[str, ...]:
-    """The non-empty lines of a file or of standard input."""
-    try:
-        text = decode(file.read_bytes() if file else sys.stdin.buffer.read())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file or 'standard input'} cannot be read as UTF-8 text ({error}).") from None
-    if not (prompts := tuple(line for line in text.splitlines() if line.strip())):
-        raise UserError("there is no prompt; give one as an argument, with --file, or on standard input.")
-    return prompts
+    prompts = prompts or read_prompts(file)
+    print_texts(run, prompts, sampling, samples=samples, device=device, checkpoint=checkpoint)
 
 
 def chat(
@@ -208,6 +182,39 @@ def evaluate(
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
+def report(run: Run, /, out: OptionalNewFile = None) -> None:
+    """Write a run's report: curves, evaluation, samples, data, machine, and cost, as one page for a browser.
+
+    Args:
+        out: File to write. Default: report.html in the run folder.
+    """
+    from kogpt.tracking.report_page import REPORT, write_report
+
+    path = out or run / REPORT
+    write_report(run, path)
+    print(f"Open {path} in a browser.")
+
+
+def compare(runs: Runs, /, out: OptionalNewFile = None) -> None:
+    """Compare runs at equal tokens and at equal time: a table here, and a page with the curves.
+
+    Args:
+        runs: Run folders, at least two.
+        out: File to write. Default: compare.html in this folder.
+    """
+    from rich.console import Console
+
+    from kogpt.tracking.compare import PAGE, Comparison
+
+    comparison, path = Comparison(runs), out or Path(PAGE)
+    for one in comparison.tables():
+        Console().print(one)
+    for note in comparison.notes:
+        print(note)
+    comparison.write_page(path)
+    print(f"Open {path} in a browser for the curves.")
+
+
 def export(
     run: Run,
     folder: New,
@@ -303,6 +310,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "chat": checked(chat),
     "serve": checked(serve),
     "evaluate": checked(evaluate),
+    "report": checked(report),
+    "compare": checked(compare),
     "export": checked(export),
     "import": checked(import_),
     "inspect": checked(inspect),

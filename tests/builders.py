@@ -235,3 +235,11 @@ def record(step: int, **more: Any) -> dict[str, Any]:
     numbers |= {"chars_per_s": 20.0, "data_wait": 0.01, "loss_scale": 1.0, "memory_gib_rank0": 0.5}
     counts = {"step": step, "skipped_steps": 0, "epoch": 0.1, "tokens": 10 * step}
     return {**numbers, **counts, "val_loss": None, "val_bits_per_char": None, **more}
+
+
+def write_records(folder: Path, *records: dict[str, Any], **about: Any) -> Path:
+    """A run folder with metrics.jsonl of these records and run.json of `about`, and nothing else."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"state": "running", "steps": 9, **about}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    return folder

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import tyro
-from builders import make_chat_run
+from builders import make_chat_run, record, write_records
 from trainings import PROJECT
 
 import preprocess.run
@@ -127,18 +127,18 @@ def _mistakes(run: Run, base: Line, action: Any) -> list[str]:
         said = done.stderr
         if done.returncode == 0:
             continue
-        if done.returncode != 2 or "Traceback" in said or not _names(said, flag, value):
+        if done.returncode != 2 or "Traceback" in said or not _names(said, action, value):
             found.append(f"{shown}: status {done.returncode}, {said!r}")
     return found
 
 
-def _names(said: str, flag: str, value: str | None) -> bool:
+def _names(said: str, action: Any, value: str | None) -> bool:
     """Whether the sentence says which flag, value, or file in it is meant; of a missing word there may be no name."""
     if not value:
         return bool(said)
     spoken = value.encode(errors="replace").decode()[:40]
     words = (
-        flag.strip("<>"),
+        *(action.option_strings or [action.dest.upper(), str(action.metavar).split()[0]]),
         spoken,
         spoken.replace("//", "/").rstrip("/"),
         os.path.realpath(value),
@@ -163,11 +163,14 @@ def bases(run: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     talker = make_chat_run(made / "talker", open_tokenizer(corpus / "tokenizer"))
     export_model(run, made / "exported")
     export_windows(corpus, made / "windows", "pt")
+    one, two = (str(write_records(made / name, record(1))) for name in ("one", "two"))
     return {
         "generate": [str(run), "나는", "--max-new-tokens", "1"],
         "chat": [str(talker)],
         "serve": [str(talker), "--port", "0"],
         "evaluate": [str(run), "--texts", "in", "--limit", "1"],
+        "report": [one, "--out", "page.html"],
+        "compare": [one, two, "--out", "page.html"],
         "export": [str(run), "exported"],
         "import": [str(made / "exported"), "imported", "--corpus", str(corpus)],
         "inspect": [str(corpus)],

@@ -1,7 +1,9 @@
-"""The CPU cores that this process may use, which are often fewer than the machine has."""
+"""The CPU, and the cores of it that this process may use, which are often fewer than the machine has."""
 
 import math
 import os
+import platform
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,3 +37,11 @@ def _quota(folder: Path) -> list[float]:
         return [int(quota) / int(period)] if int(quota) > 0 else []
     except (OSError, ValueError):
         return []
+
+
+def cpu_name(info: Path = Path("/proc/cpuinfo")) -> str | None:
+    """The model of the CPU; None if the system does not say."""
+    with suppress(OSError):
+        if found := re.search(r"^model name\s*: *(.+)$", info.read_text(errors="replace"), re.MULTILINE):
+            return found[1].strip()
+    return platform.processor() or None

@@ -137,6 +137,7 @@ def _optional(metavar: str) -> Any:
 _PATH, _LOCATION, _TEXT = _spec(lambda text: Path(_location(text))), _spec(_location), _spec(_text, "STR")
 
 FilePath = Annotated[Path, _PATH]
+FilePaths = Annotated[tuple[Path, ...], _several(lambda text: Path(_location(text)), "PATH ...")]
 NewFolder = Annotated[Path, _spec(_new_folder)]
 Location = Annotated[str, _LOCATION]
 """A path, or a URL."""

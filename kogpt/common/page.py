@@ -9,8 +9,9 @@ millions (`thinned`).
 
 import html
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise, repeat
 from pathlib import Path
 
 from kogpt.common.files import atomic_write
@@ -18,7 +19,10 @@ from kogpt.common.files import atomic_write
 Block = str
 """A piece of HTML."""
 _COLORS = ("#2f6fde", "#d9822b", "#2b9f6a", "#b84a9c", "#7a6ad8", "#8a8a2e")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 240, 70, 40, 12
+_NUMBER = re.compile(r"[+-]?\d[\d,.]*(?![\w.-])")
+"""A number, maybe with a unit or a remark after it; no checksum and no date."""
+_MOST_DOTS = 60
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 240, 70, 40, 24
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -26,9 +30,11 @@ h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
 table { border-collapse: collapse; margin: .5rem 0 } .wide { overflow-x: auto }
 td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #8884 }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-td { overflow-wrap: anywhere } td.number { white-space: nowrap }
+td { overflow-wrap: anywhere; white-space: pre-wrap } td.number { white-space: nowrap }
+td:first-child { min-width: 4rem }
 summary { cursor: pointer; padding: .15rem 0 } .note { opacity: .7 } svg { max-width: 100%; height: auto }
 svg text { fill: currentColor; font: 12px system-ui, sans-serif } .axis { stroke: currentColor; opacity: .35 }
+.grid { stroke: currentColor; opacity: .12 } .legend { margin: .5rem 0 0 } .legend span { margin-right: 1rem }
 """
 
 
@@ -56,15 +62,19 @@ def paragraph(text: str) -> Block:
 
 
 def table(rows: Iterable[Sequence[object]], header: Sequence[str] = ()) -> Block:
-    """A table. The first column has names; in the others, what begins with a digit is set to the right."""
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(_cell(str(cell), i > 0) for i, cell in enumerate(row)) + "</tr>" for row in rows)
+    """A table. The first column has names; another that has only numbers is set to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    width = max((len(row) for row in cells), default=0)
+    columns = [[row[i] for row in cells if i < len(row) and row[i]] for i in range(width)]
+    right = [i > 0 and all(map(_NUMBER.match, column)) for i, column in enumerate(columns)]
+    top = "".join(_cell("th", name, right[i : i + 1] == [True]) for i, name in enumerate(header))
+    body = "".join(f"<tr>{''.join(map(_cell, repeat('td'), row, right))}</tr>" for row in cells)
     return f'<div class="wide"><table>{f"<tr>{top}</tr>" if top else ""}{body}</table></div>'
 
 
-def _cell(text: str, may_be_number: bool) -> str:
-    kind = ' class="number"' if may_be_number and text[:1].isdigit() else ""
-    return f"<td{kind}>{html.escape(text)}</td>"
+def _cell(tag: str, text: str, number: bool) -> str:
+    kind = ' class="number"' if number else ""
+    return f"<{tag}{kind}>{html.escape(text)}</{tag}>"
 
 
 def details(summary: str, blocks: Iterable[Block]) -> Block:
@@ -109,35 +119,45 @@ def histogram(edges: Sequence[float], counts: Sequence[int], x: str, logarithmic
     return _svg(_HEIGHT, drawn)
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Block:
-    """A line through the (x, y) points of each series; gaps where y is not finite."""
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, *, zero: bool = True) -> Block:
+    """A line through the (x, y) points of each series, with dots if they are few; gaps where y is not finite.
+
+    `zero`: the axis of y begins at 0, if no number is below it.
+    """
     points = [point for own in series.values() for point in own if math.isfinite(point[1])]
     if not points:
         return paragraph("none")
-    place = _scale(min(p[0] for p in points), max(p[0] for p in points), False)
-    low, high = min(0.0, *(p[1] for p in points)), max(p[1] for p in points)
+    left, right = min(p[0] for p in points), max(p[0] for p in points)
+    low, high = min(p[1] for p in points), max(p[1] for p in points)
+    low = min(0.0, low) if zero else low
     high = high if high > low else low + 1
-    floor = _HEIGHT - _BOTTOM
-    drawn = [_axes(x, y, [(low, _short(low)), (high, _short(high))], high, low)]
-    for number, (name, own) in enumerate(series.items()):
-        color = _COLORS[number % len(_COLORS)]
-        path, moving = [], True
-        for a, b in own:
-            if not math.isfinite(b):
-                moving = True
-                continue
-            height = (floor - _TOP) * (b - low) / (high - low)
-            path.append(f"{'M' if moving else 'L'}{place(a):.1f} {floor - height:.1f}")
-            moving = False
+    place, floor = _scale(left, right, False), _HEIGHT - _BOTTOM
+
+    def height(value: float) -> float:
+        return floor - (floor - _TOP) * (value - low) / (high - low)
+
+    drawn = [_axes(x, y, [(value, _short(value)) for value in _round_numbers(low, high)], high, low)]
+    drawn += [f'<path class="grid" d="M{_LEFT} {height(v):.1f}H{_WIDTH}"/>' for v in _round_numbers(low, high)]
+    for color, own in zip(cycle(_COLORS), series.values(), strict=False):
+        there = [(place(a), height(b) if math.isfinite(b) else None, f"{_short(a)}: {b:.4g}") for a, b in own]
+        path = [
+            "" if h is None else f"{'M' if i == 0 or there[i - 1][1] is None else 'L'}{at:.1f} {h:.1f}"
+            for i, (at, h, _) in enumerate(there)
+        ]
         drawn.append(f'<path d="{"".join(path)}" fill="none" stroke="{color}" stroke-width="1.6"/>')
-        if len(series) > 1:
-            drawn.append(
-                f'<text x="{_LEFT + 10 + 150 * (number % 4)}" y="{_TOP + 12 + 16 * (number // 4)}" '
-                f'style="fill:{color}">{html.escape(name)}</text>'
-            )
-    edges = [min(p[0] for p in points), max(p[0] for p in points)]
-    drawn += [_tick(place(edge), edge) for edge in dict.fromkeys(edges)]
-    return _svg(_HEIGHT, drawn)
+        drawn += [
+            f'<circle cx="{at:.1f}" cy="{h:.1f}" r="3" fill="{color}"><title>{text}</title></circle>'
+            for at, h, text in (there if len(there) <= _MOST_DOTS else [])
+            if h is not None
+        ]
+    drawn += [_tick(place(value), value) for value in _round_numbers(left, right)]
+    return _legend(list(series)) + _svg(_HEIGHT, drawn)
+
+
+def _legend(names: Sequence[str]) -> Block:
+    """The names of several series in their colors, above the picture: within it, they would cover points."""
+    shown = [f'<span style="color:{c}">● {html.escape(n)}</span>' for c, n in zip(cycle(_COLORS), names, strict=False)]
+    return f'<p class="legend">{" ".join(shown)}</p>' if len(names) > 1 else ""
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
@@ -156,7 +176,7 @@ def _svg(height: int, drawn: Iterable[str]) -> Block:
 def _axes(x: str, y: str, ticks: Sequence[tuple[float, str]], high: float, low: float = 0) -> str:
     floor = _HEIGHT - _BOTTOM
     names = f'<text x="{_WIDTH}" y="{_HEIGHT - 4}" text-anchor="end">{html.escape(x)}</text>'
-    names += f'<text x="{_LEFT + 4}" y="{_TOP}" dy="-2">{html.escape(y)}</text>' if y else ""
+    names += f'<text x="0" y="12">{html.escape(y)}</text>' if y else ""
     sides = f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{_WIDTH}" fill="none"/>'
     marks = [
         f'<text x="{_LEFT - 6}" y="{floor - (floor - _TOP) * (value - low) / (high - low) + 4:.1f}" '
@@ -169,6 +189,15 @@ def _axes(x: str, y: str, ticks: Sequence[tuple[float, str]], high: float, low: 
 def _tick(place: float, value: float) -> str:
     anchor = "end" if place > _WIDTH - 30 else "middle"
     return f'<text x="{place:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{anchor}">{_short(value)}</text>'
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """A few multiples of 1, 2, or 5 times a power of ten within the range; `low` of an empty range."""
+    if not high > low:
+        return [low]
+    power = 10 ** math.floor(math.log10((high - low) / 5))
+    step = next(m * power for m in (1, 2, 5, 10) if (high - low) / (m * power) <= 5)
+    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _spread(edges: Sequence[float]) -> list[float]:

@@ -94,13 +94,25 @@ def row_nll(model: Decoder, rows: Sequence[Row]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Articles as rows that score each target once. `owners` holds the index of each row's article."""
+    """Articles as rows that score each target once.
+
+    `owners` holds the index of each row's article, `article_chars` the characters of each article that count.
+    """
 
     rows: list[Row]
     owners: list[int]
-    articles: int
-    chars: int
+    article_chars: list[int]
     targets: int
+
+    @property
+    def articles(self) -> int:
+        """Their number."""
+        return len(self.article_chars)
+
+    @property
+    def chars(self) -> int:
+        """Of all articles."""
+        return sum(self.article_chars)
 
 
 def held_out(articles: Iterable[tuple[Tokens, int]], max_seq_len: int, stride: int | None = None) -> HeldOut:
@@ -110,13 +122,15 @@ def held_out(articles: Iterable[tuple[Tokens, int]], max_seq_len: int, stride: i
     """
     rows: list[Row] = []
     owners: list[int] = []
-    chars = targets = number = 0
+    chars: list[int] = []
+    targets = 0
     for tokens, length in articles:
         for window in eval_windows(len(tokens), max_seq_len, stride or max(1, max_seq_len // 2)):
             rows.append(Row(tokens[window.start : window.start + window.length], window.score_from))
-            owners.append(number)
-        chars, targets, number = chars + length, targets + len(tokens) - 1, number + 1
-    return HeldOut(rows, owners, number, chars, targets)
+            owners.append(len(chars))
+        chars.append(length)
+        targets += len(tokens) - 1
+    return HeldOut(rows, owners, chars, targets)
 
 
 def held_out_corpus(
@@ -132,8 +146,8 @@ def held_out_corpus(
     talks = Conversations(corpus, "val", max_seq_len + 1)
     chosen = range(len(talks))[:limit]
     rows = [Row(tokens, 0, learnt) for tokens, learnt in map(talks.tokens, chosen)]
-    chars, targets = sum(map(talks.learnt_chars, chosen)), int(talks.learnt_counts[:limit].sum())
-    return HeldOut(rows, list(chosen), len(rows), chars, targets)
+    chars, targets = list(map(talks.learnt_chars, chosen)), int(talks.learnt_counts[:limit].sum())
+    return HeldOut(rows, list(chosen), chars, targets)
 
 
 def corpus_articles(corpus: TokenCorpus, split: str = "val") -> list[tuple[np.ndarray, int]]:
@@ -147,11 +161,24 @@ def bits_per_char(nll: float, chars: int) -> float:
     return nll / math.log(2) / chars
 
 
+def standard_error(nll: np.ndarray, chars: Sequence[int]) -> float:
+    """The standard error of bits per character as an estimate for all articles like these; NaN of fewer than two.
+
+    `nll` and `chars` are those of each article. It is that of a ratio of sums (Cochran, Sampling Techniques, 6.13).
+    """
+    count, lengths = len(nll), np.asarray(chars, dtype=float)
+    if count < 2:
+        return math.nan
+    apart = nll - lengths * (nll.sum() / lengths.sum())
+    return math.sqrt(count / (count - 1) * float(apart @ apart)) / math.log(2) / float(lengths.sum())
+
+
 @dataclass(frozen=True)
 class TextScore:
     """The likelihood of articles under a model. `nll` holds that of each article, for paired comparisons."""
 
     bits_per_char: float
+    standard_error: float
     loss: float
     articles: int
     chars: int
@@ -170,6 +197,6 @@ def score(model: Decoder, text: HeldOut) -> TextScore:
         raise UserError("there is no text to evaluate on; give a corpus with a val split or a folder of texts.")
     nll = np.bincount(text.owners, row_nll(model, text.rows), minlength=text.articles)
     total = float(nll.sum())
-    return TextScore(
-        bits_per_char(total, text.chars), total / text.targets, text.articles, text.chars, text.targets, nll.tolist()
-    )
+    error = standard_error(nll, text.article_chars)
+    bits = bits_per_char(total, text.chars)
+    return TextScore(bits, error, total / text.targets, text.articles, text.chars, text.targets, nll.tolist())

@@ -1,5 +1,6 @@
 """The result of kogpt.eval.run.evaluate_run as a table for the terminal and as flat names for W&B."""
 
+import math
 from typing import Any
 
 from rich.table import Table
@@ -19,17 +20,33 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
+def rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The result of `evaluate_run` for people: what was measured, on what, the value, and on how much."""
+    found = []
+    for name, scored in result.get("bits_per_char", {}).items():
+        value = with_error(scored["bits_per_char"], scored.get("standard_error"), 4)
+        found.append((name, "bits per character", value, f"{scored['chars']:,} characters"))
+    for shots, tasks in result.get("multiple_choice", {}).items():
+        for task, scored in tasks.items():
+            value = f"{with_error(scored['accuracy'], scored['standard_error'], 3)} (chance {scored['chance']:.2f})"
+            found.append((task, f"accuracy, {shots} shots", value, f"{scored['items']:,} items"))
+            if "bits_per_char" in scored:  # files of version 0.1 have neither this nor the mean
+                found.append(("", "bits per character of the right choice", f"{scored['bits_per_char']:.3f}", ""))
+        if mean := result.get("above_chance", {}).get(shots):
+            value = f"{with_error(mean['mean'], mean['standard_error'], 3)} (guessing 0, perfect 1)"
+            found.append(("mean", f"accuracy above chance, {shots} shots", value, f"{len(tasks):,} tasks"))
+    return found
+
+
+def with_error(value: float, error: float | None, digits: int) -> str:
+    """A number, with its standard error if there is one."""
+    known = error is not None and math.isfinite(error)
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if known else "")
+
+
 def table(result: dict[str, Any]) -> Table:
     """The result of `evaluate_run` for the terminal."""
     out = Table("measured on", "number", "value", "of", title=f"{result['run']} at step {result['step']}")
-    for name, scored in result.get("bits_per_char", {}).items():
-        out.add_row(name, "bits per character", f"{scored['bits_per_char']:.4f}", f"{scored['chars']:,} characters")
-    for shots, tasks in result.get("multiple_choice", {}).items():
-        for task, scored in tasks.items():
-            value = f"{scored['accuracy']:.3f} ± {scored['standard_error']:.3f} (chance {scored['chance']:.2f})"
-            out.add_row(task, f"accuracy, {shots} shots", value, f"{scored['items']:,} items")
-            out.add_row("", "bits per character of the right choice", f"{scored['bits_per_char']:.3f}", "")
-        mean = result["above_chance"][shots]
-        value = f"{mean['mean']:.3f} ± {mean['standard_error']:.3f} (guessing 0, perfect 1)"
-        out.add_row("mean", f"accuracy above chance, {shots} shots", value, f"{len(tasks):,} tasks")
+    for row in rows(result):
+        out.add_row(*row)
     return out

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kogpt.common.cores import cpu_name, usable_cores
 from kogpt.common.files import atomic_folder
 from kogpt.model.registry import config_from_dict
 from kogpt.train.corpora import Corpora
@@ -44,6 +45,8 @@ def about(
         },
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if cuda else "cpu",
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
         "estimated_gib_per_rank": {key: value / 2**30 for key, value in asdict(memory).items()},
         "git_commit": git_commit(),
         "torch": torch.__version__,

@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kogpt.common.page import bars, details, heading, histogram, lines, page, paragraph, table, thinned, write_page
+from kogpt.common.page import (
+    _round_numbers,
+    bars,
+    details,
+    heading,
+    histogram,
+    lines,
+    page,
+    paragraph,
+    table,
+    thinned,
+    write_page,
+)
 
 VOID = {"meta"}
 
@@ -62,10 +74,9 @@ def test_no_text_becomes_markup(text: str) -> None:
     made = [heading(text), paragraph(text), table([(text, text)], (text,)), bars([(text, 1)]), details(text, [])]
     made += [histogram([0, 1], [1], text), lines({text: [(0, 1)], "b": [(1, 2)]}, text, text)]
     for block in made:
-        assert checked(page("x", [block])) <= {
-            *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "table", "tr", "th", "td"),
-            *("svg", "text", "rect", "path", "title", "details", "summary"),
-        }
+        texts = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "span", "details", "summary"}
+        tables, pictures = {"table", "tr", "th", "td"}, {"svg", "text", "rect", "path", "circle", "title"}
+        assert checked(page("x", [block])) <= texts | tables | pictures
 
 
 @pytest.mark.parametrize(
@@ -89,11 +100,43 @@ def test_places_in_a_picture_are_those_of_the_numbers() -> None:
     """A line from corner to corner, with a gap where a number is missing."""
     block = lines({"a": [(0, 0.0), (1, 5.0), (2, math.nan), (3, 10.0), (4, 10.0)]}, "x", "y")
     [path] = [own for own in ElementTree.fromstring(block).iter("path") if own.get("stroke")]
-    assert path.get("d") == "M70.0 200.0L232.5 106.0M557.5 12.0L720.0 12.0"
+    assert path.get("d") == "M70.0 200.0L232.5 112.0M557.5 24.0L720.0 24.0"
     heights = [
         float(own.get("height", "0")) for own in ElementTree.fromstring(histogram([0, 1, 2], [1, 4], "x")).iter("rect")
     ]
-    assert heights == [47.0, 188.0]
+    assert heights == [44.0, 176.0]
+
+
+def test_an_axis_has_round_numbers_on_it() -> None:
+    """That of y begins at 0 or at the smallest number, as asked for."""
+    series = {"a": [(0, 3.52), (1950, 9.1)]}
+    words = re.findall(r"<text[^>]*>([^<]+)</text>", lines(series, "step", "loss"))
+    assert words == ["step", "loss", "0", "2", "4", "6", "8", "0", "500", "1,000", "1,500"]
+    words = re.findall(r"<text[^>]*>([^<]+)</text>", lines(series, "step", "loss", zero=False))
+    assert words[:5] == ["step", "loss", "4", "6", "8"]
+
+
+@given(st.floats(-1e12, 1e12), st.floats(1e-9, 1e12))
+def test_an_axis_has_a_few_numbers_within_its_range(low: float, length: float) -> None:
+    high = low + length
+    numbers = _round_numbers(low, high)
+    if high > low and length > 1e-6 * abs(low):
+        assert 2 <= len(numbers) <= 6
+        assert all(low - length / 100 <= number <= high + length / 100 for number in numbers)
+
+
+def test_columns_of_numbers_are_set_to_the_right() -> None:
+    text = table([("a", "2,000", "29c33f", "0.5 ± 0.1"), ("b", "", "1", "3 (1 %)")], ("", "n", "commit", "x"))
+    assert re.findall(r'class="number">([^<]*)<', text) == ["n", "x", "2,000", "0.5 ± 0.1", "", "3 (1 %)"]
+
+
+def test_the_names_of_lines_stand_outside_the_picture() -> None:
+    """Within it they would cover points."""
+    block = lines({"국회": [(0, 1), (1, 2)], "b": [(0, 2)]}, "x", "y")
+    legend, picture = block.split("<svg")
+    assert legend.count("<span") == 2
+    assert "국회" in legend
+    assert "국회" not in picture
 
 
 def test_many_points_become_few_with_the_same_mean() -> None:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from builders import make_corpus
@@ -11,13 +12,37 @@ from torch import Tensor
 
 from kogpt.data.batch import Batch
 from kogpt.data.corpus import TokenCorpus
-from kogpt.eval.likelihood import Row, bits_per_char, corpus_articles, held_out, row_nll, score_batches
+from kogpt.eval.likelihood import (
+    Row,
+    bits_per_char,
+    corpus_articles,
+    held_out,
+    row_nll,
+    score_batches,
+    standard_error,
+)
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.model.loss import IGNORED
 
 
 def test_ten_characters_of_three_bits() -> None:
     assert bits_per_char(math.log(2) * 30, 10) == pytest.approx(3.0)
+
+
+def test_the_standard_error_is_the_spread_over_samples_of_articles() -> None:
+    """Against articles drawn anew many times, of which the long ones are worse."""
+    numbers = np.random.default_rng(0)
+
+    def drawn() -> tuple[np.ndarray, np.ndarray]:
+        chars = numbers.integers(50, 2000, 200)
+        return chars * (2 + chars / 2000 + 0.3 * numbers.standard_normal(200)), chars
+
+    found = [
+        (nll.sum() / math.log(2) / chars.sum(), standard_error(nll, chars.tolist()))
+        for nll, chars in (drawn() for _ in range(400))
+    ]
+    assert np.mean([error for _, error in found]) == pytest.approx(np.std([bits for bits, _ in found]), rel=0.1)
+    assert math.isnan(standard_error(np.array([3.0]), [2]))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
