@@ -1,6 +1,6 @@
 """The two stages as work for a pool: what an actor sets up once, and what it does with one document.
 
-`MorphemeStage` needs an analyzer (for kkma a JVM: 4 to 5 s). `EncodingStage` needs a tokenizer, which is sent as the
+`MorphemeStage` needs an analyzer (for kkma a JVM: about 1 s). `EncodingStage` needs a tokenizer, which is sent as the
 bytes of its files, because an actor on another node cannot see the driver's folders. Both are pure functions of
 document and settings.
 """

@@ -86,6 +86,26 @@ def remove_strays(folder: str | Path) -> None:
             os.close(descriptor)
 
 
+@contextmanager
+def only_writer(path: str | Path) -> Iterator[bool]:
+    """Whether no other process is in such a block with the same lock file, which is made if it is absent.
+
+    Nobody waits. True also on a file system without locks: use this to save work, not to be safe.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True
+    finally:
+        os.close(descriptor)
+
+
 def fsync_folder(folder: str | Path) -> None:
     """Make the names in `folder`, such as a rename just done, survive a power cut."""
     _fsync(Path(folder))

@@ -1,7 +1,7 @@
 """Text <-> tokens with the tokenizer folder of a corpus or run, for prompts as for articles.
 
 str -> normalize -> analyze -> encode -> token ids, and back. The folder names the analyzer. It is started by the first
-`encode` (Kkma's JVM takes 4 to 5 s), and not needed for `decode`.
+`encode` (Kkma takes about 1 s), and not needed for `decode`.
 """
 
 import warnings

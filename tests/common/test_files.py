@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kogpt.common.files import atomic_folder, atomic_write, remove_strays, sha256_of
+from kogpt.common.files import atomic_folder, atomic_write, only_writer, remove_strays, sha256_of
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -117,3 +117,10 @@ def test_a_folder_that_fails_leaves_nothing_and_touches_nothing(tmp_path: Path) 
 def test_sha256_of(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"kogpt" * 100_000)
     assert sha256_of(tmp_path / "x") == hashlib.sha256(b"kogpt" * 100_000).hexdigest()
+
+
+def test_only_one_writer_at_a_time(tmp_path: Path) -> None:
+    with only_writer(tmp_path / "lock") as first, only_writer(tmp_path / "lock") as second:
+        assert (first, second) == (True, False)
+    with only_writer(tmp_path / "lock") as third:
+        assert third

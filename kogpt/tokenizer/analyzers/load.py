@@ -22,7 +22,7 @@ class Analyzer(Protocol):
 
 
 def load_analyzer(name: str) -> Analyzer:
-    """Start the analyzer of this name (for "kkma", the process's JVM: 4 to 5 s)."""
+    """Start the analyzer of this name (for "kkma", the process's JVM: about 1 s, the first time 5 s)."""
     identity = analyzer_identity(name)
     if name == "kkma":
         from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import jpype
+import jpype.nio
 
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
 from kogpt.tokenizer.analyzers.kkma.jvm import start_jvm
 from kogpt.tokenizer.analyzers.kkma.patch import konlpy_java
+from kogpt.tokenizer.analyzers.kkma.prepared import keep, prepared_file, read
 
 MAX_DOCUMENT = 100_000
 MAX_EOJEOL = 20_000
@@ -66,8 +68,9 @@ class Kkma:
 
     def __init__(self, identity: dict[str, str], jar: Path | None = None) -> None:
         self.identity = identity
+        jar = jar or konlpy_java() / "kkma-2.0.jar"
         if not jpype.isJVMStarted():
-            start_jvm(jar or konlpy_java() / "kkma-2.0.jar")
+            start_jvm(jar)
         try:
             self._java = jpype.JClass("org.snu.ids.ha.ma.DocumentAnalyzer")
         except TypeError:
@@ -75,8 +78,15 @@ class Kkma:
                 "A JVM without kogpt's classes already runs in this process: "
                 "load the analyzer kkma before konlpy starts its own."
             ) from None
-        self._java.load()
+        self._load_dictionaries(prepared_file(jar))
         self._new_budget = jpype.JClass("org.snu.ids.ha.ma.Budget")
+
+    def _load_dictionaries(self, prepared: Path | None) -> None:
+        if self._java.isLoaded():
+            return
+        arrays = read(prepared)
+        if self._java.load(None if arrays is None else jpype.nio.convertToDirectBuffer(arrays)):
+            keep(prepared, bytes(self._java.prepared()))
 
     def analyze(self, text: str) -> Analysis:
         """The morphemes of Kkma().morphs(text), and their boundaries. No text makes it raise."""

@@ -23,6 +23,7 @@ _VERSIONS = {
     "66bf5ca64e75f812f996db49af55465bcb97f30ec174d7c430e7086ee8998e3c": "1",
     "fe7f527c31e93769e5492712b1c35c31ec8f239eafc63d054cfe445dae44e827": "1",  # docstrings and comments
     "44644b4df06dbbeeb6aae80a0b839cfa31f3e565a1d6e042a0a6eb671b0f5f0c": "1",  # how the JVM treats signals and threads
+    "d0463e74af8499ea79bee3cc257784266cbcef49ee24e8dc8807094f40908d47": "1",  # dictionaries as arrays
 }
 
 

@@ -39,11 +39,14 @@ _REDIRECTED = {
         (f"{_DIC}SpacingPDDictionary.getProb (CCZ)F", "Tables.spacing"),
         (f"{_DIC}SpacingPDDictionary.getProb (Ljava/lang/String;)F", "Tables.spacing"),
         (f"{_DIC}UNPDDictionary.getProb (Ljava/lang/String;)F", "Tables.noun"),
+        (f"{_DIC}Dictionary.getInstance ()L{_DIC}Dictionary;", "Lexicon.dictionary"),
+        (f"{_DIC}Dictionary.containNoun (Ljava/lang/String;)Z", "Lexicon.containNoun"),
         (f"{_UTIL}Hangul.split (C)L{_UTIL}Hangul;", "Syllables.split"),
         (f"{_UTIL}StringSet.contains (C)Z", "Syllables.contains"),
         (f"{_MA}MCandidate.calcHashCode ()V", "Hashes.calcHashCode"),
     ],
     "MorphemeAnalyzer": [
+        (f"{_DIC}Dictionary.getInstance ()L{_DIC}Dictionary;", "Lexicon.dictionary"),
         (f"{_DIC}Dictionary.getMExpression (Ljava/lang/String;){_EXPRESSION}", "Lexicon.find"),
         (f"{_MA}MExpression.derive ({_EXPRESSION}){_EXPRESSION}", "Derivation.derive"),
         (f"{_MA}MorphemeAnalyzer.analyze ({_EXPRESSION}L{_MA}Token;)Ljava/util/List;", "Budget.analyze"),
@@ -54,7 +57,7 @@ _REDIRECTED = {
 }
 _SILENCED = {"MorphemeAnalyzer": f"{_MA}MorphemeAnalyzer.writeLog (Ljava/lang/Object;)V"}
 _TWICE = {"MCandidate": f"{_MA}MCandidate.calcLnprOfTagging ()V"}
-_OPENED = {"MCandidate": {"expList"}, "MorphemeAnalyzer": {"analyze"}}
+_OPENED = {"MCandidate": {"expList", "<init>"}, "MorphemeAnalyzer": {"analyze"}}
 
 _ALOAD_0, _NOP = 0x2A, 0x00
 _CALLS = {0xB6, 0xB7, 0xB8}

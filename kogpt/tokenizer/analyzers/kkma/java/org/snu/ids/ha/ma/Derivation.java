@@ -2,7 +2,6 @@ package org.snu.ids.ha.ma;
 
 import java.util.Arrays;
 import org.snu.ids.ha.constants.POSTag;
-import org.snu.ids.ha.dic.Dictionary;
 
 /**
  * Replaces MExpression.derive, which joins every candidate of a head with every candidate of a tail and keeps
@@ -73,7 +72,7 @@ final class Derivation {
             return NONE;
         }
         boolean affixed = last.isTag(POSTag.XPN) || first.isTag(POSTag.XSN);
-        return affixed && Dictionary.getInstance().containNoun(last.string + first.string) ? NONE : JOINED;
+        return affixed && Lexicon.containNoun(null, last.string + first.string) ? NONE : JOINED;
     }
 
     private void add(int pair, Head head, Tail tail, boolean joined) {

@@ -30,26 +30,45 @@ public final class DocumentAnalyzer {
 
     private DocumentAnalyzer() {}
 
-    /** Loads the dictionaries without Kkma's messages. To be called once, before several threads analyze. */
-    public static synchronized void load() {
+    public static synchronized boolean isLoaded() {
+        return loaded;
+    }
+
+    /**
+     * Loads the dictionaries, without Kkma's messages, from what `prepared` returned once, or, given null, from Kkma's
+     * texts. To be called before several threads analyze. Returns whether it was done now and from texts.
+     */
+    public static synchronized boolean load(ByteBuffer prepared) throws ReflectiveOperationException {
+        if (loaded) {
+            return false;
+        }
+        boolean accelerated = Boolean.getBoolean("kogpt.accelerated");
         PrintStream out = System.out;
         System.setOut(new PrintStream(new OutputStream() {
             @Override
             public void write(int b) {}
         }));
         try {
+            if (prepared != null) {
+                Prepared.read(prepared);
+            } else if (accelerated) {
+                Prepared.collect();
+                System.gc(); // shrinks the heap to what remains
+            }
             byte[] answer = analyze(bytes("시작"), new Budget(2));
             if (answer[0] != DONE) {
                 throw new IllegalStateException(new String(answer, 4, answer.length - 4, StandardCharsets.UTF_16LE));
             }
-            if (!loaded && Boolean.getBoolean("kogpt.accelerated")) {
-                Tables.release();
-                System.gc(); // shrinks the heap to what remains
-            }
             loaded = true;
+            return accelerated && prepared == null;
         } finally {
             System.setOut(out);
         }
+    }
+
+    /** The loaded dictionaries as bytes, for `load`. */
+    public static byte[] prepared() {
+        return Prepared.bytes();
     }
 
     /** Analyzes a part of a document within the document's budget. Never throws. */

@@ -37,14 +37,14 @@ final class Head {
             int slot = Tables.slot(string);
             int tag = Tables.tag(number);
             before.hash(Hashes.morpheme(string, morpheme.infoEnc), Hashes.morphemePower(string, morpheme.infoEnc));
-            before.add(slot, tag, Tables.tagging(slot, tag, number), Score.isLight(string), Score.isSuffix(number));
+            before.add(slot, tag, Tables.tagging(slot, tag), Score.isLight(string), Score.isSuffix(number));
             before.see(Score.kind(number), string.length());
         }
         plain = part == parts.size() - 1 && !(last instanceof MorphemeSpace);
         surface = parts.get(parts.size() - 1).length();
         slot = Tables.slot(last.string);
         tag = Tables.tag(last.getTagNum());
-        tagging = Tables.tagging(slot, tag, last.getTagNum());
+        tagging = Tables.tagging(slot, tag);
         transition = before.first ? 0f : before.transition(slot, tag, Score.isLight(last.string));
     }
 
@@ -109,7 +109,7 @@ final class Head {
         int place = Tables.slot(string);
         int newTag = Tables.tag(number);
         score.hash(Hashes.morpheme(string, changed.infoEnc), Hashes.morphemePower(string, changed.infoEnc));
-        score.add(place, newTag, Tables.tagging(place, newTag, number), Score.isLight(string), Score.isSuffix(number));
+        score.add(place, newTag, Tables.tagging(place, newTag), Score.isLight(string), Score.isSuffix(number));
         score.see(Score.kind(number), string.length());
         return number;
     }

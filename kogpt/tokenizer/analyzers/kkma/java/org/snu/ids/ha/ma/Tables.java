@@ -4,6 +4,7 @@ import java.lang.reflect.Field;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import org.snu.ids.ha.constants.POSTag;
 import org.snu.ids.ha.dic.PDDictionary;
 import org.snu.ids.ha.dic.SpacingPDDictionary;
 import org.snu.ids.ha.dic.UNPDDictionary;
@@ -11,9 +12,9 @@ import org.snu.ids.ha.dic.UNPDDictionary;
 /**
  * Kkma's probabilities in open-addressed arrays of numbers instead of hash tables keyed by strings.
  *
- * <p>They are filled once from Kkma's own tables, which `release` then empties. A look-up builds no key, and
- * about 110 MB of heap are freed. The key of a morpheme's probability is (kind, previous tag, slot of the string,
- * tag), packed in one long. The results are bit-identical to those of PDDictionary, SpacingPDDictionary, and
+ * <p>They are read from a file, or collected from Kkma's own. A look-up builds no
+ * key, and about 110 MB of heap are saved. The key of a morpheme's probability is (kind, previous tag, slot of the
+ * string, tag), packed in one long. The results are bit-identical to those of PDDictionary, SpacingPDDictionary, and
  * UNPDDictionary.
  */
 final class Tables {
@@ -24,6 +25,8 @@ final class Tables {
     private static final float LOWEST = -18f;
     private static final float RARE = -14f;
     private static final float UNKNOWN_SYLLABLE = -30f;
+    private static final float UNKNOWN_TAG = -9f;
+    private static final long[] GROUPS = {POSTag.VX, POSTag.MD, POSTag.EP, POSTag.EF, POSTag.EC};
     private static final float EVEN = (float) Math.log(0.5);
 
     private static final long[] TAGS = new long[256];
@@ -36,55 +39,70 @@ final class Tables {
     private static final float[] JOINED = new float[PAIRS.length];
     private static final float[] SYLLABLES = new float[1 << 16];
     private static final float[] TAG_VALUES = new float[TAGS.length];
-    private static final int NULL_SLOT;
-
-    private static List<Map<?, ?>> sources;
-
-    static {
-        try {
-            Map<String, Float> tagging = table(PDDictionary.class, "LNPR_POS_G_EXP");
-            Map<String, Float> morphemes = table(PDDictionary.class, "LNPR_MORP");
-            Map<String, Float> within = table(PDDictionary.class, "LNPR_POS_G_MORP_INTRA");
-            Map<String, Float> afterSpace = table(PDDictionary.class, "LNPR_POS_G_MORP_INTER");
-            NULL_SLOT = addString("null"); // Kkma looks up the string "null" for "any string"
-            for (Map.Entry<String, Float> entry : tagging.entrySet()) {
-                int bar = entry.getKey().indexOf('|');
-                long tag = Long.parseLong(entry.getKey().substring(0, bar));
-                add(TAGGING, 0, entry.getKey().substring(bar + 1), tag, entry.getValue());
-            }
-            for (Map.Entry<String, Float> entry : morphemes.entrySet()) {
-                int colon = entry.getKey().lastIndexOf(':');
-                long tag = Long.parseLong(entry.getKey().substring(colon + 1));
-                add(MORPHEME, 0, entry.getKey().substring(0, colon), tag, entry.getValue());
-            }
-            addTransitions(WITHIN, within);
-            addTransitions(AFTER_SPACE, afterSpace);
-            for (int i = 0; i < TAGS.length; i++) {
-                TAG_VALUES[i] = PDDictionary.getLnprPos(TAGS[i] - 1);
-            }
-            Map<String, float[]> spacing = table(SpacingPDDictionary.class, "PROB_HASH");
-            for (Map.Entry<String, float[]> entry : spacing.entrySet()) {
-                if (entry.getKey().length() == 2) {
-                    addPair(entry.getKey().charAt(0) << 16 | entry.getKey().charAt(1), entry.getValue());
-                }
-            }
-            Arrays.fill(SYLLABLES, UNKNOWN_SYLLABLE);
-            Map<Character, Float> syllables = table(UNPDDictionary.class, "PROB_AT_NOUN_HASH");
-            for (Map.Entry<Character, Float> entry : syllables.entrySet()) {
-                SYLLABLES[entry.getKey()] = entry.getValue();
-            }
-            sources = Arrays.<Map<?, ?>>asList(tagging, morphemes, within, afterSpace, spacing);
-        } catch (ReflectiveOperationException error) {
-            throw new ExceptionInInitializerError(error);
-        }
-    }
+    private static final int NULL_SLOT = stringPlace("null".hashCode()); // "null" stands for any string, and is first
 
     private Tables() {}
 
-    /** Empties Kkma's own tables. To be called after its dictionary, which reads them, is loaded. */
-    static void release() {
-        for (Map<?, ?> source : sources) {
-            source.clear();
+    /** Reads or writes all of it. */
+    static void pass(ArrayFile file) {
+        file.longs(TAGS);
+        file.strings(STRINGS);
+        file.longs(KEYS);
+        file.floats(VALUES);
+        file.ints(PAIRS);
+        file.floats(SPACED);
+        file.floats(JOINED);
+        file.floats(SYLLABLES);
+        file.floats(TAG_VALUES);
+        setHashes();
+    }
+
+    /** Fills the tables from Kkma's own, and returns those, which Kkma's dictionary needs while it loads. */
+    static List<Map<?, ?>> collect() throws ReflectiveOperationException {
+        Map<Long, Float> tags = table(PDDictionary.class, "LNPR_POS");
+        Map<String, Float> tagging = table(PDDictionary.class, "LNPR_POS_G_EXP");
+        Map<String, Float> morphemes = table(PDDictionary.class, "LNPR_MORP");
+        Map<String, Float> within = table(PDDictionary.class, "LNPR_POS_G_MORP_INTRA");
+        Map<String, Float> afterSpace = table(PDDictionary.class, "LNPR_POS_G_MORP_INTER");
+        if (addString("null") != NULL_SLOT) {
+            throw new IllegalStateException("Kkma's tables are already collected");
+        }
+        for (Map.Entry<String, Float> entry : tagging.entrySet()) {
+            int bar = entry.getKey().indexOf('|');
+            long tag = Long.parseLong(entry.getKey().substring(0, bar));
+            add(TAGGING, 0, entry.getKey().substring(bar + 1), tag, entry.getValue());
+        }
+        for (Map.Entry<String, Float> entry : morphemes.entrySet()) {
+            int colon = entry.getKey().lastIndexOf(':');
+            long tag = Long.parseLong(entry.getKey().substring(colon + 1));
+            add(MORPHEME, 0, entry.getKey().substring(0, colon), tag, entry.getValue());
+        }
+        addTransitions(WITHIN, within);
+        addTransitions(AFTER_SPACE, afterSpace);
+        for (long tag : tags.keySet()) {
+            addTag(tag);
+        }
+        for (int i = 0; i < TAGS.length; i++) {
+            TAG_VALUES[i] = PDDictionary.getLnprPos(TAGS[i] - 1);
+        }
+        Map<String, float[]> spacing = table(SpacingPDDictionary.class, "PROB_HASH");
+        for (Map.Entry<String, float[]> entry : spacing.entrySet()) {
+            if (entry.getKey().length() == 2) {
+                addPair(entry.getKey().charAt(0) << 16 | entry.getKey().charAt(1), entry.getValue());
+            }
+        }
+        Arrays.fill(SYLLABLES, UNKNOWN_SYLLABLE);
+        Map<Character, Float> syllables = table(UNPDDictionary.class, "PROB_AT_NOUN_HASH");
+        for (Map.Entry<Character, Float> entry : syllables.entrySet()) {
+            SYLLABLES[entry.getKey()] = entry.getValue();
+        }
+        setHashes();
+        return Arrays.<Map<?, ?>>asList(tagging, morphemes, within, afterSpace, spacing);
+    }
+
+    private static void setHashes() {
+        for (int i = 0; i < STRINGS.length; i++) {
+            HASHES[i] = STRINGS[i] == null ? 0 : STRINGS[i].hashCode();
         }
     }
 
@@ -132,7 +150,6 @@ final class Tables {
             place = place + 1 & STRINGS.length - 1;
         }
         STRINGS[place] = string;
-        HASHES[place] = string.hashCode();
         return place;
     }
 
@@ -178,9 +195,25 @@ final class Tables {
         return -1;
     }
 
-    /** The number of a tag's class (PDDictionary.getPrTag), or -1 if it is in no table. */
+    /** PDDictionary.getPrTag, which would load all of PDDictionary. */
+    private static long tagClass(long tag) {
+        if ((tag & (POSTag.NNA | POSTag.UN)) > 0) {
+            return POSTag.NNA;
+        }
+        if ((tag & (POSTag.NNM | POSTag.NNB)) > 0) {
+            return POSTag.NNB;
+        }
+        for (long group : GROUPS) {
+            if ((tag & group) > 0) {
+                return group;
+            }
+        }
+        return tag;
+    }
+
+    /** The number of a tag's class, or -1 if it is in no table. */
     static int tag(long tag) {
-        long sought = PDDictionary.getPrTag(tag);
+        long sought = tagClass(tag);
         int place = tagPlace(sought);
         while (TAGS[place] != 0) {
             if (TAGS[place] == sought + 1) {
@@ -207,12 +240,12 @@ final class Tables {
     }
 
     /** PDDictionary.getLnprPosGExp. */
-    static float tagging(int slot, int tag, long tagNumber) {
+    static float tagging(int slot, int tag) {
         float value = find(TAGGING, 0, slot, tag);
         if (value == value) {
             return value;
         }
-        return tag < 0 ? PDDictionary.getLnprPos(tagNumber) : TAG_VALUES[tag];
+        return tag < 0 ? UNKNOWN_TAG : TAG_VALUES[tag];
     }
 
     /** PDDictionary.getLnprPosGMorpIntra (WITHIN) and getLnprPosGMorpInter (AFTER_SPACE). */
@@ -228,7 +261,7 @@ final class Tables {
     }
 
     static float tagging(String string, long tag) {
-        return tagging(slot(string), tag(tag), tag);
+        return tagging(slot(string), tag(tag));
     }
 
     static float within(long before, String string, long tag) {

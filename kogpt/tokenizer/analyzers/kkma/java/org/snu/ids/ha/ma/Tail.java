@@ -54,7 +54,7 @@ final class Tail {
             length[i] = string.length();
             slot[i] = Tables.slot(string);
             tag[i] = Tables.tag(number);
-            tagging[i] = Tables.tagging(slot[i], tag[i], number);
+            tagging[i] = Tables.tagging(slot[i], tag[i]);
             light[i] = Score.isLight(string);
             suffix[i] = Score.isSuffix(number);
             if (i > 0 && !score.first) {
