@@ -219,22 +219,26 @@ def export(
     run: Run,
     folder: New,
     /,
-    license: Text = "unknown",
+    license: OptionalText = None,
     gguf: OptionalQuantization = None,
+    push: OptionalText = None,
     checkpoint: OptionalCheckpoint = None,
 ) -> None:
     """Write a run's model as a folder that `transformers` loads without this project.
 
     Args:
         folder: Folder to write.
-        license: License of the weights for the model card, for example cc-by-sa-4.0.
+        license: License of the weights for the model card, for example cc-by-sa-4.0. Default: unknown.
         gguf: Also write a file for llama.cpp and a Modelfile for Ollama: f16, or q8_0, which is half as large.
+        push: Also upload the folder to the Hugging Face hub under this name, USER/NAME. A new repository is private.
         checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
     """
     from kogpt.hub.export import export_model
 
-    export_model(run, folder, license=license, gguf=gguf, checkpoint=checkpoint)
-    print(f"Load it with AutoModelForCausalLM.from_pretrained({str(folder)!r}).")
+    address = export_model(run, folder, license=license, gguf=gguf, checkpoint=checkpoint, push=push)
+    print(f"Load it with AutoModelForCausalLM.from_pretrained({push or str(folder)!r}).")
+    if address is not None:
+        print(f"Uploaded to {address}. A new repository is private; its settings there make it public.")
 
 
 def import_(folder: Folder, run: Annotated[Positional[NewFolder], arg(metavar="RUN")], /, corpus: FilePath) -> None:

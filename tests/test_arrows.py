@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "kogpt/chat": {"prompt_toolkit"},
     "kogpt/serve": {"torch", "fastapi", "starlette", "uvicorn", "prometheus_client"},
     "kogpt/eval": {"torch", "numpy"},
-    "kogpt/hub": {"gguf", "torch", "safetensors", "tokenizers", "transformers"},
+    "kogpt/hub": {"gguf", "huggingface_hub", "torch", "safetensors", "tokenizers", "transformers"},
     "preprocess": {"ray", "pyarrow", "numpy", "wandb"},
     "preprocess/near_duplicates.py": {"numpy", "rensa"},
 }

@@ -22,6 +22,7 @@ from kogpt.hub.adapters import adapter_for
 from kogpt.hub.chat_template import chat_template, llama_chat_template
 from kogpt.hub.gguf import Quantization, modelfile, write_gguf
 from kogpt.hub.model_card import SAMPLE_TEXTS, model_card, plain_tokenizer_differs
+from kogpt.hub.push import check_push, upload
 from kogpt.tokenizer.codec import TextCodec
 
 
@@ -29,15 +30,17 @@ def export_model(
     run_folder: str | Path,
     folder: str | Path,
     *,
-    license: str = "unknown",
+    license: str | None = None,
     texts: Sequence[str] = SAMPLE_TEXTS,
     checkpoint: Wish = None,
     gguf: Quantization | None = None,
-) -> None:
+    push: str | None = None,
+) -> str | None:
     """Write a checkpoint of a run (kogpt.checkpoint.choose) or a step folder as a folder for `transformers`.
 
     `license` is the license of the weights, for the model card (for example cc-by-sa-4.0). The card compares the
-    plain tokenizer with ours on `texts`. `gguf` adds a file for llama.cpp, with weights in this precision.
+    plain tokenizer with ours on `texts`. `gguf` adds a file for llama.cpp, with weights in this precision. `push` is
+    the name under which the folder is uploaded to the Hugging Face hub; its address is returned.
     """
     from transformers import GenerationConfig
 
@@ -49,6 +52,8 @@ def export_model(
     run = load_for_inference(Path(run_folder), checkpoint=checkpoint)
     codec = TextCodec(run.tokenizer_folder)
     shape, tokenizer = run.model.config, codec.tokenizer
+    if push is not None:
+        check_push(push, tokenizer.source, license)
     adapter = adapter_for(shape)
     chat = run.info.get("kind") == "conversations"
     special = {
@@ -82,5 +87,6 @@ def export_model(
             write_gguf(temporary / file, gguf, adapter, shape, state, tokenizer, special, template)
             (temporary / "Modelfile").write_text(modelfile(file, shape, chat=chat), encoding="utf-8")
         differs = plain_tokenizer_differs(temporary, codec, texts)
-        card = model_card(run, adapter.title, license, differs, tokenizer.roles is not None)
+        card = model_card(run, adapter.title, license or "unknown", differs, tokenizer.roles is not None)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+    return None if push is None else upload(folder, push)
