@@ -1,4 +1,4 @@
-"""The two READMEs show the same commands, and each command exists."""
+"""A page in two languages shows the same commands, and the commands of README exist."""
 
 import re
 import subprocess
@@ -10,14 +10,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+KOREAN = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.ko.md"), *ROOT.glob("docs/*.ko.md")))
+
+
 def commands(name: str) -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```(?:ba)?sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-def test_both_languages_show_the_same_commands() -> None:
-    assert commands("README.md")
-    assert commands("README.md") == commands("README.ko.md")
+@pytest.mark.parametrize("page", KOREAN)
+def test_both_languages_show_the_same(page: str) -> None:
+    """The same commands, and as many headings and rows of tables."""
+    english = page.replace(".ko.md", ".md")
+    assert commands(page)
+    assert commands(page) == commands(english)
+    for mark in (r"^#+ ", r"^\|"):
+        counts = [len(re.findall(mark, (ROOT / name).read_text(encoding="utf-8"), re.M)) for name in (page, english)]
+        assert counts[0] == counts[1], mark
 
 
 def test_make_targets_exist() -> None:
