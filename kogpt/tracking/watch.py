@@ -5,6 +5,7 @@ is started, long before it writes anything, until it ends in any way. Reading an
 the time, however long the run is.
 """
 
+import base64
 import io
 import json
 import math
@@ -155,7 +156,7 @@ class Picture:
 
     def show(self, records: list[dict[str, Any]], steps: int) -> None:
         """Draw all records."""
-        content = draw(records, steps)
+        content = base64.b64encode(draw(records, steps)).decode()
         self._handle.update({"image/png": content, "text/plain": _title(records, steps)}, raw=True)
 
     def close(self) -> None:
