@@ -63,7 +63,7 @@ def generate(
         file: A file with one prompt per line.
         samples: Number of continuations per prompt.
         checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
-        device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
+        device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
     """
     from kogpt.generate.terminal import print_texts, read_prompts
 
@@ -82,7 +82,7 @@ def chat(
 
     Args:
         checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
-        device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
+        device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
     """
     from kogpt.chat.terminal import chat as talk
 
@@ -107,7 +107,7 @@ def serve(
         api_key: Key that clients have to send. Default: none on this machine; a new one for another --host.
         cors: Origins whose web pages may ask too, such as http://localhost:3000. Default: none.
         checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
-        device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
+        device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
     """
     from kogpt.serve.server import serve as answer
 
@@ -152,7 +152,7 @@ def evaluate(
         limit: Use only the first N articles, and the first N items of each task.
         json_file: Also write the results to this file.
         checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
-        device: cpu, cuda, cuda:1, ... Default: a GPU if there is one.
+        device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
         wandb: Log the results to Weights & Biases, in the group of the training. auto: online if you are logged in,
             offline otherwise.
         wandb_project: W&B project.

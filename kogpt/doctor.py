@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kogpt.common.cores import usable_cores
+from kogpt.common.device import best_device
 from kogpt.common.nvidia import nvidia_smi, unusable_gpus
 
 GIB = 2**30
@@ -51,6 +52,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield _disk(folder)
     yield _kkma()
     yield _ray()
+    yield _deepspeed()
     yield _wandb()
 
 
@@ -70,16 +72,16 @@ def _torch() -> Iterator[Finding]:
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     yield Finding("torch", f"{torch.__version__}, built for {build}")
     yield _nvidia()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     if device.type == "cuda":
         yield from _gpus()
-    found = "yes" if has_bf16(device) else "no; training uses fp16 on GPUs and fp32 on CPUs"
-    yield Finding(f"bf16 on this {'GPU' if device.type == 'cuda' else 'CPU'}", found)
+    found = "yes" if has_bf16(device) else "no; training uses fp16 on NVIDIA GPUs and fp32 elsewhere"
+    yield Finding(f"bf16 on this {'CPU' if device.type == 'cpu' else 'GPU'}", found)
     problem = obstacle(2, device.type)
     if device.type == "cuda":
         yield Finding("torch.compile", problem or "ready", problem and "install it, because training is slower without")
     else:
-        yield Finding("torch.compile", problem or "ready (off on CPUs unless --compile on)")
+        yield Finding("torch.compile", problem or "ready (off without an NVIDIA GPU, unless --compile on)")
 
 
 def _nvidia() -> Finding:
@@ -151,6 +153,8 @@ def _kkma() -> Finding:
 
 def _ray() -> Finding:
     """Whether the cluster that $RAY_ADDRESS names answers; nothing is started."""
+    if find_spec("ray") is None and sys.platform == "win32":
+        return Finding("Ray", "not installed; preprocessing on Windows runs in WSL2 (docs/windows.md)")
     if find_spec("ray") is None:
         return Finding("Ray", "not installed", "run `make install` again; preprocessing needs it")
     if not (address := os.environ.get("RAY_ADDRESS", "")):
@@ -161,6 +165,12 @@ def _ray() -> Finding:
     except (OSError, ValueError) as error:
         return Finding("Ray", f"{address} does not answer ({error})", "start the cluster, or unset RAY_ADDRESS")
     return Finding("Ray", f"the cluster at {address} answers")
+
+
+def _deepspeed() -> Finding:
+    if find_spec("deepspeed") is None:
+        return Finding("DeepSpeed", "not installed; training uses one device, in fp32 or bf16, without it")
+    return Finding("DeepSpeed", "installed; training may use several GPUs, ZeRO, and fp16")
 
 
 def _wandb() -> Finding:

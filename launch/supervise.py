@@ -8,7 +8,6 @@ status 2). Launchers turn the exit status of their ranks into 1, so launch/train
 that KOGPT_STATUS_FILE names.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import tyro
+
+from kogpt.common.system import end_group, signal_group
 
 FINAL = {0, 2, 130, 138, 143}
 PAUSE_SECONDS = 3.0
@@ -53,7 +54,7 @@ def supervise(command: list[str], max_restarts: int, status: Path) -> int:
     def pass_on(number: int, _frame: object) -> None:
         told.append(number)
         if process is not None:
-            _signal_group(process, number)
+            signal_group(process.pid, number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
@@ -73,26 +74,19 @@ def supervise(command: list[str], max_restarts: int, status: Path) -> int:
         code = process.wait()
         code = 128 - code if code < 0 else code
         _end_group(process)
-        if code not in FINAL and (said := status.read_text()):
+        if code not in FINAL and (said := status.read_text(encoding="utf-8")):
             code = int(said)
         if told or code in FINAL:
             break
     return code
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
-
-
 def _end_group(process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
     """Wait for ranks that outlive a killed launcher, because they save a checkpoint first; then kill what is left."""
     end = time.monotonic() + seconds
-    with contextlib.suppress(ProcessLookupError):
-        while time.monotonic() < end:
-            os.killpg(process.pid, 0)
-            time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGKILL)
+    while signal_group(process.pid, 0) and time.monotonic() < end:
+        time.sleep(0.2)
+    end_group(process.pid)
 
 
 def main() -> None:

@@ -64,4 +64,4 @@ def point(folder: Path, pointer: str) -> None:
 def pointed(run: Path, pointer: str) -> str | None:
     """The name in `latest` or `best`; None if there is no such file."""
     path = run / "checkpoints" / pointer
-    return path.read_text().strip() if path.exists() else None
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None

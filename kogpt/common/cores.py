@@ -1,11 +1,12 @@
 """The CPU, and the cores of it that this process may use, which are often fewer than the machine has."""
 
 import math
-import os
 import platform
 import re
 from contextlib import suppress
 from pathlib import Path
+
+from kogpt.common.system import affinity
 
 
 def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
@@ -23,8 +24,7 @@ def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
                 for folder in [group, *group.parents]:
                     if folder.is_relative_to(root):
                         quotas += _quota(folder)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *map(math.ceil, quotas)]))
+    return max(1, min([affinity(), *map(math.ceil, quotas)]))
 
 
 def _quota(folder: Path) -> list[float]:

@@ -1,4 +1,8 @@
-"""Choose the device of a command. In: the value of --device, or None. Out: a usable torch device."""
+"""Choose the device of a command: an NVIDIA GPU, else that of a Mac (mps), else the CPU. In: --device. Out: a device.
+
+mps has no float64, which the draw of a token and the sum of a score need: they take place on the CPU. torch.compile is
+off there unless it is asked for. bf16 needs macOS 14.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -9,18 +13,20 @@ if TYPE_CHECKING:
 
 
 def choose_device(name: str | None) -> "torch.device":
-    """The named device; without a name a GPU if there is one, else the CPU. Raises `UserError` if it is unusable."""
+    """The named device; without a name the best one. Raises `UserError` if it is unusable."""
     import torch
 
     from kogpt.common.numerics import allow_tf32
 
     allow_tf32()
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return best_device()
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name} is not a device; give cpu, cuda, or a numbered GPU such as cuda:0.") from None
+        raise UserError(
+            f"--device {name} is not a device; give cpu, cuda, a numbered GPU such as cuda:0, or mps."
+        ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"--device {name}: this machine has {torch.cuda.device_count()} usable GPUs; give --device cpu."
@@ -30,3 +36,17 @@ def choose_device(name: str | None) -> "torch.device":
     except (RuntimeError, NotImplementedError, AssertionError):
         raise UserError(f"--device {name} cannot be used here; give cpu or cuda.") from None
     return device
+
+
+def best_device() -> "torch.device":
+    """The first NVIDIA GPU, else that of a Mac, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def in_float64(value: "torch.Tensor") -> "torch.Tensor":
+    """The values in float64: on their device if it has that type, else on the CPU."""
+    return value.cpu().double() if value.device.type == "mps" else value.double()

@@ -3,10 +3,10 @@
 Everything that lasts is written this way. A reader sees the old file (or folder) or the new one, never a part of it.
 Temporary names are hidden, random, and created exclusively. They never collide with a name of the user, nor do two
 writers of the same path. `remove_strays` removes what killed writers left. It removes only names of this kind whose
-writer is gone: each writer holds a lock on its temporary file or folder.
+writer is gone: each writer holds a lock on its temporary file or folder. Where there are no such locks (Windows), it
+removes nothing.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from kogpt.common import system
 
 _STRAY = re.compile(r"\..+\.kogpt-[0-9a-f]{16}")
 
@@ -33,11 +35,11 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             yield file
         return
     temporary, descriptor = _new_temporary(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    assert descriptor is not None
     try:
         with open(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            system.before_rename(file)
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -59,14 +61,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         for folder, _, names in os.walk(temporary):
             for name in names:
-                _fsync(Path(folder, name))
-            _fsync(Path(folder))
+                system.fsync(Path(folder, name))
+            system.fsync(Path(folder))
         os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
     fsync_folder(path.parent)
 
 
@@ -80,7 +83,7 @@ def remove_strays(folder: str | Path) -> None:
         except OSError:  # already gone, or not readable
             continue
         try:
-            if _lock(descriptor):
+            if system.lock(descriptor, wait=False):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
@@ -90,25 +93,18 @@ def remove_strays(folder: str | Path) -> None:
 def only_writer(path: str | Path) -> Iterator[bool]:
     """Whether no other process is in such a block with the same lock file, which is made if it is absent.
 
-    Nobody waits. True also on a file system without locks: use this to save work, not to be safe.
+    Nobody waits. True also where there are no locks: use this to save work, not to be safe.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass
-        yield True
+        yield system.lock(descriptor, wait=False) is not False
     finally:
         os.close(descriptor)
 
 
 def fsync_folder(folder: str | Path) -> None:
     """Make the names in `folder`, such as a rename just done, survive a power cut."""
-    _fsync(Path(folder))
+    system.fsync(Path(folder))
 
 
 def sha256_of(path: str | Path) -> str:
@@ -122,10 +118,10 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name[:50]}.kogpt-{secrets.token_hex(8)}")
 
 
-def _new_temporary(path: Path, flags: int) -> tuple[Path, int]:
+def _new_temporary(path: Path, flags: int) -> tuple[Path, int | None]:
     """A new temporary file, or a folder where `flags` creates no file: its name, and a descriptor that is locked.
 
-    An `OSError` names the path, not the temporary one.
+    None for a folder on Windows, which opens none. An `OSError` names the path, not the temporary one.
     """
     makes_file = flags & os.O_CREAT
     while True:
@@ -133,6 +129,8 @@ def _new_temporary(path: Path, flags: int) -> tuple[Path, int]:
         try:
             if not makes_file:
                 temporary.mkdir()
+                if not system.OPENS_FOLDERS:
+                    return temporary, None
             try:
                 descriptor = os.open(temporary, flags, 0o666)
             except FileNotFoundError:
@@ -142,26 +140,8 @@ def _new_temporary(path: Path, flags: int) -> tuple[Path, int]:
         except OSError as error:
             error.filename = str(path)
             raise
-        with suppress(OSError):  # a file system without locks, on which nothing is removed
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        system.lock(descriptor, wait=True)  # in vain on a file system without locks, on which nothing is removed
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), temporary.stat()):
                 return temporary, descriptor
         os.close(descriptor)  # another process removed it as a stray between its creation and its lock
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Take the lock and return whether it was free. Without lock support it counts as taken, so nothing is removed."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -97,8 +97,8 @@ class TrainBatches:
             return None
         block = torch.from_numpy(np.stack(given))
         if self.share.device.type == "cuda":
-            block = block.pin_memory()
-        return block.to(self.share.device, non_blocking=True)
+            return block.pin_memory().to(self.share.device, non_blocking=True)
+        return block.to(self.share.device)
 
 
 def _one_document(row: Window) -> Window:

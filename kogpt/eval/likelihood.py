@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kogpt.common.device import in_float64
 from kogpt.common.errors import UserError
 from kogpt.data.batch import Batch
 from kogpt.data.conversations import Conversations
@@ -66,7 +67,7 @@ def score_batches(
     for first in range(0, len(batches), world_size):
         chosen = batches[first + rank] if first + rank < len(batches) else []
         nll = token_nll(_batch([rows[i] for i in chosen], batch_rows, longest, device))
-        yield chosen, nll.double().sum(1)[: len(chosen)].cpu().numpy()
+        yield chosen, in_float64(nll).sum(1)[: len(chosen)].cpu().numpy()
 
 
 def _batch(rows: list[Row], batch_rows: int, longest: int, device: torch.device) -> Batch:

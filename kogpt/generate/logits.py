@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from kogpt.common.device import in_float64
 from kogpt.generate.sampling import Sampling
 
 _NUCLEUS = 1024
@@ -48,7 +49,7 @@ def _least_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """The token of each row [B] at its number `uniform` [B] float64 in [0, 1) of the cumulative distribution."""
-    cumulative = logits.double().softmax(-1).cumsum(-1)
+    cumulative = in_float64(logits).softmax(-1).cumsum(-1)
     # The last sum is not exactly 1: scaled by it, the number falls on a token of probability above 0.
-    ids = torch.searchsorted(cumulative, uniform.to(logits.device)[:, None] * cumulative[:, -1:], right=True)
+    ids = torch.searchsorted(cumulative, uniform.to(cumulative.device)[:, None] * cumulative[:, -1:], right=True)
     return ids[:, 0].clamp(max=logits.size(-1) - 1)

@@ -118,7 +118,7 @@ def _end_service(run: Path) -> None:
     path = run / "wandb_service"
     if not path.exists():
         return
-    address = path.read_text()
+    address = path.read_text(encoding="utf-8")
     socket = Path(address.partition("-unix-")[2])
     try:
         if socket.is_socket():
@@ -144,7 +144,7 @@ def _id_of(run: Path) -> str:
     if not path.exists():
         with atomic_write(path) as file:
             file.write(os.urandom(4).hex().encode())
-    return path.read_text().strip()
+    return path.read_text(encoding="utf-8").strip()
 
 
 def offline_records(run: Path, kind: str = "history") -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def compile_blocks(model: Decoder) -> None:
 
 def compile_as_wished(model: Decoder, wish: str, stage: int, device_type: str) -> None:
     """Compile as --compile says; `auto` compiles on GPUs, if possible. All ranks must call it."""
-    if wish == "off" or (wish == "auto" and device_type == "cpu"):
+    if wish == "off" or (wish == "auto" and device_type != "cuda"):
         return
     if reason := broadcast_object(obstacle(stage, device_type)):
         log.info(f"Training without torch.compile: {reason}.")

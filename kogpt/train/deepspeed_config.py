@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from kogpt.common.errors import UserError
 from kogpt.model.config import Precision
+from kogpt.train import plain
 from kogpt.train.deepspeed_file import ADAM_DEFAULTS, MUON_DEFAULTS
 
 MICRO_BATCH = 64
@@ -69,6 +70,9 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
         )
         zero = engine["zero_optimization"] = {"stage": 0}
     stage = zero.setdefault("stage", 0)
+    if not plain.has_deepspeed():
+        plain.refuse_stage(path, stage)
+        notes.append(plain.NOTE)
     if stage == 0 and precision == "bf16":
         precision = "autocast"
         engine["bf16"] = {"enabled": False}
@@ -135,13 +139,15 @@ def _fit_optimizer(engine: dict[str, Any], notes: list[str]) -> tuple[dict[str, 
 
 def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, notes: list[str]) -> Precision:
     if engine.get("fp16", {}).get("enabled"):
-        if device == "cpu":
-            raise UserError('"fp16" is enabled, but CPUs do not support it; enable "bf16" or neither.')
+        if device != "cuda":
+            why = "CPUs do not support it" if device == "cpu" else "it needs an NVIDIA GPU"
+            raise UserError(f'"fp16" is enabled, but {why}; enable "bf16" or neither.')
         return "fp16"
     asked = next((key for key in ("bf16", "torch_autocast") if engine.get(key, {}).get("enabled")), None)
-    if asked and device == "cpu" and not has_bf16:
+    if asked and not has_bf16 and (device != "cuda" or not plain.has_deepspeed()):
         engine[asked] = {"enabled": False}
-        notes.append("A CPU of this run has no bf16 hardware, where bf16 is slow: training in fp32 instead.")
+        what = "CPU" if device == "cpu" else "GPU"
+        notes.append(f"A {what} of this run has no bf16 hardware, where bf16 is slow: training in fp32 instead.")
         return "fp32"
     if engine.get("torch_autocast", {}).get("enabled"):
         if engine["torch_autocast"].get("dtype", "bfloat16") != "bfloat16":

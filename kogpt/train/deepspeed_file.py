@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kogpt.common.errors import UserError
+from kogpt.train.plain import has_deepspeed
 
 SECTIONS = (
     *("bf16", "fp16", "torch_autocast", "zero_optimization", "optimizer", "optimizer.params", "data_types"),
@@ -149,7 +150,12 @@ def _contradictions(content: dict[str, Any]) -> list[str]:
 
 
 def check_sections(path: Path, content: dict[str, Any]) -> None:
-    """Let DeepSpeed check the sections that it has models for; its complaints become a `UserError`."""
+    """Let DeepSpeed check the sections that it has models for; its complaints become a `UserError`.
+
+    Without DeepSpeed nothing reads them.
+    """
+    if not has_deepspeed():
+        return
     from deepspeed.runtime.precision_config import DeepSpeedFP16Config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError

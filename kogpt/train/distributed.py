@@ -26,9 +26,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kogpt.common.cores import usable_cores
+from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
 from kogpt.common.nvidia import unusable_gpus
-from kogpt.train import launchers
+from kogpt.train import launchers, plain
 
 T = TypeVar("T")
 
@@ -92,6 +93,8 @@ def speaker() -> str | None:
 
 def has_bf16(device: torch.device) -> bool:
     """Whether the hardware supports bf16. torch emulates it otherwise, on a CPU many times slower than fp32."""
+    if device.type == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
     if device.type == "cpu":
         offered = torch.cpu.get_capabilities()
         return any(offered.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last one: ARM
@@ -121,12 +124,15 @@ def share_cores(ranks_on_node: int) -> int:
 def start() -> Ranks:
     """Join the process group (nccl on GPUs, gloo elsewhere). Call `prepare_environment` first.
 
-    Raises `UserError` if there are GPUs that torch cannot use, instead of training slowly on the CPU.
+    Without DeepSpeed there is one rank. Raises `UserError` if there are GPUs that torch cannot use, instead of training
+    slowly on the CPU.
     """
-    import deepspeed
-
     if problem := unusable_gpus():
         raise UserError(f"{problem}; or set CUDA_VISIBLE_DEVICES= to train on the CPU.")
+    if not plain.has_deepspeed():
+        return _alone()
+    import deepspeed
+
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     ranks_on_node = local_world_size()
     share_cores(ranks_on_node)
@@ -140,6 +146,14 @@ def start() -> Ranks:
     deepspeed.ops.__compatible_ops__ = {}
     _join(backend)
     return Ranks(dist.get_rank(), dist.get_world_size(), local_rank, ranks_on_node, device)
+
+
+def _alone() -> Ranks:
+    """One rank on the best device, which connects to nobody."""
+    plain.refuse_several(os.environ["WORLD_SIZE"])
+    share_cores(1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    return Ranks(0, 1, 0, 1, choose_device(None))
 
 
 def _join(backend: str) -> None:
@@ -254,7 +268,7 @@ def _on_device(ranks: Ranks, values: Sequence[Tensor | float]) -> Tensor:
     if ranks.device.type == "cuda":
         numbers = numbers.pin_memory().to(ranks.device, non_blocking=True)
     for index, value in there.items():
-        numbers[index].copy_(value, non_blocking=True)
+        numbers[index].copy_(value if value.is_cuda else value.cpu(), non_blocking=True)  # mps has no float64
     return numbers
 
 

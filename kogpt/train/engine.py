@@ -1,5 +1,7 @@
 """The model under DeepSpeed: built, trained, saved, restored. In: plans and a checkpoint. Out: `TrainingEngine`.
 
+Where DeepSpeed is not installed, `plain.py` does the same on one device.
+
 The optimizer is torch's fused AdamW at every ZeRO stage, with Muon for the hidden matrices if the plan says so. Its
 learning rate is 0 until the first step, because at some stages DeepSpeed makes an empty update during set-up, which
 must not decay the weights.
@@ -28,6 +30,7 @@ from kogpt.train.construction import build
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks
 from kogpt.train.full_state import FullState
+from kogpt.train.plain import PlainEngine, has_deepspeed
 from kogpt.train.restorer import Restorer
 from kogpt.train.saver import Part
 from kogpt.train.whole_matrices import WholeMatrices
@@ -42,18 +45,11 @@ class TrainingEngine:
     def __init__(
         self, config: ModelConfig, plan: EnginePlan, ranks: Ranks, seed: int, checkpoint: Restorer | None
     ) -> None:
-        import deepspeed
-
         self.config, self.plan, self.ranks = config, plan, ranks
         torch.manual_seed(seed)
         model = build(config, plan, ranks, checkpoint)
         self.optimizer = _optimizer(model, plan)
-        with one_optimizer_for_stages_1_and_2():
-            self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=plan.engine)
-        if ranks.world_size == 1 and plan.stage == 0:
-            # Otherwise DeepSpeed would copy all gradients to a buffer and back, to sum them over one rank.
-            self.engine.enable_backward_allreduce = False
-        wait_once(self.engine.optimizer)
+        self.engine = _engine(model, self.optimizer, plan, ranks)
         self.state = FullState(self.engine, self.optimizer, ranks.rank, ranks.world_size)
         if isinstance(self.optimizer, OrthogonalAdamW) and plan.muon is not None:
             dtype = torch.bfloat16 if plan.precision in ("autocast", "bf16") else torch.float32
@@ -144,6 +140,22 @@ class TrainingEngine:
 
     def _scaler_fields(self) -> tuple[str, ...]:
         return _SCALER_FIELDS if self.plan.precision == "fp16" else ()
+
+
+def _engine(model: Decoder, optimizer: torch.optim.AdamW, plan: EnginePlan, ranks: Ranks) -> Any:
+    """DeepSpeed's engine, or the plain one."""
+    if not has_deepspeed():
+        autocast = plan.precision == "autocast"
+        return PlainEngine(model, optimizer, ranks.device, grad_accum=plan.grad_accum, autocast=autocast)
+    import deepspeed
+
+    with one_optimizer_for_stages_1_and_2():
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=plan.engine)
+    if ranks.world_size == 1 and plan.stage == 0:
+        # Otherwise DeepSpeed would copy all gradients to a buffer and back, to sum them over one rank.
+        engine.enable_backward_allreduce = False
+    wait_once(engine.optimizer)
+    return engine
 
 
 def _optimizer(model: Decoder, plan: EnginePlan) -> torch.optim.AdamW:

@@ -18,12 +18,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from deepspeed.utils import (
-    safe_get_local_fp32_param,
-    safe_get_local_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 from torch import Tensor
 
 from kogpt.checkpoint.shards import Shard, numel_of
@@ -91,11 +85,10 @@ class FullState:
         """This rank's part of a weight (slot None) or slot, flat, without padding."""
         parameter = self.parameters[name]
         if hasattr(parameter, "ds_id"):
-            part = (
-                safe_get_local_fp32_param(parameter)
-                if slot is None
-                else safe_get_local_optimizer_state(parameter, slot)
-            )
+            from deepspeed.utils import safe_get_local_fp32_param as weight
+            from deepspeed.utils import safe_get_local_optimizer_state as state
+
+            part = weight(parameter) if slot is None else state(parameter, slot)
             return part.flatten()[: self.extent(name)[1]]
         if hasattr(parameter, "_hp_mapping"):
             return parameter._hp_mapping.get_hp_fragment(slot).data
@@ -106,6 +99,8 @@ class FullState:
         """Overwrite this rank's part with `part`, which is flat and without padding. Half-precision copies stay."""
         parameter = self.parameters[name]
         if hasattr(parameter, "ds_id"):
+            from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
+
             padded = F.pad(part, (0, parameter.ds_tensor.numel() - part.numel()))
             if slot is None:
                 safe_set_local_fp32_param(parameter, padded)

@@ -140,14 +140,14 @@ def _at(plan: EnginePlan, stage: Any) -> EnginePlan:
 
 
 def _key(config: ModelConfig, plan: EnginePlan, ranks: Ranks, forgetful: bool) -> str:
-    device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu"
+    device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else ranks.device.type
     shape = json.dumps(config.to_dict(), sort_keys=True)
     return f"{device}, {ranks.world_size} ranks, ZeRO {plan.stage}, {plan.precision}, {forgetful}, {shape}"
 
 
 def _kept(path: Path) -> dict[str, int]:
     with suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return {key: size for key, size in found.items() if isinstance(size, int) and size > 0}
     return {}
 

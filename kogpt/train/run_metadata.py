@@ -44,7 +44,7 @@ def about(
             key: identity[key] for key in ("corpus", "seed", "global_batch", "model", "kind", "init") if key in identity
         },
         "world_size": ranks.world_size,
-        "device": torch.cuda.get_device_name(ranks.device) if cuda else "cpu",
+        "device": torch.cuda.get_device_name(ranks.device) if cuda else ranks.device.type,
         "cpu": cpu_name(),
         "cores": usable_cores(),
         "estimated_gib_per_rank": {key: value / 2**30 for key, value in asdict(memory).items()},

@@ -224,7 +224,7 @@ def copied(parts: list[Part]) -> list[Part]:
     copies: list[Part] = []
     for shard, part in parts:
         copy = torch.empty(shard.numel, dtype=torch.float32, pin_memory=pinned)
-        copy.copy_(part(), non_blocking=True)
+        copy.copy_(part(), non_blocking=pinned)
         copies.append((shard, lambda copy=copy: copy))  # type: ignore[misc]
     if pinned:
         torch.cuda.synchronize()

@@ -10,7 +10,9 @@ from types import FrameType
 
 import psutil
 
-INTERRUPTED, TERMINATED, OUT_OF_TIME = (128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+from kogpt.common.system import STOP_STATUS
+
+INTERRUPTED, TERMINATED, OUT_OF_TIME = 130, 143, 138
 """Exit statuses: Ctrl-C; SIGTERM or a dead launcher; SLURM's warning that the time limit is near."""
 
 
@@ -24,14 +26,14 @@ class Stop:
 
     def __init__(self) -> None:
         self.code = 0
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in STOP_STATUS:
             signal.signal(number, self._on_signal)
         threading.Thread(target=self._watch, args=(_launchers(),), daemon=True).start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.code == INTERRUPTED:
             os._exit(self.code)
-        self.code = self.code or 128 + number
+        self.code = self.code or STOP_STATUS[signal.Signals(number)]
 
     def _watch(self, launchers: list[psutil.Process]) -> None:
         pause = threading.Event()

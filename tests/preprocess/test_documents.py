@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import shutil
 import zipfile
@@ -60,6 +61,30 @@ def test_formats_and_encodings(tmp_path: Path) -> None:
         "i.json#1": "둘째",
     }
     assert reasons == {"e.parquet#1": "no text at the path"}
+
+
+def test_a_folder_of_windows(tmp_path: Path) -> None:
+    """Spaces and Hangul, CRLF, cp949 in texts and names, backslashes, and names that differ only in case."""
+    folder = tmp_path / "내 글 (모음)"
+    (folder / "Sub").mkdir(parents=True)
+    (folder / "sub").mkdir()
+    (folder / "Article.txt").write_bytes("큰\r\n글자".encode())
+    (folder / "article.txt").write_bytes("작은\r\n글자".encode("cp949"))
+    (folder / "Sub" / "a.jsonl").write_bytes('{"text": "첫째\\r\\n줄"}\r\n{"text": "둘째"}\r\n'.encode())
+    (folder / "sub" / "a.jsonl").write_bytes('{"text": "셋째"}\r\n'.encode("cp949"))
+    (folder / "a\\b.txt").write_text("역슬래시", encoding="utf-8")
+    Path(os.fsdecode(os.fsencode(folder) + b"/" + "한글.txt".encode("cp949"))).write_bytes("옛 이름".encode("cp949"))
+    texts, reasons = read(folder)
+    named = {id: text for id, text in texts.items() if text != "옛 이름"}
+    assert named == {
+        "Article.txt#0": "큰\n글자",
+        "article.txt#0": "작은\n글자",
+        "Sub/a.jsonl#0": "첫째\n줄",
+        "Sub/a.jsonl#1": "둘째",
+        "sub/a.jsonl#0": "셋째",
+        "a\\b.txt#0": "역슬래시",
+    }
+    assert (len(texts), reasons) == (7, {})
 
 
 def test_every_document_that_leaves_leaves_with_a_reason(tmp_path: Path) -> None:

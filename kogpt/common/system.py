@@ -1,0 +1,84 @@
+"""What differs between Linux, macOS, and Windows, in one place: locks, folders on disk, cores, signals.
+
+Windows has no `fcntl`: it locks no folder, syncs no folder, and renames no file that is open. There, killed writers'
+temporary files stay until they are removed by hand. It has no process groups either: Ctrl-C reaches every process of
+the console by itself. macOS has no CPU affinity, and other numbers for some signals.
+"""
+
+import os
+import signal
+from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+OPENS_FOLDERS = fcntl is not None
+"""Whether a folder can be opened, as on every system but Windows."""
+
+STOP_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""The exit status for each signal that asks a training to stop, the same on every system."""
+if hasattr(signal, "SIGUSR1"):
+    STOP_STATUS[signal.SIGUSR1] = 138
+
+
+def lock(descriptor: int, *, wait: bool) -> bool | None:
+    """Lock an open file or folder for its descriptor. False if another process has the lock.
+
+    None where the system or the file system has no locks: then nothing is known about other processes.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def fsync(path: Path) -> None:
+    """Wait until a closed file, or the names in a folder, are on disk. Windows writes the names of a folder at once."""
+    if path.is_dir() and not OPENS_FOLDERS:
+        return
+    descriptor = os.open(path, os.O_RDONLY if OPENS_FOLDERS else os.O_RDWR)  # Windows syncs for writers only
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def before_rename(file: BinaryIO) -> None:
+    """Sync a file that is about to be renamed. It stays open, and so locked, where that is possible."""
+    file.flush()
+    os.fsync(file.fileno())
+    if not OPENS_FOLDERS:
+        file.close()
+
+
+def affinity() -> int:
+    """The CPU cores that the scheduler gives to this process; all cores where it cannot say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def signal_group(leader: int, number: int) -> bool:
+    """Send a signal to all processes of the session that `leader` began; 0 only looks. Returns whether any was there.
+
+    False on Windows, which has no such groups; its console has sent Ctrl-C to every process already.
+    """
+    if not hasattr(os, "killpg"):
+        return False
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def end_group(leader: int) -> None:
+    """Kill what is left of the session that `leader` began."""
+    if hasattr(signal, "SIGKILL"):
+        signal_group(leader, signal.SIGKILL)
