@@ -4,7 +4,7 @@
 
 In: JSON lines with a field `passage`. The real pipeline (preprocess.pipeline, local Ray, Kkma) runs on the first
 `limit` articles with 1, 2, 4, and 16 analyzing cores, each in its own process; with more workers than cores only the
-memory is meaningful. Counted is the time from the end of a warm-up (JVM, JIT, spare actor; on other articles) to the
+memory is meaningful. Counted is the time from the end of a warm-up (JVM, JIT; on other articles) to the
 last result of a stage, plus everything the driver does outside its pools:
 
     total     CPU of the driver and of all processes below it (raylet, gcs, agents, idle workers, actors), both stages
@@ -265,7 +265,7 @@ def rows(result: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "random windows/s of CPU, corpus / torch.load", value, "measured"
     for workers, run in runs.items():
         worker, rss, node = (run["memory"][name] for name in ("worker_pss", "worker_rss", "node_pss"))
-        label = f"peak MB, {workers} analysing cores: worker PSS (RSS) / node PSS with spare"
+        label = f"peak MB, {workers} analysing cores: worker PSS (RSS) / node PSS"
         yield label, f"{worker:,} ({rss:,}) / {node:,}", "measured"
     for cores in CORES:
         yield f"{ARTICLES:,} articles on {cores} cores, hours", f"{extrapolate(result, cores):.3f}", "extrapolated"

@@ -11,8 +11,8 @@ How it works:
 - A chunk is one streaming call. Before each item, the actor sends its results so far if its last message is 1 s old.
   A longer silence is therefore due to the current item.
 - An actor that is silent for `hang_seconds` (plus `item_seconds` of the slowest item in the chunk) is killed.
-- An actor that dies is replaced. `max_restarts=0`, because a restarted actor would have lost its chunks. A warm spare
-  works in its place until the new one is ready.
+- An actor that dies is replaced. `max_restarts=0`, because a restarted actor would have lost its chunks. Once one has
+  died, a warm spare works in the place of the next until the new one is ready: few runs need one, and it takes memory.
 - Chunks that a dead actor had not started are sent out again. The rest of the chunk it was in is suspect: the last
   message may be lost, so nobody knows which item caused the death. Each suspect runs alone, on an actor that does
   nothing else, and only a death there counts as a strike. An exception makes an item suspect as well. An item with
@@ -121,14 +121,19 @@ class Pool:
     # ---- workers
 
     def wait(self) -> None:
-        """Return when every worker is ready, including the spare. Only measurements need this."""
+        """Return when every worker is ready, including a spare. Only measurements need this."""
         while not self._complete_crew():
             self._look_after_workers()
             self._listen()
             self._kill_silent()
+        self._look_after_workers()  # counts those that have become ready
+
+    @property
+    def _needs_spare(self) -> bool:
+        return self._use_spare and self.stats.deaths > 0
 
     def _complete_crew(self) -> bool:
-        crew = self._target + self._use_spare
+        crew = self._target + self._needs_spare
         return self._target > 0 and len(self._slots) == crew and all(slot.ready for slot in self._slots)
 
     def _look_after_workers(self) -> None:
@@ -142,7 +147,7 @@ class Pool:
         unplaced = [slot for slot in regular if slot.pending is not None and not slot.node]
         for slot in unplaced[: max(0, len(regular) - self._target)]:
             self._end(slot)
-        if self._use_spare and len(regular) == len(self._slots) and regular and all(s.ready for s in regular):
+        if self._needs_spare and len(regular) == len(self._slots) and regular and all(s.ready for s in regular):
             self._start(spare=True)
         self.stats.workers = sum(slot.ready and not slot.spare for slot in self._slots) * self._threads
 

@@ -15,14 +15,12 @@ from pathlib import Path
 
 from kogpt.chat.conversation import Conversation
 from kogpt.checkpoint.choose import Wish
-from kogpt.checkpoint.load import load_for_inference
-from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
 from kogpt.common.text_files import decode
 from kogpt.generate.chat import Reply, how_to_teach, is_taught
 from kogpt.generate.sampling import Sampling
+from kogpt.generate.start import load_with_codec
 from kogpt.model.packed import packed
-from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.normalize import normalize
 
 HELP = """\
@@ -39,12 +37,11 @@ _PROMPT = ">>> "
 
 def chat(run: Path, sampling: Sampling, *, checkpoint: Wish = None, device: str | None = None) -> None:
     """Talk until the input ends. Raises `UserError` for a run that was never taught to answer."""
-    loaded = load_for_inference(run, choose_device(device), checkpoint)
-    codec = TextCodec(loaded.tokenizer_folder)
+    loaded, codec = load_with_codec(run, device, checkpoint)
     if not is_taught(loaded.info, codec.tokenizer):
         raise UserError(how_to_teach(str(run)))
-    codec.encode("안녕")  # starts the analyzer, so that the first answer does not wait for it
     model = packed(loaded.model)
+    codec.encode("안녕")  # the first answer does not wait for the analyzer, and what is wrong with it is said now
     terminal = Terminal(lambda talk, again: Reply(model, codec, talk.messages, _seeded(sampling, again)))
     terminal.run(_lines())
 

@@ -50,6 +50,13 @@ def step_folders(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-" + "[0-9]" * 8), reverse=True)
 
 
+def tokenizer_folder(run_or_step: Path) -> Path:
+    """The tokenizer of a run, or of the run that a step folder is part of."""
+    folder = run_or_step.resolve()
+    is_step = (folder / MANIFEST).exists() and (folder / CONFIG).exists()
+    return (folder.parent.parent if is_step else folder) / "tokenizer"
+
+
 def temporary_folder(run: Path, step: int, token: str) -> Path:
     """Where a step's checkpoint is written. `token` is unique to the training, so that no other one writes there."""
     return run / "checkpoints" / f".step-{step:08d}.{token}"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from kogpt.checkpoint.choose import Wish, choose
-from kogpt.checkpoint.layout import CONFIG, MODEL
+from kogpt.checkpoint.layout import CONFIG, MODEL, tokenizer_folder
 from kogpt.checkpoint.reader import CheckpointReader
 from kogpt.model import registry
 from kogpt.model.decoder import Decoder
@@ -38,4 +38,4 @@ def load_for_inference(
         raise KeyError(f"{step} and the model differ in {', '.join(sorted(differing))}")
     for name, value in state.items():
         value.copy_(reader.weight(name))
-    return LoadedRun(model.to(device).eval(), step.resolve().parent.parent / "tokenizer", reader.config)
+    return LoadedRun(model.to(device).eval(), tokenizer_folder(step), reader.config)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kogpt.checkpoint.choose import Wish
-from kogpt.checkpoint.load import load_for_inference
-from kogpt.common.device import choose_device
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
+from kogpt.generate.start import load_with_codec
 from kogpt.model.decoder import Decoder
 from kogpt.model.packed import packed
 from kogpt.tokenizer.codec import TextCodec
@@ -85,5 +84,5 @@ def generate_text(
     checkpoint: Wish = None,
 ) -> Iterator[Piece]:
     """Continue prompts with a checkpoint of a run (kogpt.checkpoint.choose), or one of its step folders."""
-    run = load_for_inference(Path(run_folder), choose_device(device), checkpoint)
-    yield from stream_text(packed(run.model), TextCodec(run.tokenizer_folder), prompts, sampling, samples=samples)
+    run, codec = load_with_codec(Path(run_folder), device, checkpoint)
+    yield from stream_text(packed(run.model), codec, prompts, sampling, samples=samples)

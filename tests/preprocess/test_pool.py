@@ -98,7 +98,7 @@ def test_without_killers_nothing_dies() -> None:
     assert (stats.deaths, stats.failed) == (0, 0)
 
 
-def test_wait_returns_when_everybody_works_and_the_spare_is_warm() -> None:
+def test_wait_returns_when_everybody_works_and_a_death_brings_a_warm_spare() -> None:
     def setup() -> Callable[[Any], Any]:
         import os
         import time
@@ -106,10 +106,15 @@ def test_wait_returns_when_everybody_works_and_the_spare_is_warm() -> None:
         time.sleep(1)
 
         def work(item: Any) -> int:
+            if item == "die":
+                os._exit(1)
             time.sleep(0.1)
             return os.getpid()
 
         return work
+
+    def spares() -> int:
+        return sum(slot.spare for slot in workers._slots)
 
     with Pool(setup, workers=2, spare=True) as workers:
         workers.wait()
@@ -118,6 +123,11 @@ def test_wait_returns_when_everybody_works_and_the_spare_is_warm() -> None:
         pids = {pid for _, found in workers.map(chunked([0] * 16, 1)) for pid in found}
         assert len(pids) == 2
         assert time.monotonic() - began < 1.5  # nobody starts now
+        assert spares() == 0
+        list(workers.map(chunked(["die"], 1)))
+        workers.wait()
+        assert workers.stats.workers == 2
+        assert spares() == 1
 
 
 def test_worker_killed_from_outside_costs_nothing() -> None:
