@@ -134,8 +134,8 @@ class Engine:
         lengths = list(self.cache.lengths)
         try:
             with self._without_gradients():
-                after = self._last_logits(rows, budget)
-                steps = _choose(after) if after else {}
+                ready, logits = self._last_logits(rows, budget)
+                steps = _choose(ready, logits[0] if len(logits) == 1 else torch.cat(logits)) if ready else {}
         except BaseException:
             self.cache.lengths = lengths
             raise
@@ -146,47 +146,48 @@ class Engine:
                 self.cache.lengths[row.place] = 0
         return steps
 
-    def _last_logits(self, rows: list[Row], budget: int | None) -> dict[Row, Tensor]:
-        """The logits [V] after the last token of each row that has no other tokens waiting."""
-        found: dict[Row, Tensor] = {}
-        spent, single = 0, []
+    def _last_logits(self, rows: list[Row], budget: int | None) -> tuple[list[Row], list[Tensor]]:
+        """The rows that have no more tokens waiting, and the logits after the last token of each, [.., V]."""
+        ready, logits, single, spent = [], [], [], 0
         for row in rows:
             waiting = row.ids[row.start + self.cache.lengths[row.place] :]
             while len(waiting) > 1 and (budget is None or spent < budget):
                 chunk, waiting = waiting[:CHUNK], waiting[CHUNK:]
-                [logits] = self._forward([row], [chunk])
+                last = self._forward([row], [chunk])
                 spent += len(chunk)
                 if not waiting:
-                    found[row] = logits
+                    ready.append(row)
+                    logits.append(last)
             if len(waiting) == 1:
                 single.append(row)
         if single:
-            found |= zip(single, self._forward(single, [row.ids[-1:] for row in single]), strict=True)
-        return found
+            ready += single
+            logits.append(self._forward(single, [row.ids[-1:] for row in single]))
+        return ready, logits
 
     def _forward(self, rows: list[Row], ids: list[list[int]]) -> Tensor:
         """Send the next tokens of each row through the model; the logits [B, V] after the last."""
         self.cache.rows = [row.place for row in rows]
         hidden = self.model.hidden(torch.tensor(ids, device=self._device), cache=self.cache)
-        return self.model.logits(hidden[:, -1]).float()
+        return self.model.logits(hidden.select(1, -1)).float()
 
 
-def _choose(after: dict[Row, Tensor]) -> dict[Row, Step]:
-    """The next token of each row, from the logits [V] after its last. Rows of the same settings go together."""
-    groups: dict[Sampling, list[Row]] = {}
-    for row in after:
-        groups.setdefault(row.settings, []).append(row)
+def _choose(rows: list[Row], logits: Tensor) -> dict[Row, Step]:
+    """The next token of each row, from the logits [B, V] after its last. Rows of the same settings go together."""
+    groups: dict[Sampling, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(row.settings, []).append(i)
     steps = {}
-    for sampling, rows in groups.items():
-        logits = torch.stack([after[row] for row in rows])
-        seen = [row.seen for row in rows if row.seen is not None]
-        made = [row.made for row in rows if row.made is not None]
+    for sampling, members in groups.items():
+        own, after = [rows[i] for i in members], logits if len(groups) == 1 else logits[members]
+        seen = [row.seen for row in own if row.seen is not None]
+        made = [row.made for row in own if row.made is not None]
         scores = process_logits(
-            logits, torch.stack(seen) if seen else None, sampling, torch.stack(made) if made else None
+            after, torch.stack(seen) if seen else None, sampling, torch.stack(made) if made else None
         )
-        chosen = scores.argmax(-1) if sampling.greedy else draw(scores, torch.stack([row.draw() for row in rows]))
-        for row, id in zip(rows, chosen.tolist(), strict=True):
-            steps[row] = Step(id) if row.logprobs is None else _with_logprobs(id, after[row], row.logprobs)
+        chosen = scores.argmax(-1) if sampling.greedy else draw(scores, torch.stack([row.draw() for row in own]))
+        for i, row, id in zip(members, own, chosen.tolist(), strict=True):
+            steps[row] = Step(id) if row.logprobs is None else _with_logprobs(id, logits[i], row.logprobs)
     return steps
 
 

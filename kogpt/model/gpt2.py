@@ -9,6 +9,7 @@ write to the residual stream use normal(0, 0.02 / sqrt(2 * n_layer)), so that it
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -20,6 +21,7 @@ from kogpt.model.config import ModelConfig, Precision
 from kogpt.model.decoder import Decoder
 from kogpt.model.kv_cache import KVCache
 from kogpt.model.layers import VocabMatrix, document_mask
+from kogpt.model.packed import added, layer_norm, linear
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Attention(nn.Module):
             dropout = self.dropout if self.training else 0.0
             out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
         out = self.proj(out.transpose(1, 2).reshape(batch, length, width))
-        return F.dropout(out, self.dropout, self.training)
+        return F.dropout(out, self.dropout) if self.training else out
 
 
 class MLP(nn.Module):
@@ -129,7 +131,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(F.gelu(self.fc(x), approximate="tanh"))
-        return F.dropout(x, self.dropout, self.training)
+        return F.dropout(x, self.dropout) if self.training else x
 
 
 class Block(nn.Module):
@@ -145,6 +147,24 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
         x = x + self.attn(self.ln_1(x), cache, mask)
         return x + self.mlp(self.ln_2(x))
+
+    def decoding(self) -> Callable[[Tensor, KVCache, None], Tensor]:
+        """`forward` with a cache, for kogpt.model.packed."""
+        attn, mlp = self.attn, self.mlp
+        layer, heads = attn.layer, attn.n_head
+        norm_1, norm_2 = layer_norm(self.ln_1), layer_norm(self.ln_2)
+        qkv, attn_proj = linear(attn.qkv.weight, attn.qkv.bias), added(attn.proj.weight, attn.proj.bias)
+        fc, mlp_proj = linear(mlp.fc.weight, mlp.fc.bias, "gelu", "tanh"), added(mlp.proj.weight, mlp.proj.bias)
+
+        def block(x: Tensor, cache: KVCache, mask: None) -> Tensor:
+            batch, length, width = x.shape
+            rows = x.view(-1, width)
+            parts = qkv(norm_1(rows)).view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+            out = cache.attend(layer, *parts.unbind(0))
+            rows = attn_proj(out.transpose(1, 2).reshape(-1, width), rows)
+            return mlp_proj(fc(norm_2(rows)), rows).view(batch, length, width)
+
+        return block
 
 
 class GPT(Decoder):
@@ -189,7 +209,8 @@ class GPT(Decoder):
         if positions is None:
             positions = torch.arange(length, device=ids.device)
         x = self.wte(ids, "embed") + self.wpe(positions)
-        x = F.dropout(x, self.config.dropout, self.training)
+        if self.training:
+            x = F.dropout(x, self.config.dropout)
         for block in self.blocks:
             x = block(x, cache, mask)
         if cache is not None:

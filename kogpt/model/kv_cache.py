@@ -15,6 +15,9 @@ from torch import Tensor
 
 from kogpt.model.config import ModelConfig
 
+Slots = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of one layer and row: where its new keys and values go, [1, KV head, count, D], and those of all its tokens then."""
+
 
 class KVCache:
     """`keys` and `values`, [layer, place, KV head, max_seq_len, head size] each; `lengths`: tokens in each place.
@@ -34,10 +37,7 @@ class KVCache:
         shape = config.kv_cache_shape(places)
         self.capacity = shape[3]
         self.keys, self.values = _zeros(shape, device, dtype), _zeros(shape, device, dtype)
-        self._places = [  # the keys and values of each layer and place
-            [tuple(whole[layer].narrow(0, place, 1) for whole in (self.keys, self.values)) for place in range(places)]
-            for layer in range(shape[0])
-        ]
+        self._by_row = torch.device(device).type == "cpu"
         self.lengths = [0] * places
         self.rows = list(range(places))
         self._last: _Pass | None = None
@@ -76,7 +76,7 @@ class KVCache:
         On a CPU each row is a call of its own with just its own slots. No row then waits for a longer one, and its
         result is the same to the bit whatever the others are. On a GPU, where calls are dear, all rows are one call.
         """
-        if query.device.type == "cpu":
+        if self._by_row:
             return self._attend_by_row(layer, query, key, value)
         return self._attend_together(layer, query, key, value)
 
@@ -88,22 +88,19 @@ class KVCache:
         return F.scaled_dot_product_attention(query, keys, values, self.mask(query.size(2)))
 
     def _attend_by_row(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        count, parts = key.size(2), []
-        single = len(self.rows) == 1
-        split = [(query,), (key,), (value,)] if single else [whole.split(1) for whole in (query, key, value)]
-        for row, asked, *new in zip(self.rows, *split, strict=True):
-            start, known = self.lengths[row], []
-            for whole, added in zip(self._places[layer][row], new, strict=True):
-                whole.narrow(2, start, count).copy_(added)
-                known.append(whole.narrow(2, 0, start + count))
-            parts.append(_attention(asked, *known))
-        return parts[0] if single else torch.cat(parts)
+        slots = self._pass(key.size(2)).slots[layer]
+        if torch.is_grad_enabled():  # the cache is not part of any graph
+            key, value = key.detach(), value.detach()
+        if len(slots) == 1:
+            return _attend(query, key, value, *slots[0])
+        rows = zip(query.split(1), key.split(1), value.split(1), slots, strict=True)
+        return torch.cat([_attend(asked, new_key, new_value, *own) for asked, new_key, new_value, own in rows])
 
     def _pass(self, count: int) -> "_Pass":
         """The tensors of the forward pass, the same for all layers: on a GPU each is a copy from the host."""
         state = count, list(self.rows), [self.lengths[row] for row in self.rows]
         if self._last is None or self._last.state != state:
-            self._last = _Pass(state, self.keys.device)
+            self._last = _Pass(state, self.keys, self.values)
         return self._last
 
 
@@ -117,10 +114,24 @@ def _zeros(shape: tuple[int, ...], device: torch.device | str, dtype: torch.dtyp
 class _Pass:
     """A forward pass of `count` tokens in some rows, whose places have so many tokens before."""
 
-    def __init__(self, state: tuple[int, list[int], list[int]], device: torch.device) -> None:
+    def __init__(self, state: tuple[int, list[int], list[int]], keys: Tensor, values: Tensor) -> None:
         self.state = state
+        self.whole = keys, values
         count, _, lengths = state
-        self.positions = torch.tensor([range(length, length + count) for length in lengths], device=device)
+        starts = torch.tensor(lengths, device=keys.device).unsqueeze(1)
+        self.positions = starts if count == 1 else starts + torch.arange(count, device=keys.device)
+
+    @cached_property
+    def slots(self) -> list[list[Slots]]:
+        """What each row writes and reads, by layer: views, made of all layers at once, because each takes its time."""
+        count, rows, lengths = self.state
+        by_row = []
+        for row, length in zip(rows, lengths, strict=True):
+            own = [whole.narrow(1, row, 1) for whole in self.whole]
+            new = [part.narrow(3, length, count).unbind(0) for part in own]
+            known = [part.narrow(3, 0, length + count).unbind(0) for part in own]
+            by_row.append(zip(*new, *known, strict=True))
+        return [list(layer) for layer in zip(*by_row, strict=True)]
 
     @cached_property
     def rows(self) -> Tensor:
@@ -132,8 +143,12 @@ class _Pass:
         return (slots <= self.positions[:, :, None])[:, None]
 
 
-def _attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention of the last tokens of one sequence: [1, head, count, D] and [1, KV head, slots, D] twice."""
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, new_keys: Tensor, new_values: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """`KVCache.attend` for one row, with its `Slots`."""
+    new_keys.copy_(key)
+    new_values.copy_(value)
     _, heads, count, width = query.shape
     if count == 1 and heads == keys.size(1):
         return F.scaled_dot_product_attention(query, keys, values)

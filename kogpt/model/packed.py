@@ -1,12 +1,19 @@
 """Weights laid out for decoding on a CPU: faster products, and rows that do not depend on one another.
 
-In: a model. Out: a copy whose linear layers and head are on oneDNN's packed weights; all other weights are shared.
+In: a model. Out: a copy that computes the same in fewer calls, with its matrices on oneDNN's packed weights; all other
+weights are shared.
 
 A step of decoding multiplies few rows (one per sequence) by every matrix. For so few, F.linear takes about twice as
 long as oneDNN on weights in its own layout, and rounds differently for other numbers of rows. With packed weights every
 row comes out the same to the bit, alone and among others (tests/model/test_packed.py), if the widths of the layers are
-multiples of 32: torch computes an activation's last elements in another way than its others. Memory: each matrix once
-more. Cost: one pass over the weights. Without oneDNN, on a GPU, and in other precisions the model stays as it is.
+multiples of 32: torch computes an activation's last elements in another way than its others.
+
+A step of a small model takes two milliseconds, of which every call into torch and every module in Python is a part
+that counts. So a module may have a method `decoding`, which gives a function that takes its place in the copy: for the
+arguments of `forward` with a cache and without a mask, written out in as few calls as possible.
+
+Memory: each matrix once more. Cost: one pass over the weights. Without oneDNN, on a GPU, and in other precisions the
+model stays as it is.
 """
 
 import copy
@@ -23,6 +30,8 @@ from kogpt.model.layers import RMSNorm, VocabMatrix
 # Large pages: to read all weights for every token then takes a tenth to a fifth less time. torch looks at its start.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+Layer = Callable[[Tensor], Tensor]
+
 
 def packed(model: Decoder) -> Decoder:
     """The model, for decoding only, if the machine can: a packed copy. It does not follow later changes of weights."""
@@ -30,51 +39,63 @@ def packed(model: Decoder) -> Decoder:
         return model
     shared: dict[int, Any] = {id(weight): nn.Parameter(weight.detach(), False) for weight in model.parameters()}
     made = copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
-    _unwrap(made)
+    for name, part in made.named_children():  # a plain attribute is found at once, before those of nn.Module
+        made.__dict__[name] = [_function(each) for each in part] if isinstance(part, nn.ModuleList) else _function(part)
     return made
 
 
-def _unwrap(module: nn.Module) -> Callable[..., Any]:
-    """Make the module's parts plain attributes, which are found and called at once; the same for each part.
-
-    nn.Module looks its parts up, and calls them, through Python code for hooks and training. In a step that takes two
-    milliseconds this code would take a fifth of the time.
-    """
-    for name, child in module.named_children():
-        parts = [_unwrap(part) for part in child] if isinstance(child, nn.ModuleList) else _unwrap(child)
-        module.__dict__[name] = parts
-    module.__dict__.update(module.named_parameters(recurse=False))
-    if isinstance(module, nn.Linear):
-        return _linear(module.weight, module.bias)
-    if isinstance(module, nn.LayerNorm):
-        shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
-        return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
-    if isinstance(module, RMSNorm):
-        shape, weight, eps = module.weight.shape, module.weight, module.eps
-        return lambda x: torch.rms_norm(x, shape, weight, eps)
+def _function(module: nn.Module) -> Callable[..., Any]:
     if isinstance(module, VocabMatrix):
         return _Vocab(module)
-    return module.forward
+    if isinstance(module, nn.Embedding):
+        weight = module.weight
+        return lambda ids: torch.embedding(weight, ids)
+    if isinstance(module, nn.LayerNorm):
+        return layer_norm(module)
+    if isinstance(module, RMSNorm):
+        return rms_norm(module.weight, module.eps)
+    decoding: Any = getattr(module, "decoding", None)
+    return module.forward if decoding is None else decoding()
 
 
-def _linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """`nn.Linear` on packed weights."""
+def linear(weight: Tensor, bias: Tensor | None = None, activation: str = "none", algorithm: str = "") -> Layer:
+    """`nn.Linear` and then one of oneDNN's activations, for rows [N, in]."""
+    matrix, product = _pack(weight), torch.ops.mkldnn._linear_pointwise.default
+    return lambda x: product(x, matrix, bias, activation, [], algorithm)
+
+
+def added(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """`nn.Linear` of rows [N, in], added to rows [N, out]."""
+    matrix, product = _pack(weight), torch.ops.mkldnn._linear_pointwise.binary
+    return lambda x, rows: product(x, rows, matrix, bias, "add")
+
+
+def layer_norm(module: nn.LayerNorm) -> Layer:
+    """`nn.LayerNorm`."""
+    shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+
+
+def rms_norm(weight: Tensor, eps: float) -> Layer:
+    """`RMSNorm`. torch's own takes more calls."""
+    return lambda x: (x * x.square().mean(-1, True).add_(eps).rsqrt_()).mul_(weight)
+
+
+def _pack(weight: Tensor) -> Tensor:
     # 2 rows: for 1 the layout would be that of a matrix-vector product, which sums in another order.
-    matrix = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
-    product = torch.ops.mkldnn._linear_pointwise.default
-    return lambda x: product(x, matrix, bias, "none", [], "")
+    return torch.ops.mkldnn._reorder_linear_weight(weight, 2)
 
 
 class _Vocab:
-    """`VocabMatrix` whose logits are on packed weights."""
+    """`VocabMatrix` as embedding and head, with logits on packed weights."""
 
     def __init__(self, matrix: VocabMatrix) -> None:
-        self.matrix = matrix
-        self.head: Callable[[Tensor], Tensor] | None = None  # made when needed: an embedding may not be the head
+        self.weight = matrix.weight
+        self.head: Layer | None = None  # made when needed: an embedding may not be the head
 
-    def __call__(self, x: Tensor, use: str, targets: Tensor | None = None) -> Tensor:
-        if use != "logits":
-            return self.matrix.forward(x, use, targets)
+    def __call__(self, x: Tensor, use: str) -> Tensor:
+        if use == "embed":
+            return torch.embedding(self.weight, x)
         if self.head is None:
-            self.head = _linear(self.matrix.weight)
+            self.head = linear(self.weight)
         return self.head(x)

@@ -14,6 +14,7 @@ signals of size 1 at every width. The two matrices of a block that write to the 
 new block changes nothing (modded-nanogpt, nanochat).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from kogpt.model.config import ModelConfig, Precision
 from kogpt.model.decoder import Decoder
 from kogpt.model.kv_cache import KVCache
 from kogpt.model.layers import RMSNorm, VocabMatrix, document_mask
+from kogpt.model.packed import added, linear, rms_norm
 
 HEAD_DIM = 128
 """The size of a head in `shape_of_depth`; nanochat found 128 better than 64."""
@@ -133,6 +135,23 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+class Rotary(nn.Module):
+    """`rotation_of`, as a part of the model."""
+
+    def __init__(self, config: Qwen3Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, positions: Tensor) -> Rotation:
+        return rotation_of(positions, self.config)
+
+    def decoding(self) -> Callable[[Tensor], Rotation]:
+        """The rotations of positions [B, T], [B, T, 1, D] each, for `Block.decoding`: from a table of all positions."""
+        cos, sin = rotation_of(torch.arange(self.config.max_seq_len), self.config)
+        cos, sin = torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
+        return lambda positions: (cos[positions], sin[positions])
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention: each key and value serves n_head / n_kv_head queries."""
 
@@ -165,7 +184,7 @@ class Attention(nn.Module):
             dropout = self.dropout if self.training else 0.0
             out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=mask is None)
         out = self.o_proj(out.transpose(1, 2).flatten(2))
-        return F.dropout(out, self.dropout, self.training)
+        return F.dropout(out, self.dropout) if self.training else out
 
 
 class MLP(nn.Module):
@@ -180,7 +199,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return F.dropout(x, self.dropout, self.training)
+        return F.dropout(x, self.dropout) if self.training else x
 
 
 class Block(nn.Module):
@@ -199,6 +218,33 @@ class Block(nn.Module):
         x = x + self.self_attn(self.input_layernorm(x), rotation, cache, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
+    def decoding(self) -> Callable[[Tensor, Rotation, KVCache, None], Tensor]:
+        """`forward` with a cache, for kogpt.model.packed: one product for queries, keys, and values, one for the MLP's
+        first two, and one norm and rotation for queries and keys."""
+        attn, mlp, eps = self.self_attn, self.mlp, self.input_layernorm.eps
+        layer, size, half = attn.layer, attn.head_dim, attn.head_dim // 2
+        heads, kv_heads = (len(part.weight) // size for part in (attn.q_proj, attn.k_proj))
+        norm_1, norm_2 = (rms_norm(part.weight, eps) for part in (self.input_layernorm, self.post_attention_layernorm))
+        weights = attn.q_norm.weight.expand(heads, -1), attn.k_norm.weight.expand(kv_heads, -1)
+        norm_heads = rms_norm(torch.cat(weights), eps)
+        qkv = linear(torch.cat([part.weight for part in (attn.q_proj, attn.k_proj, attn.v_proj)]))
+        gate_up = linear(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
+        o_proj, down_proj = added(attn.o_proj.weight), added(mlp.down_proj.weight)
+
+        def block(x: Tensor, rotation: Rotation, cache: KVCache, mask: None) -> Tensor:
+            batch, length, width = x.shape
+            rows, (cos, sin) = x.view(-1, width), rotation
+            both, value = qkv(norm_1(rows)).view(batch, length, -1, size).split([heads + kv_heads, kv_heads], 2)
+            both = norm_heads(both)
+            both = torch.addcmul(both * cos, both.roll(half, -1), sin)
+            query, key = both.transpose(1, 2).split([heads, kv_heads], 1)
+            out = cache.attend(layer, query, key, value.transpose(1, 2))
+            rows = o_proj(out.transpose(1, 2).reshape(-1, heads * size), rows)
+            gate, up = gate_up(norm_2(rows)).chunk(2, -1)
+            return down_proj(F.silu(gate) * up, rows).view(batch, length, width)
+
+        return block
+
 
 class Qwen3(Decoder):
     """The model. `forward` computes logits or the loss; `hidden` and `logits` are its two halves."""
@@ -210,6 +256,7 @@ class Qwen3(Decoder):
         super().__init__(config)
         with torch.random.fork_rng(devices=[]):  # what torch's layers draw for themselves does not count
             self.embed_tokens = VocabMatrix(config.vocab_size, config.n_embd)
+            self.rotary = Rotary(config)
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
             self.norm = RMSNorm(config.n_embd)
             self.lm_head = None if config.tied else VocabMatrix(config.vocab_size, config.n_embd)
@@ -249,8 +296,10 @@ class Qwen3(Decoder):
             positions = cache.positions(length)
         if positions is None:
             positions = torch.arange(length, device=ids.device)
-        rotation = rotation_of(positions, self.config)
-        x = F.dropout(self.embed_tokens(ids, "embed"), self.config.dropout, self.training)
+        rotation = self.rotary(positions)
+        x = self.embed_tokens(ids, "embed")
+        if self.training:
+            x = F.dropout(x, self.config.dropout)
         for block in self.blocks:
             x = block(x, rotation, cache, mask)
         if cache is not None:
