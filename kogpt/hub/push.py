@@ -50,7 +50,7 @@ def _refusals(problem: str, mend: str) -> Iterator[None]:
     """Answers of the hub, checks of its library, and failures of the network as a `UserError`."""
     from huggingface_hub import errors
 
-    http_error = errors.HTTPError  # type: ignore[attr-defined]  # of the HTTP library that this version uses
+    http_error = errors.HTTPError  # of the HTTP library that this version uses
     try:
         yield
     except (OSError, ValueError, http_error) as error:
