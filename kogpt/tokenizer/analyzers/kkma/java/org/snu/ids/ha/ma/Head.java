@@ -21,6 +21,7 @@ final class Head {
 
     Head(MCandidate candidate) {
         this.candidate = candidate;
+        CachedCandidate.fill(candidate);
         size = candidate.size();
         last = candidate.get(size - 1);
         ArrayList<String> parts = candidate.expList;

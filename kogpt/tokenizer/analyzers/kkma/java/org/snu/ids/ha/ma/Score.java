@@ -80,7 +80,11 @@ class Score {
 
     /** ㄴ, ㅁ, and ㄹ join a suffix at no cost. */
     static boolean isLight(String string) {
-        return string.length() == 1 && "ㄴㅁㄹ".indexOf(string.charAt(0)) >= 0;
+        if (string.length() != 1) {
+            return false;
+        }
+        char character = string.charAt(0);
+        return character == 'ㄴ' || character == 'ㅁ' || character == 'ㄹ';
     }
 
     final void hash(int morphemeHash, int power) {

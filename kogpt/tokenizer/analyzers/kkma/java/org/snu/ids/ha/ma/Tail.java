@@ -21,6 +21,7 @@ final class Tail {
 
     Tail(MCandidate candidate) {
         this.candidate = candidate;
+        CachedCandidate.fill(candidate);
         size = candidate.size();
         kind = new int[size];
         slot = new int[size];
