@@ -65,7 +65,7 @@ def measure(options: Options) -> dict[str, Any]:
         sum(1 for _ in pool.map(chunks(50 * options.chunk)))
         me = psutil.Process()
         before, began = me.cpu_times(), time.monotonic()
-        received = sum(len(results) for _, results in pool.map(chunks(options.articles)))
+        received = sum(len(results) for _, results in pool.map(chunks(options.articles)) if isinstance(results, list))
         wall = time.monotonic() - began
         after = me.cpu_times()
     assert received == options.articles

@@ -43,10 +43,11 @@ from bench.process_usage import Usage, sample_memory
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer
-from preprocess import pipeline, pool
+from preprocess import pipeline, pool, work
 from preprocess.cluster import connect
 from preprocess.options import Options as PipelineOptions
-from preprocess.units import CutText
+from preprocess.units import CutText, pack_cut_texts
+from preprocess.worker import Packed, Packing
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP, LOOP, RUNS, ARTICLES, CORES = 200, 200, (1, 2, 4, 16), 140_000, (2, 16, 64, 256)
@@ -102,6 +103,20 @@ class Timed:
         return work
 
 
+@dataclass(frozen=True)
+class TimedPacking:
+    """A stage's packing; each chunk comes with the seconds of its results."""
+
+    packing: Packing
+
+    def items(self, *content: Any) -> Any:
+        return self.packing.items(*content)
+
+    def pack(self, items: Any, results: Any, *content: Any) -> tuple[float, Any]:
+        seconds, own = zip(*results, strict=True)
+        return sum(seconds), self.packing.pack(items, own, *content)
+
+
 class CountingPool(pool.Pool):
     """The pipeline's pool; when all actors are there and warm, it counts until the last result is in."""
 
@@ -109,18 +124,24 @@ class CountingPool(pool.Pool):
     """Texts for the first stage; the second one gets some of its own."""
     counts: list[dict[str, Any]]
 
-    def __init__(self, setup: Any, **needs: Any) -> None:
+    def __init__(self, setup: Any, packing: Any, **needs: Any) -> None:
         self._began, self._driver_before = time.monotonic(), time.process_time()
-        super().__init__(Timed(setup), **needs)
+        super().__init__(Timed(setup), packing=TimedPacking(packing), **needs)
 
-    def map(self, chunks: Any) -> Iterator[tuple[Any, list[Any]]]:
-        items = self.warm_up if not self.counts else [CutText("가", b"", "가", None)] * WARM_UP
+    def map(self, chunks: Any) -> Iterator[tuple[Any, list[Any] | Packed]]:
+        contents: list[Any] = [([[1_000] * 5], self.warm_up[i : i + 5]) for i in range(0, len(self.warm_up), 5)]
+        if self.counts:
+            contents = [([[1] * 5], pack_cut_texts([CutText("가", b"", "가", None)] * 5))] * (WARM_UP // 5)
         self.wait()
-        list(super().map((i, items[i : i + 5]) for i in range(0, len(items), 5)))
+        list(super().map(enumerate(contents)))
         start_up, before, began, inside = time.monotonic() - self._began, Usage.now(), time.monotonic(), 0.0
         for key, results in super().map(chunks):
-            inside += sum(result[0] for result in results)
-            yield key, [result[1] for result in results]
+            if isinstance(results, Packed):
+                inside += results.content[0]
+                yield key, Packed(results.content[1])
+            else:
+                inside += sum(result[0] for result in results)
+                yield key, [result[1] for result in results]
         wall, used = time.monotonic() - began, Usage.now().since(before)
         in_pool = time.process_time() - self._driver_before
         self.counts.append(used | {"inside": inside, "wall": wall, "start_up": start_up, "driver_in_pool": in_pool})
@@ -130,7 +151,7 @@ def run_pipeline(options: Options, workers: int, answer: Path) -> None:
     """Preprocess the articles with a pool that counts."""
     CountingPool.warm_up = read_articles(options.articles, options.limit + WARM_UP)[options.limit :]
     CountingPool.counts = []
-    pool.Pool = CountingPool  # type: ignore[misc]
+    work.Pool = CountingPool  # type: ignore[misc, assignment]
     connect("local", workers)
     with tempfile.TemporaryDirectory() as folder:
         arguments = PipelineOptions(

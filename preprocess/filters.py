@@ -22,12 +22,17 @@ Filter = Callable[[Document], Document | Dropped]
 
 def filters_of(options: Options) -> list[Filter]:
     """New filters for a run, in their order."""
+    return [*single_filters(options), ExactDuplicates()]
+
+
+def single_filters(options: Options) -> tuple[Filter, ...]:
+    """Those that look at one document at a time, so that any worker can apply them; they come first."""
     personal_data: dict[str, list[Filter]] = {
         "keep": [],
         "mask": [without_personal_data],
         "drop": [no_personal_data],
     }
-    return [not_empty, *personal_data[options.personal_data], ExactDuplicates()]
+    return (not_empty, *personal_data[options.personal_data])
 
 
 def kept(

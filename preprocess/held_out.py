@@ -170,9 +170,9 @@ def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> N
         cache,
         again=held_out.judge,
         pack=lambda results: json.dumps(results, ensure_ascii=False).encode(),
-        chars=len,
+        chars=lambda texts: list(map(len, texts)),
         memory_mib=MEMORY_MIB,
-        item_seconds=lambda text: len(text) / SLOWEST_CHARS_PER_SECOND,
+        seconds=lambda texts: [len(text) / SLOWEST_CHARS_PER_SECOND for text in texts],
     )
     found.units = [unit._replace(gone=gone.get(unit.key, {})) for unit in found.units]
     for unit in found.units:

@@ -1,9 +1,10 @@
 """The driver: articles or conversations -> token corpus. Scan, analyze, train a vocabulary if asked, encode, assemble.
 
-Both stages work alike: units whose result is not in their `Store` go through a `Pool`, and the driver writes each
-result as it comes. Morphemes are in the cache folder, which other runs share; tokens are in OUTPUT/.work, which is
-removed when the corpus is complete. The corpus is then assembled in the order of the units, so its bytes do not depend
-on workers, deaths, or restarts. A kill at any time costs only the units in flight.
+Both stages work alike: units whose result is not in their `Store` go through a `Pool`, several in a chunk. The workers
+make files of the results, and the driver writes each as it comes. Morphemes are in the cache folder, which other runs
+share; tokens are in OUTPUT/.work, which is removed when the corpus is complete. The corpus is then assembled in the
+order of the units, so its bytes do not depend on workers, deaths, or restarts. A kill at any time costs only the units
+in flight.
 
     articles_in = written + dropped by reason      (checked by the writer, recorded in the manifest)
 """
@@ -13,6 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +25,30 @@ from tqdm import tqdm
 
 from kogpt.common.errors import DISK_FULL, UserError
 from kogpt.data.corpus import TokenCorpus
-from kogpt.data.corpus_writer import CorpusWriter
 from kogpt.tokenizer.analyzers.load import analyzer_identity
-from kogpt.tokenizer.chat import learnt_flags
 from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest
 from preprocess import cluster, stages
+from preprocess.assembly import assemble
 from preprocess.auto_layout import guess_layout
 from preprocess.chat_layout import ChatLayout
 from preprocess.checks import check, not_ours
 from preprocess.documents import Document, Dropped, read_documents
-from preprocess.filters import filters_of, kept
+from preprocess.filters import ExactDuplicates, filters_of, kept, single_filters
 from preprocess.held_out import drop_held_out, held_out_documents, held_out_grams
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.losses import Losses
 from preprocess.options import Options
-from preprocess.plan import WORK, Scan, dropped_row, open_output, scan, settings_of
+from preprocess.plan import WORK, PlannedUnit, Scan, open_output, scan, settings_of
 from preprocess.publish import publish
+from preprocess.reading import CHANGED, LARGE, Readers, Reading, TextsOf, fetched, size_of
 from preprocess.report import log_to_wandb, show_summary
 from preprocess.report_page import write_report
 from preprocess.screen import Verdict, screen, screened, screening_of
 from preprocess.sources import Source, find_sources
-from preprocess.units import (
-    CutText,
-    Encoded,
-    Store,
-    group,
-    key_of,
-    pack_cut_texts,
-    pack_encoded,
-    unpack_cut_texts,
-    unpack_encoded,
-)
+from preprocess.units import CutText, EncodedBatch, Store, group, key_of, pack_cut_texts, unpack_encoded
 from preprocess.vocabulary import loaded, settled, trained
-from preprocess.work import Work
-from preprocess.worker import Failed
+from preprocess.work import MOST_UNITS, Work
+from preprocess.worker import Failed, Packed
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +110,7 @@ class _Run:
         self.folder = options.output_folder
         self.identity = analyzer_identity(options.analyzer)
         self.verdicts: dict[str, Verdict] = {}
+        self.readers: Readers | None = None  # of a large input
 
     def go(self) -> None:
         options = self.options
@@ -140,14 +133,16 @@ class _Run:
             self.losses.refuse_empty_inputs()
         with log_to_wandb(options.wandb, self.folder, self.settings) as wandb:
             self.work.wandb = wandb
-            self._analyse("morphemes", cache, self.scan, self._documents)
+            self._analyse("morphemes", cache, self.scan, self.texts)
+            if self.readers is not None:
+                self.readers.close()
             if held_out is not None:
-                self._analyse("held-out texts", cache, held_out, self._held_out)
+                self._analyse("held-out texts", cache, held_out, self._texts_of(self._held_out))
                 drop_held_out(held_out_grams(held_out, cache), self.scan, cache, self.work)
             if tokenizer is None:
                 tokenizer = trained(options, self.scan, cache, self.identity)
             encoded = self._encode(cache, tokenizer)
-            fingerprint = self._assemble(tokenizer, encoded)
+            fingerprint = assemble(options, self.scan, self.settings, self.layout.kind, tokenizer, encoded)
             write_report(self.folder, self.work.happened, self.work.speeds)
             counts = TokenCorpus.open(self.folder).manifest["counts"]
             wandb.finish({"fingerprint": fingerprint, **counts})
@@ -167,10 +162,19 @@ class _Run:
         return layout
 
     def _scan(self) -> Scan:
-        bar: Any = tqdm(self.sources, desc="read", unit=" files", leave=False)
         self.losses = Losses(self.sources, self.layout.kind)
-        found = scan(self.losses.watched(self._articles(bar)), self.identity)
-        bar.close()
+        self.texts = self._texts_of(self._documents)
+        articles: Iterable[Document | Dropped]
+        if screening_of(self.options, self.layout.kind) is None and sum(map(size_of, self.sources)) >= LARGE:
+            self.work.connect()
+            self.readers = Readers(Reading(self.layout, single_filters(self.options)), self.sources)
+            self.texts = self.readers.texts
+            bar: Any = tqdm(self.readers.outlines(), desc="read", unit=f" {self.layout.kind}", leave=False)
+            articles = kept(bar, [ExactDuplicates()], self.options.limit)
+        else:
+            bar = tqdm(self.sources, desc="read", unit=" files", leave=False)
+            articles = self._articles(bar)
+        found = scan(self.losses.watched(articles), self.identity)
         log.info(
             f"{found.documents:,} {self.layout.kind} ({found.chars:,} characters) in {len(self.sources):,} files; "
             f"dropped: {_reasons(found)}"
@@ -186,36 +190,43 @@ class _Run:
 
     # ---- the two stages
 
-    def _analyse(self, stage: str, cache: Store, found: Scan, documents: Callable[[], Iterable[Document]]) -> None:
-        """Stage 1: analyze every unit that is not in the cache."""
+    def _analyse(self, stage: str, cache: Store, found: Scan, texts: TextsOf) -> None:
+        """Stage 1: analyze every unit that is not in the cache. `texts` gives those of chunks of units, in parts."""
         missing = {unit.key: unit for unit in found.units if cache.get(unit.key) is None}
-        texts: dict[str, Sequence[str]] = {}
+        flying: dict[tuple[str, ...], tuple[Any, ...]] = {}
 
-        def chunks() -> Iterator[tuple[str, Sequence[str]]]:
-            left = len(missing)
-            for unit in group(documents(), self.identity) if left else ():
-                if unit.key in missing:
-                    texts[unit.key] = [document.text for document in unit.documents]
-                    left -= 1
-                    yield unit.key, texts[unit.key]
-                if not left:
-                    return
-            if left:
-                raise UserError("the articles changed while they were read; repeat the same command")
+        def chunks() -> Iterator[tuple[tuple[str, ...], tuple[Any, ...]]]:
+            planned = list(self.work.in_chunks(list(missing.values())) if missing else ())
+            for units, parts in zip(planned, texts(planned), strict=True):
+                keys = tuple(unit.key for unit in units)
+                flying[keys] = parts
+                yield keys, (_sizes(units), *parts)
 
         too_slow: list[str] = []
 
-        def commit(key: str, results: list[Any]) -> None:
-            own = texts.pop(key)
-            if slow := [i for i, result in enumerate(results) if isinstance(result, Failed) and result.too_slow]:
+        def commit(keys: tuple[str, ...], results: list[Any] | Packed) -> None:
+            parts = flying.pop(keys)
+            if isinstance(results, Packed):
+                for key, content in zip(keys, results.content, strict=True):
+                    cache.put(key, content)
+                return
+            own = (text for part in parts for text in fetched(part))
+            both = zip(own, results, strict=True)
+            for key in keys:
+                put(key, list(islice(both, missing[key].articles.num_rows)))
+
+        def put(key: str, both: list[tuple[str, Any]]) -> None:
+            """Commit the (text, result) of a unit in whose chunk something failed."""
+            slow = [i for i, (_, result) in enumerate(both) if isinstance(result, Failed) and result.too_slow]
+            if slow:
                 ids = missing[key].articles["id"].to_pylist()
-                too_slow.extend(f"{ids[i]} ({len(own[i]):,} characters)" for i in slow)
+                too_slow.extend(f"{ids[i]} ({len(both[i][0]):,} characters)" for i in slow)
                 return  # not cached: the result must not depend on a clock
             analyses = [
                 stages.without_analysis(text, self.options.analyzer, result.cause)
                 if isinstance(result, Failed)
                 else CutText(text, *result)
-                for text, result in zip(own, results, strict=True)
+                for text, result in both
             ]
             cache.put(key, pack_cut_texts(analyses))
 
@@ -224,13 +235,14 @@ class _Run:
             stages.MorphemeStage(self.options.analyzer),
             chunks(),
             commit,
-            chars=len,
+            packing=stages.MorphemePacking(),
+            chars=stages.all_sizes,
             total=found.documents,
             to_do=sum(unit.articles.num_rows for unit in missing.values()),
             threads=stages.THREADS[self.options.analyzer],
             memory_mib=stages.MEMORY_MIB[self.options.analyzer],
             spare=self.options.analyzer != "none",
-            item_seconds=lambda text: len(text) / stages.SLOWEST_CHARS_PER_SECOND,
+            seconds=lambda content: [n / stages.SLOWEST_CHARS_PER_SECOND for n in stages.all_sizes(content)],
         )
         if too_slow:
             place = "--held-out" if stage == "held-out texts" else "the input"
@@ -251,75 +263,67 @@ class _Run:
         articles = kept(read_documents(sources, self.layout), filters_of(self.options), self.options.limit)
         return screened(articles, self.verdicts)
 
-    def _encode(self, cache: Store, tokenizer: Tokenizer) -> Callable[[str], bytes]:
-        """Stage 2: encode every unit; return a function from a unit's key to its tokens."""
+    def _texts_of(self, documents: Callable[[], Iterable[Document]]) -> TextsOf:
+        """The texts of chunks of units, read by the driver."""
+
+        def texts(chunks: Sequence[Sequence[PlannedUnit]]) -> Iterator[tuple[list[str]]]:
+            wanted = {unit.key for chunk in chunks for unit in chunk}
+            units = (unit for unit in group(documents(), self.identity) if unit.key in wanted)
+            for chunk in chunks:
+                own = list(islice(units, len(chunk)))
+                if len(own) < len(chunk):
+                    raise UserError(CHANGED)
+                yield ([document.text for unit in own for document in unit.documents],)
+
+        return texts
+
+    def _encode(self, cache: Store, tokenizer: Tokenizer) -> Iterator[tuple[list[PlannedUnit], EncodedBatch]]:
+        """Stage 2: encode every unit; return neighboring units and their tokens, in order."""
         store = Store(self.folder / WORK / "ids")
-        missing = {unit.key: unit for unit in self.scan.units if store.get(ids_key(unit.key, tokenizer)) is None}
-        held: dict[str, list[CutText]] = {}
+        units = self.scan.units
+        groups = [units[i : i + MOST_UNITS] for i in range(0, len(units), MOST_UNITS)]
+        by_key = {ids_key([unit.key for unit in group], tokenizer): group for group in groups}
+        missing = {key: group for key, group in by_key.items() if store.get(key) is None}
 
-        def chunks() -> Iterator[tuple[str, Sequence[CutText]]]:
-            for unit in self.scan.units:
-                if unit.key in missing:
-                    held[unit.key] = unpack_cut_texts(cache.existing(unit.key))
-                    yield unit.key, held[unit.key]
+        def content(key: str) -> tuple[Any, ...]:
+            return _sizes(missing[key]), *(cache.existing(unit.key) for unit in missing[key])
 
-        work = stages.encoding_with(tokenizer)
+        work, packing = stages.encoding_with(tokenizer), stages.EncodingPacking()
 
-        def commit(key: str, results: list[Any]) -> None:
-            documents = held.pop(key)
+        def commit(key: str, results: list[Any] | Packed) -> None:
+            if isinstance(results, Packed):
+                store.put(key, results.content)
+                return
+            documents = packing.items(*content(key))
+            ids = [id for unit in missing[key] for id in unit.articles["id"].to_pylist()]
             for i, result in enumerate(results):
                 if isinstance(result, Failed):  # no article is lost here: once more, in this process, without a limit
-                    id = missing[key].articles["id"][i].as_py()
-                    log.warning(f"article {id}: {result.cause} while it was encoded; the driver encodes it")
+                    log.warning(f"article {ids[i]}: {result.cause} while it was encoded; the driver encodes it")
                     results[i] = work()(documents[i])
-            store.put(ids_key(key, tokenizer), pack_encoded([Encoded(*result) for result in results]))
+            store.put(key, packing.pack(documents, results, []))
 
         self.work.through_pool(
             "ids",
             work,
-            chunks(),
+            ((key, content(key)) for key in missing),
             commit,
-            chars=lambda document: len(document.text),
-            total=sum(unit.articles.num_rows for unit in self.scan.units),
-            to_do=sum(unit.articles.num_rows for unit in missing.values()),
+            packing=packing,
+            chars=stages.all_sizes,
+            total=sum(unit.articles.num_rows for unit in units),
+            to_do=sum(unit.articles.num_rows for group in missing.values() for unit in group),
             memory_mib=stages.ENCODE_MEMORY_MIB,
-            item_seconds=lambda document: len(document.text) / stages.SLOWEST_ENCODED_CHARS_PER_SECOND,
+            seconds=lambda content: [n / stages.SLOWEST_ENCODED_CHARS_PER_SECOND for n in stages.all_sizes(content)],
         )
-        return lambda key: store.existing(ids_key(key, tokenizer))
-
-    # ---- the corpus
-
-    def _assemble(self, tokenizer: Tokenizer, encoded: Callable[[str], bytes]) -> str:
-        """Write the corpus in the order of the units, and check the counts."""
-        settings = {name: value for name, value in self.settings.items() if name != "val_fraction"}
-        kind = self.layout.kind
-        writer = CorpusWriter(
-            self.folder, tokenizer, val_fraction=self.options.val_fraction, settings=settings, kind=kind
-        )
-        notes = list(self.scan.dropped)
-        for unit in tqdm(self.scan.units, desc="corpus", unit=" units", leave=False):
-            rows = unit.articles.to_pylist()
-            for i, (row, result) in enumerate(zip(rows, unpack_encoded(encoded(unit.key)), strict=True)):
-                if i in unit.gone:
-                    continue
-                place = (row["id"], row["source"])
-                if result.degraded is not None:
-                    reason, _, detail = result.degraded.partition(": ")
-                    notes.append(dropped_row(*place, reason, detail, status="degraded"))
-                learnt = learnt_flags(result.ids.tolist(), tokenizer) if kind == "conversations" else None
-                writer.add(**row, ids=result.ids, unknown_ids=result.unknown_ids, learnt=learnt)
-        return writer.finish(
-            articles_in=self.scan.articles_in,
-            dropped=notes,
-            removed_controls=self.scan.removed_controls,
-            removed_surrogates=self.scan.removed_surrogates,
-            masked=self.scan.masked if self.options.personal_data == "mask" else None,
-        )
+        return ((group, unpack_encoded(store.existing(key))) for key, group in by_key.items())
 
 
-def ids_key(key: str, tokenizer: Tokenizer) -> str:
-    """The key of a unit's tokens: its own, the vocabulary, and the code that encodes, which an update may change."""
-    return key_of([key, tokenizer.sha256, tokenizer.spacing, encoder_digest()])
+def _sizes(units: Iterable[PlannedUnit]) -> stages.Sizes:
+    return [unit.articles["chars"].to_pylist() for unit in units]
+
+
+def ids_key(keys: Iterable[str], tokenizer: Tokenizer) -> str:
+    """The key of the tokens of units: theirs, the vocabulary, and the code that encodes, which an update may change."""
+    return key_of([*keys, tokenizer.sha256, tokenizer.spacing, encoder_digest()])
 
 
 def _reasons(found: Scan) -> str:

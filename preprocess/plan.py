@@ -10,7 +10,7 @@ Memory: about 430 bytes per article, a third of it the plan, the rest what the f
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +23,7 @@ from kogpt.common.files import atomic_write
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.normalize import Removed
 from kogpt.tokenizer.wordpiece import Tokenizer
-from preprocess.conversations import sizes
-from preprocess.documents import Document, Dropped
+from preprocess.documents import Document, Dropped, Outline
 from preprocess.options import Options
 from preprocess.units import Unit, group
 
@@ -45,6 +44,8 @@ class PlannedUnit(NamedTuple):
     """id, source, text_sha256, chars; of conversations also learnt_chars"""
     gone: Mapping[int, str] = MappingProxyType({})
     """rows that are dropped after the analysis, and why"""
+    places: Sequence[tuple[int, int]] = ()
+    """of the documents, if workers read them (`Outline`)"""
 
 
 @dataclass
@@ -95,7 +96,7 @@ def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Sc
                 continue
             digest.update(f"{article.id} {article.source} {article.sha256}\n".encode())
             result.documents += 1
-            result.chars += sizes(article.text)["chars"]
+            result.chars += article.sizes["chars"]
             if any(article.removed):
                 result.removals[article.id] = article.removed
             if article.masked:
@@ -108,14 +109,15 @@ def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Sc
 
 
 def _planned(unit: Unit) -> PlannedUnit:
-    counts = [sizes(document.text) for document in unit.documents]
+    counts = [document.sizes for document in unit.documents]
     columns: dict[str, list[Any]] = {
         "id": [document.id for document in unit.documents],
         "source": [document.source for document in unit.documents],
         "text_sha256": [document.sha256 for document in unit.documents],
         **{name: [own[name] for own in counts] for name in counts[0]},
     }
-    return PlannedUnit(unit.key, sum(columns["chars"]), pa.record_batch(columns))
+    places = [document.place for document in unit.documents if isinstance(document, Outline)]
+    return PlannedUnit(unit.key, sum(columns["chars"]), pa.record_batch(columns), places=places)
 
 
 def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "dropped") -> dict[str, Any]:

@@ -139,9 +139,9 @@ def _judge_each(
         cache,
         again=screening.judge,
         pack=pack,
-        chars=len,
+        chars=lambda texts: list(map(len, texts)),
         memory_mib=MEMORY_MIB,
-        item_seconds=lambda text: len(text) / SLOWEST_CHARS_PER_SECOND,
+        seconds=lambda texts: [len(text) / SLOWEST_CHARS_PER_SECOND for text in texts],
     )
     return count
 
@@ -185,9 +185,9 @@ def _compare(
         again=compare,
         pack=lambda results: json.dumps(results).encode(),
         unit="groups",
-        chars=lambda texts: sum(map(len, texts)),
+        chars=lambda groups: [sum(map(len, texts)) for texts in groups],
         memory_mib=MEMORY_MIB,
-        item_seconds=lambda texts: len(texts) * sum(map(len, texts)) / SLOWEST_CHARS_PER_SECOND,
+        seconds=lambda groups: [len(texts) * sum(map(len, texts)) / SLOWEST_CHARS_PER_SECOND for texts in groups],
     )
     return verdicts
 

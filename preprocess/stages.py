@@ -2,14 +2,17 @@
 
 `MorphemeStage` needs an analyzer (for kkma a JVM: about 1 s). `EncodingStage` needs a tokenizer, which is sent as the
 bytes of its files, because an actor on another node cannot see the driver's folders. Both are pure functions of
-document and settings.
+document and settings. `MorphemePacking` and `EncodingPacking` make files of the results in the worker: of stage 1 one
+for each unit, of stage 2 one for the units of a chunk.
 """
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +21,14 @@ from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
 from kogpt.tokenizer.chat import Message, render
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 from preprocess.conversations import placed_messages
-from preprocess.units import MORPHEME_SEPARATOR, CutText, Encoded
+from preprocess.units import (
+    MORPHEME_SEPARATOR,
+    CutText,
+    Encoded,
+    pack_cut_texts,
+    pack_encoded,
+    unpack_cut_texts,
+)
 
 # Memory of an analyzing process, including Ray's share (kkma: 0.6 to 0.7 GB with a JVM for up to 4 threads).
 MEMORY_MIB = {"kkma": 900, "kiwi": 800, "none": 300}
@@ -57,6 +67,33 @@ class MorphemeStage:
         return work
 
 
+Sizes = Sequence[Sequence[int]]
+"""the characters of each document of each unit of a chunk"""
+
+
+def all_sizes(content: tuple[Any, ...]) -> list[int]:
+    """Those of all documents of a chunk, whose content begins with its sizes."""
+    return [size for unit in content[0] for size in unit]
+
+
+@dataclass(frozen=True)
+class MorphemePacking:
+    """Chunks of stage 1: the texts of several units, in one part or more -> the file of each unit."""
+
+    def items(self, sizes: Sizes, *parts: Sequence[str]) -> list[str]:
+        return [text for part in parts for text in part]
+
+    def pack(
+        self,
+        texts: Sequence[str],
+        results: Sequence[tuple[bytes, str, str | None]],
+        sizes: Sizes,
+        *parts: Sequence[str],
+    ) -> list[bytes]:
+        documents = iter([CutText(text, *result) for text, result in zip(texts, results, strict=True)])
+        return [pack_cut_texts(list(islice(documents, len(unit)))) for unit in sizes]
+
+
 def find_morphemes(text: str, analyzer: Analyzer) -> CutText:
     """Analyze one text, and return the result in the form that is sent between processes.
 
@@ -93,6 +130,17 @@ def without_analysis(text: str, analyzer: str, cause: str) -> CutText:
 
 
 @dataclass(frozen=True)
+class EncodingPacking:
+    """Chunks of stage 2: the files of several units -> one file."""
+
+    def items(self, sizes: Sizes, *files: bytes) -> list[CutText]:
+        return [document for file in files for document in unpack_cut_texts(file)]
+
+    def pack(self, documents: Sequence[CutText], results: Sequence[Encoded], sizes: Sizes, *files: bytes) -> bytes:
+        return pack_encoded(results)
+
+
+@dataclass(frozen=True)
 class EncodingStage:
     """Stage 2: `CutText` -> `Encoded`."""
 
@@ -117,10 +165,11 @@ def _encoded(document: CutText, tokenizer: Tokenizer) -> Encoded:
     parts = analyzed_messages(document)
     if parts[0][0].role:
         analyses = {message.content: analysis for message, analysis in parts}
-        ids, _ = render(
+        ids, learnt = render(
             [message for message, _ in parts], tokenizer, lambda text: tokenizer.encode(text, analyses[text])
         )
+        flags = np.array(learnt, dtype=bool)
     else:
-        ids = tokenizer.encode(document.text, parts[0][1])
+        ids, flags = tokenizer.encode(document.text, parts[0][1]), None
     unknown = tokenizer.count_unknown(ids)
-    return Encoded(np.array(ids, dtype="<u4"), unknown, document.degraded)
+    return Encoded(np.array(ids, dtype="<u4"), unknown, document.degraded, flags)

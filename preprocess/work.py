@@ -1,13 +1,13 @@
 """Send the units without a result through a pool, and commit each result as it comes.
 
-In: (key, items) of each unit, and a function that commits (key, results). Out: a progress bar, and rows for the
+In: (key, content) of each chunk, and a function that commits (key, results). Out: a progress bar, and rows for the
 summary. `through_cache` does the same for stages whose results lie in the cache folder as they are.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 
@@ -16,12 +16,15 @@ from preprocess.options import Options
 from preprocess.pool import Pool
 from preprocess.report import Log, Progress
 from preprocess.units import Store
-from preprocess.worker import Failed
+from preprocess.worker import Failed, Packed
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 HANG_SECONDS = 60.0
 """How long an item may take without an answer, in addition to the time for its length."""
+MOST_UNITS = 4
+"""in a chunk"""
 
 
 class CachedChunk(NamedTuple):
@@ -43,14 +46,33 @@ class Work:
         self.speeds: dict[str, list[tuple[float, float]]] = {}
         """stage -> (seconds since its start, characters/s)"""
 
+    def in_chunks(self, units: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Group units into chunks.
+
+        Each chunk costs the driver a call, so they are large; they become small towards the end, so that no core
+        waits long for another.
+        """
+        self.connect()
+        cores = self._options.workers or int(ray.cluster_resources().get("CPU", 1))
+        start = 0
+        while start < len(units):
+            count = max(1, min(MOST_UNITS, (len(units) - start) // (4 * cores)))
+            yield units[start : start + count]
+            start += count
+
+    def connect(self) -> None:
+        """Start or join Ray, if this has not been done yet."""
+        if not ray.is_initialized():
+            log.info(cluster.connect(self._options.ray_address, self._options.workers))
+
     def through_pool(
         self,
         stage: str,
         setup: Callable[[], Callable[[Any], Any]],
-        chunks: Iterator[tuple[str, Sequence[Any]]],
-        commit: Callable[[str, list[Any]], None],
+        chunks: Iterator[tuple[Any, Any]],
+        commit: Callable[[Any, list[Any] | Packed], None],
         *,
-        chars: Callable[[Any], int],
+        chars: Callable[[Any], Sequence[int]],
         total: int | None = None,
         to_do: int = 0,
         unit: str = "articles",
@@ -58,33 +80,33 @@ class Work:
     ) -> None:
         """Run one stage for the units without a result, which are the chunks.
 
-        `chars` is the number of characters of an item, `total` the number of items of the run and `to_do` that in the
-        chunks, where they are known; `unit` says what an item is. `needs` are arguments of the pool.
+        `chars` are the numbers of characters of a chunk's items, `total` the number of items of the run and `to_do`
+        that in the chunks, where they are known; `unit` says what an item is. `needs` are arguments of the pool.
         """
         first = next(chunks, None)
         if first is None:
             count = "" if total is None else f"{total:,} "
             log.info(f"{stage}: all {count}{unit} are already done")
             return
-        if not ray.is_initialized():
-            log.info(cluster.connect(self._options.ray_address, self._options.workers))
-        sizes: dict[str, int] = {}
+        self.connect()
+        sizes: dict[Any, Sequence[int]] = {}
 
-        def measured() -> Iterator[tuple[str, Sequence[Any]]]:
-            for key, items in chain([first], chunks):
-                sizes[key] = sum(map(chars, items))
-                yield key, items
+        def measured() -> Iterator[tuple[Any, Any]]:
+            for key, content in chain([first], chunks):
+                sizes[key] = chars(content)
+                yield key, content
 
         done = 0
         progress = Progress(stage, total, 0 if total is None else total - to_do, self.wandb, unit)
         with Pool(setup, workers=self._options.workers, hang_seconds=HANG_SECONDS, **needs) as workers:
             for key, results in workers.map(measured()):
-                commit(str(key), results)
-                done += len(results)
+                commit(key, results)
+                own = sizes.pop(key)
+                done += len(own)
                 stats = workers.stats
                 progress.add(
-                    len(results),
-                    sizes.pop(str(key)),
+                    len(own),
+                    sum(own),
                     workers=stats.workers,
                     deaths=stats.deaths,
                     quarantined=stats.failed,
@@ -124,7 +146,8 @@ class Work:
                 flying[chunk.key] = items, chunk.take
                 yield chunk.key, items
 
-        def commit(key: str, results: list[Any]) -> None:
+        def commit(key: str, results: list[Any] | Packed) -> None:
+            assert isinstance(results, list)  # there is no packing
             items, take = flying.pop(key)
             content = pack(
                 [

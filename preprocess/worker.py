@@ -1,8 +1,9 @@
 """One worker of the pool: the actor that runs in its own process, and what the driver knows about it.
 
 The actor calls `setup()` once, and then the function that it returned on every item. It reports only by return values,
-as a stream: before each item it sends its results so far if its last message is 1 s old, so that a longer silence is
-due to the current item.
+as a stream: before each item it sends a message if its last one is 1 s old, so that a longer silence is due to the
+current item. A message holds the results so far. Where there is a `Packing`, it holds only their number, and the last
+one holds all results, packed: the driver neither takes items apart nor puts results together.
 """
 
 import atexit
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 
@@ -30,6 +31,23 @@ class Failed:
     """The item may succeed on a less busy machine, so this failure must not be stored."""
 
 
+@dataclass(frozen=True)
+class Packed:
+    """The results of a whole chunk, as its `Packing` returned them."""
+
+    content: Any
+
+
+class Packing(Protocol):
+    """How the content of a chunk is taken apart and its results are put together, in the worker."""
+
+    def items(self, *content: Any) -> Sequence[Any]:
+        """The items of a chunk, which arrives as several arguments; references to Ray objects arrive as the objects."""
+
+    def pack(self, items: Sequence[Any], results: Sequence[Any], *content: Any) -> Any:
+        """The results of a whole chunk in the form that is kept; none of them is `Failed`."""
+
+
 @ray.remote(max_restarts=0, max_task_retries=0)
 class Actor:
     """One worker process. It reports only by return values."""
@@ -39,38 +57,59 @@ class Actor:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return ray.get_runtime_context().get_node_id()
 
-    def warm_up(self, setup: Callable[[], Callable[[Any], Any]]) -> None:
-        self._function = setup()
+    def warm_up(self, setup: Callable[[], Callable[[Any], Any]], packing: Packing | None) -> None:
+        self._function, self._packing = setup(), packing
         # End the process without teardown: JPype's exit once hung forever and left an orphan of 650 MB.
         atexit.register(os._exit, 0)
 
-    def run(self, items: Sequence[Any]) -> Iterator[list[Any]]:
-        """The results in order, at most one message per second. The first message is empty: the call has begun."""
-        done: list[Any] = []
-        yield done
+    def run(self, todo: Sequence[int] | None, *content: Any) -> Iterator[list[Any] | int | Packed]:
+        """The results in order, at most one message per second. The first message is empty: the call has begun.
+
+        `content` is one list of items, or, with a `Packing`, a whole chunk, of which the items `todo` are asked for. If
+        these are all and none fails, there is one result, packed, and the messages before it are numbers of items.
+        """
+        yield []
         last = time.monotonic()
+        whole = False
+        if todo is None or self._packing is None:
+            (items,) = content
+        else:
+            items = self._packing.items(*content)
+            whole = len(todo) == len(items)
+            items = [items[i] for i in todo]
+        done: list[Any] = []
         for item in items:
             if time.monotonic() - last >= BEAT_SECONDS:
-                yield done
-                done, last = [], time.monotonic()
+                yield len(done) if whole else done
+                done, last = done if whole else [], time.monotonic()
             try:
                 done.append(self._function(item))
             except Exception as error:
                 done.append(Failed(f"it raised {type(error).__name__}"))
-        yield done
+        if whole and not any(isinstance(result, Failed) for result in done):
+            assert self._packing is not None
+            yield Packed(self._packing.pack(items, done, *content))
+        else:
+            yield done
 
 
 @dataclass
 class Chunk:
     key: Hashable
-    items: Sequence[Any]
+    content: Any
+    seconds: Sequence[float]
+    """how long each item may take"""
     results: dict[int, Any] = field(default_factory=dict)
     strikes: Counter[int] = field(default_factory=Counter)
+    packed: Packed | None = None
 
 
 @dataclass
 class Flight:
-    """A call in flight: the items `todo` of a chunk. The results of the first `received` have arrived."""
+    """A call in flight: the items `todo` of a chunk. The results of the first `received` have arrived.
+
+    The actor has the results of the first `finished`.
+    """
 
     chunk: Chunk
     todo: list[int]
@@ -78,6 +117,7 @@ class Flight:
     stream: Any
     limit: float
     received: int = 0
+    finished: int = 0
     heard: float | None = None
 
     @property

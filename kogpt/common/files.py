@@ -23,11 +23,12 @@ _STRAY = re.compile(r"\..+\.kogpt-[0-9a-f]{16}")
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_write(path: str | Path, flush: bool = True) -> Iterator[BinaryIO]:
     """Open `path` for writing bytes. The file appears, complete and on disk, when the block ends.
 
     An exception in the block leaves an existing file untouched and removes the temporary one. A path that is not a
-    regular file (a FIFO, a device) is written directly.
+    regular file (a FIFO, a device) is written directly. `flush=False` leaves it to the system when the file goes to
+    disk: for files that can be made again, and whose readers notice that a power cut has torn one.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -39,12 +40,13 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     try:
         with open(descriptor, "wb") as file:
             yield file
-            system.before_rename(file)
+            system.before_rename(file, flush)
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    if flush:
+        fsync_folder(path.parent)
 
 
 @contextmanager

@@ -51,10 +51,11 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def before_rename(file: BinaryIO) -> None:
-    """Sync a file that is about to be renamed. It stays open, and so locked, where that is possible."""
+def before_rename(file: BinaryIO, sync: bool) -> None:
+    """Complete a file that is about to be renamed, on disk if asked to. It stays open, and so locked, where it can."""
     file.flush()
-    os.fsync(file.fileno())
+    if sync:
+        os.fsync(file.fileno())
     if not OPENS_FOLDERS:
         file.close()
 

@@ -40,7 +40,7 @@ _DROPPED = pa.schema([(name, _TEXT) for name in ("id", "source", "status", "reas
 
 
 class CorpusWriter:
-    """Write a corpus article by article. The folder becomes a corpus only with `finish`.
+    """Write a corpus article by article, or many at once. The folder becomes a corpus only with `finish`.
 
     Shards are written as they fill. Memory: the table (about 270 bytes per article), and one article. A folder left
     by an unfinished writer is overwritten; a finished corpus is never touched. `kind` is "articles" or "conversations".
@@ -97,7 +97,7 @@ class CorpusWriter:
             raise ValueError(f"article {id}: ids outside the vocabulary of {self.tokenizer.vocab_size}")
         article = np.empty(len(inner) + 2, self._dtype)
         article[0], article[1:-1], article[-1] = self.tokenizer.cls_id, inner, self.tokenizer.sep_id
-        arrays = {"tokens": article}
+        arrays: dict[str, np.ndarray] = {"tokens": article}
         row: tuple[Any, ...] = (id, source, text_sha256, chars, len(article), unknown_ids, "", self._total)
         if self._kind == "conversations":
             flags = np.array([False, *(() if learnt is None else learnt), False])
@@ -105,17 +105,68 @@ class CorpusWriter:
                 raise ValueError(f"conversation {id}: {len(article)} tokens, {len(flags)} flags, {flags.sum()} learnt")
             arrays["learnt"] = flags
             row = (*row, int(flags.sum()), learnt_chars)
-        if self._open and len(self._open["tokens"]) + len(article) > self._shard_ids:
-            self._close_shard()
-        for name, array in arrays.items():
-            if name not in self._open:
-                self._files.append(f"{name}-{self._shards:05d}.npy")
-                self._open[name] = NpyWriter(self.folder / self._files[-1], array.dtype)
-            self._open[name].write(array)
+        self._write(arrays, np.array([len(article)]))
         self._rows.append(row)
         if len(self._rows) == _ROWS:
             self._pack_rows()
         self._total += len(article)
+
+    def add_many(
+        self,
+        articles: pa.Table,
+        ids: np.ndarray,
+        lengths: np.ndarray,
+        unknown_ids: np.ndarray,
+        learnt: np.ndarray | None = None,
+    ) -> None:
+        """Append articles, as `add` does with each.
+
+        `articles` has the columns id, source, text_sha256, chars, and of conversations learnt_chars. `ids` and `learnt`
+        are those of all articles, one after the other, and `lengths` (int64) the number of each article's.
+        """
+        if not len(lengths):
+            return
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.tokenizer.vocab_size:
+            raise ValueError(f"ids outside the vocabulary of {self.tokenizer.vocab_size}")
+        ends = np.cumsum(lengths + 2)
+        starts = ends - lengths - 2
+        inner = np.ones(ends[-1], dtype=bool)
+        inner[starts] = inner[ends - 1] = False
+        tokens = np.empty(ends[-1], self._dtype)
+        tokens[starts], tokens[ends - 1], tokens[inner] = self.tokenizer.cls_id, self.tokenizer.sep_id, ids
+        arrays = {"tokens": tokens}
+        columns = [articles[name] for name in ("id", "source", "text_sha256", "chars")]
+        columns += [pa.array(column) for column in (lengths + 2, unknown_ids, [""] * len(ends), self._total + starts)]
+        if self._kind == "conversations":
+            flags = np.zeros(ends[-1], dtype=bool)
+            flags[inner] = False if learnt is None else learnt
+            counts = np.add.reduceat(flags, starts, dtype=np.int64)
+            if not counts.all():
+                raise ValueError(f"conversation {articles['id'][int(np.argmin(counts))]}: no token is learnt")
+            arrays["learnt"] = flags
+            columns += [pa.array(counts), articles["learnt_chars"]]
+        self._write(arrays, ends)
+        self._pack_rows()
+        self._table += pa.table(columns, schema=self._schema).combine_chunks().to_batches()
+        self._total += int(ends[-1])
+
+    def _write(self, arrays: dict[str, np.ndarray], ends: np.ndarray) -> None:
+        """Write whole articles, which end at `ends` in the arrays, to this shard while they fit, then to new ones."""
+        written = begin = 0
+        while written < len(ends):
+            room = self._shard_ids - (len(self._open["tokens"]) if self._open else 0)
+            fit = int(np.searchsorted(ends, begin + room, side="right"))
+            if fit <= written and self._open:
+                self._close_shard()
+                continue
+            fit = max(fit, written + 1)  # one that is longer than a shard gets its own
+            end = int(ends[fit - 1])
+            for name, array in arrays.items():
+                if name not in self._open:
+                    self._files.append(f"{name}-{self._shards:05d}.npy")
+                    self._open[name] = NpyWriter(self.folder / self._files[-1], array.dtype)
+                self._open[name].write(array[begin:end])
+            written, begin = fit, end
 
     def _pack_rows(self) -> None:
         if self._rows:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -35,11 +36,21 @@ def articles(count, seed=0, vocab_size=300):
     return [[generator.randrange(5, vocab_size) for _ in range(generator.randrange(0, 40))] for _ in range(count)]
 
 
-def write(folder, texts, *, val_fraction=0.1, shard_ids=200, vocab_size=300, dropped=DROPPED, **finish):
+def write(folder, texts, *, val_fraction=0.1, shard_ids=200, vocab_size=300, dropped=DROPPED, at_once=0, **finish):
     writer = CorpusWriter(
         folder, tokenizer(vocab_size), val_fraction=val_fraction, settings={"limit": None}, shard_ids=shard_ids
     )
-    for i, ids in enumerate(texts):
+    for start in range(0, len(texts), at_once) if at_once else ():
+        own = list(enumerate(texts))[start : start + at_once]
+        columns = {
+            "id": [f"a{i}" for i, _ in own],
+            "source": ["a.json"] * len(own),
+            "text_sha256": [hashlib.sha256(f"{i} {ids}".encode()).hexdigest() for i, ids in own],
+            "chars": [2 * len(ids) for _, ids in own],
+        }
+        ids = np.array([i for _, article in own for i in article], "<u4")
+        writer.add_many(pa.table(columns), ids, np.array([len(a) for _, a in own]), np.array([i % 3 for i, _ in own]))
+    for i, ids in enumerate(texts if not at_once else ()):
         sha = hashlib.sha256(f"{i} {ids}".encode()).hexdigest()
         writer.add(
             id=f"a{i}", source="a.json", text_sha256=sha, chars=2 * len(ids), ids=np.array(ids, int), unknown_ids=i % 3
@@ -87,6 +98,14 @@ def test_shards_are_plain_npy_and_no_article_crosses_them(tmp_path):
     for shard in shards:
         assert shard[0] == 2
         assert shard[-1] == 3
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+def test_many_articles_at_once_give_the_same_bytes(tmp_path, at_once):
+    texts = [*articles(60), [8] * 500, [], *articles(60, seed=1), [9] * 198, [9] * 199, [9]]
+    write(tmp_path / "one", texts)
+    write(tmp_path / "many", texts, at_once=at_once)
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
 
 
 def test_an_article_longer_than_a_shard_has_its_own(tmp_path):

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from kogpt.common.errors import UserError
 from preprocess import pool
 from preprocess.cluster import connect
 from preprocess.pool import Pool
-from preprocess.worker import Failed
+from preprocess.worker import Failed, Packed
 
 KILLERS = {17: "exit", 50: "kill", 90: "hang", 91: "raise", 92: "segfault", 140: "unsendable"}
 ITEMS: list[Any] = [KILLERS.get(i, i) for i in range(160)]
@@ -92,6 +92,61 @@ def test_results_do_not_depend_on_the_workers(workers: int, threads: int) -> Non
     assert results == EXPECTED[:64]
 
 
+class Sum:
+    """Chunks are two lists; good ones come back as the sum of their results."""
+
+    def items(self, *content: list[Any]) -> list[Any]:
+        return [item for part in content for item in part]
+
+    def pack(self, items: Sequence[Any], results: Sequence[Any], *content: list[Any]) -> int:
+        return sum(results)
+
+
+def of_two(content: tuple[list[Any], list[Any]]) -> list[float]:
+    return [0.0] * sum(map(len, content))
+
+
+def test_workers_pack_the_results_of_chunks_in_which_nothing_fails() -> None:
+    with Pool(setup_killable(), workers=2, hang_seconds=2, packing=Sum(), seconds=of_two) as workers:
+        found = dict(workers.map((key, (items[:3], items[3:])) for key, items in chunked(ITEMS)))
+    for key, items in chunked(ITEMS):
+        expected = EXPECTED[key : key + len(items)]
+        whole = not any(isinstance(result, Failed) for result in expected)
+        assert found[key] == (Packed(sum(expected)) if whole else expected)
+
+
+def test_what_a_dead_worker_had_finished_is_no_suspect() -> None:
+    """It holds the results of a whole chunk until the end, and loses them."""
+
+    def setup() -> Callable[[Any], Any]:
+        import os
+        import time
+
+        def work(item: Any) -> Any:
+            time.sleep(0.3)
+            if item == "exit":
+                os._exit(3)
+            return item
+
+        return work
+
+    suspects: list[int] = []
+
+    class Watching(Pool):
+        def _strike(self, chunk: Any, i: int, cause: str) -> None:
+            suspects.append(i)
+            super()._strike(chunk, i, cause)
+
+        def _send(self, slot: Any, chunk: Any, todo: list[int], alone: bool) -> None:
+            suspects.extend(todo if alone else ())
+            super()._send(slot, chunk, todo, alone)
+
+    with Watching(setup, workers=1, packing=Sum(), seconds=of_two) as workers:
+        ((_, results),) = workers.map([("k", ([1, 2, 3, 4, 5, "exit"], [7]))])
+    assert results == [1, 2, 3, 4, 5, Failed(LOST), 7]
+    assert not {0, 1} & set(suspects)
+
+
 def test_without_killers_nothing_dies() -> None:
     results, stats = run(list(range(100)), workers=2)
     assert results == [2 * i for i in range(100)]
@@ -145,6 +200,7 @@ def test_worker_killed_from_outside_costs_nothing() -> None:
     results = {}
     with Pool(setup, workers=2) as workers:
         for _, found in workers.map(chunked(list(range(120)), 4)):
+            assert isinstance(found, list)
             results.update(dict(found))
             if len(killed) < 3 and len(results) > 30 * len(killed):
                 victim = found[0][1]
@@ -163,7 +219,7 @@ def test_slow_items_are_not_silent_ones() -> None:
         return lambda seconds: time.sleep(seconds)
 
     # A chunk that takes longer than the limit, and an item that is allowed to.
-    with Pool(setup, workers=1, hang_seconds=1.5, item_seconds=lambda seconds: seconds) as workers:
+    with Pool(setup, workers=1, hang_seconds=1.5, seconds=list) as workers:
         assert list(workers.map([("many", [0.3] * 8), ("long", [3.0])])) == [("many", [None] * 8), ("long", [None])]
     assert workers.stats.deaths == 0
 

@@ -119,4 +119,10 @@ def test_analyses_come_back(rows: list) -> None:
 @given(st.lists(st.tuples(ints, st.integers(0, 2**40), notes), min_size=1))
 def test_ids_come_back(rows: list) -> None:
     found = unpack_encoded(pack_encoded([Encoded(np.array(ids, "<u4"), *rest) for ids, *rest in rows]))
-    assert [(document.ids.tolist(), *document[1:]) for document in found] == rows
+    assert found.ids.tolist() == [i for ids, *_ in rows for i in ids]
+    assert found.lengths.tolist() == [len(ids) for ids, *_ in rows]
+    assert (found.unknown_ids.tolist(), found.degraded.to_pylist()) == ([n for _, n, _ in rows], [n for *_, n in rows])
+    assert found.learnt is None
+    some = found.filtered(np.arange(len(rows)) % 2 == 1)
+    assert some.ids.tolist() == [i for ids, *_ in rows[1::2] for i in ids]
+    assert some.degraded.to_pylist() == [note for *_, note in rows[1::2]]

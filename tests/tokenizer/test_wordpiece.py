@@ -299,14 +299,14 @@ def test_tokens_are_kept_under_a_key_that_follows_the_code(small, tmp_path, monk
     from kogpt.tokenizer import wordpiece
     from preprocess.pipeline import ids_key
 
-    before = ids_key("unit", small)
-    assert ids_key("unit", small) == before
+    before = ids_key(["unit"], small)
+    assert ids_key(["unit"], small) == before
     source = Path(wordpiece.__file__)
     for name in ("wordpiece.py", "bert.py", "chat.py"):
         (tmp_path / name).write_bytes(source.with_name(name).read_bytes() + b"#")
     monkeypatch.setattr(wordpiece, "__file__", str(tmp_path / "wordpiece.py"))
     wordpiece.encoder_digest.cache_clear()
-    assert ids_key("unit", small) != before
+    assert ids_key(["unit"], small) != before
     monkeypatch.undo()
     wordpiece.encoder_digest.cache_clear()
 
