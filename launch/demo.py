@@ -22,7 +22,6 @@ from pathlib import Path
 
 import torch
 import tyro
-from konlpy.corpus import kobill, kolaw
 
 from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.flags import NewFolder
@@ -71,6 +70,10 @@ def passages(text: str, at_least: int = 400) -> Iterator[str]:
 
 def write_articles(folder: Path) -> int:
     """Write konlpy's texts as AI Hub book articles; their number."""
+    if os.path.expanduser("~") == "~":  # no HOME, and a user without a name: konlpy cannot be imported then
+        os.environ["HOME"] = "/"
+    from konlpy.corpus import kobill, kolaw
+
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, corpus in (("kolaw", kolaw), ("kobill", kobill)):

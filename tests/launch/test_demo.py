@@ -1,8 +1,11 @@
 """The demo's texts, its DeepSpeed file for any number of GPUs, and how it starts programs."""
 
 import json
+import pwd
 import runpy
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from trainings import PROJECT
@@ -64,3 +67,16 @@ def test_a_failure_beside_a_stage_ends_the_demo() -> None:
         demo["beside"]("python", "-c", "import time; time.sleep(60)"),
     ):
         demo["run"]("python", "-c", "raise SystemExit(4)")
+
+
+def test_its_articles_need_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has a number only."""
+
+    def nobody(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "konlpy"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert demo["write_articles"](tmp_path) > 100
