@@ -36,6 +36,9 @@ from kogpt.data.split import VAL_FRACTION
 from kogpt.generate.sampling import Sampling
 
 Run = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
+Checkpoint = Annotated[
+    OptionalCheckpoint, arg(help="Which checkpoint of the run. Default: best where there was validation, else last.")
+]
 Runs = Annotated[Positional[FilePaths], arg(metavar="RUN ...")]
 Corpus = Annotated[Positional[FilePath], arg(metavar="CORPUS")]
 Folder = Annotated[Positional[FilePath], arg(metavar="FOLDER")]
@@ -53,7 +56,7 @@ def generate(
     sampling: OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008 (frozen)
     file: OptionalSource = None,
     samples: Annotated[int, Range(1, MOST_SAMPLES)] = 1,
-    checkpoint: OptionalCheckpoint = None,
+    checkpoint: Checkpoint = None,
     device: OptionalText = None,
 ) -> None:
     """Continue prompts with a run, and print the text while it is generated.
@@ -62,7 +65,6 @@ def generate(
         prompts: Texts to continue. Without any, prompts are read from --file or standard input, one per line.
         file: A file with one prompt per line.
         samples: Number of continuations per prompt.
-        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
         device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
     """
     from kogpt.generate.terminal import print_texts, read_prompts
@@ -75,13 +77,12 @@ def chat(
     run: Run,
     /,
     sampling: OmitArgPrefixes[Sampling] = Sampling(max_new_tokens=256),  # noqa: B008 (frozen)
-    checkpoint: OptionalCheckpoint = None,
+    checkpoint: Checkpoint = None,
     device: OptionalText = None,
 ) -> None:
     """Talk to a run that was fine-tuned on conversations. /help lists what else you can type.
 
     Args:
-        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
         device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
     """
     from kogpt.chat.terminal import chat as talk
@@ -96,7 +97,7 @@ def serve(
     port: Annotated[int, Range(0, 65535)] = 8000,
     api_key: OptionalText = None,
     cors: tuple[Text, ...] = (),
-    checkpoint: OptionalCheckpoint = None,
+    checkpoint: Checkpoint = None,
     device: OptionalText = None,
 ) -> None:
     """Serve a chat page and an OpenAI-compatible API, until Ctrl-C.
@@ -106,7 +107,6 @@ def serve(
         port: Port to listen on; 0: any free one.
         api_key: Key that clients have to send. Default: none on this machine; a new one for another --host.
         cors: Origins whose web pages may ask too, such as http://localhost:3000. Default: none.
-        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
         device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
     """
     from kogpt.serve.server import serve as answer
@@ -137,7 +137,7 @@ def evaluate(
     shots: tuple[Annotated[int, Range(0)], ...] = (0,),
     limit: OptionalCount = None,
     json_file: OptionalNewFile = None,
-    checkpoint: OptionalCheckpoint = None,
+    checkpoint: Checkpoint = None,
     device: OptionalText = None,
     wandb: Literal["auto", "online", "offline", "off"] = "off",
     wandb_project: Text = "kogpt",
@@ -151,7 +151,6 @@ def evaluate(
         shots: Number of solved examples before each item. Give several numbers to compare them.
         limit: Use only the first N articles, and the first N items of each task.
         json_file: Also write the results to this file.
-        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
         device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
         wandb: Log the results to Weights & Biases, in the group of the training. auto: online if you are logged in,
             offline otherwise.
@@ -222,7 +221,7 @@ def export(
     license: OptionalText = None,
     gguf: OptionalQuantization = None,
     push: OptionalText = None,
-    checkpoint: OptionalCheckpoint = None,
+    checkpoint: Checkpoint = None,
 ) -> None:
     """Write a run's model as a folder that `transformers` loads without this project.
 
@@ -231,7 +230,6 @@ def export(
         license: License of the weights for the model card, for example cc-by-sa-4.0. Default: unknown.
         gguf: Also write a file for llama.cpp and a Modelfile for Ollama: f16, or q8_0, which is half as large.
         push: Also upload the folder to the Hugging Face hub under this name, USER/NAME. A new repository is private.
-        checkpoint: Which checkpoint of the run. Default: best where there was validation, else last.
     """
     from kogpt.hub.export import export_model
 

@@ -100,6 +100,8 @@ def serve(
     key = api_key.strip() if api_key is not None else None if local else secrets.token_urlsafe(24)
     if key == "":
         raise UserError("--api-key is empty; give a key, or leave the flag out.")
+    if key and not (key.isascii() and key.isprintable()):
+        raise UserError("--api-key has characters that clients cannot send in a header; use letters and digits.")
     listening = bind(host, port)
     service = open_service(load_for_inference(run, choose_device(device), checkpoint), run_name(run))
     name = host_name(host)

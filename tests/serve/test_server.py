@@ -120,9 +120,10 @@ def test_a_port_that_is_taken_is_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_an_empty_key_is_refused(host: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--api-key is empty"):
-        serve(tmp_path, host=host, port=0, api_key=" ", cors=(), checkpoint=None, device=None)
+def test_a_key_that_no_client_can_send_is_refused(host: str, tmp_path: Path) -> None:
+    for key, problem in ((" ", "is empty"), ("열쇠", "cannot send"), ("clé", "cannot send"), ("a\tb", "cannot send")):
+        with pytest.raises(UserError, match=f"--api-key .*{problem}"):
+            serve(tmp_path, host=host, port=0, api_key=key, cors=(), checkpoint=None, device=None)
 
 
 def test_names() -> None:
