@@ -32,6 +32,7 @@ from kogpt.common.flags import (
 from kogpt.common.log import set_up_logging
 from kogpt.common.ranges import Count, Range, ShareBelowOne, checked
 from kogpt.common.renamed_flags import rewrite
+from kogpt.common.system import launcher
 from kogpt.data.split import VAL_FRACTION
 from kogpt.generate.sampling import Sampling
 
@@ -251,7 +252,7 @@ def import_(folder: Folder, run: Annotated[Positional[NewFolder], arg(metavar="R
 
     kept, tokens = import_run(folder, run, corpus)
     print(f"{kept:,} of {tokens:,} tokens keep the rows of {folder}, {tokens - kept:,} start at their mean")
-    print(f"Continue with: deepspeed launch/train.py --corpus {corpus} --out {run}")
+    print(f"Continue with: {launcher()} launch/train.py --corpus {corpus} --out {run}")
 
 
 def import_pt(

@@ -12,9 +12,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
+from kogpt.common import system
 from kogpt.common.cores import usable_cores
 from kogpt.common.device import best_device
 from kogpt.common.nvidia import nvidia_smi, unusable_gpus
@@ -141,7 +141,10 @@ def _kkma() -> Finding:
     """A real analysis in a separate process, because a JVM cannot be stopped."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _ANALYSE], capture_output=True, text=True, timeout=ANALYZER_SECONDS
+            [sys.executable, "-X", "utf8", "-c", _ANALYSE],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=ANALYZER_SECONDS,
         )
     except subprocess.TimeoutExpired:
         return Finding("Kkma", f"no answer within {ANALYZER_SECONDS} s", "close other programs and try again")
@@ -153,9 +156,9 @@ def _kkma() -> Finding:
 
 def _ray() -> Finding:
     """Whether the cluster that $RAY_ADDRESS names answers; nothing is started."""
-    if find_spec("ray") is None and sys.platform == "win32":
-        return Finding("Ray", "not installed; preprocessing on Windows runs in WSL2 (docs/windows.md)")
-    if find_spec("ray") is None:
+    if not system.RUNS_RAY:
+        return Finding("Ray", "preprocessing on Windows runs in WSL2 (docs/windows.md)")
+    if not system.has_ray():
         return Finding("Ray", "not installed", "run `make install` again; preprocessing needs it")
     if not (address := os.environ.get("RAY_ADDRESS", "")):
         return Finding("Ray", "no cluster in RAY_ADDRESS: preprocessing starts Ray on this machine, or joins its own")
@@ -168,7 +171,7 @@ def _ray() -> Finding:
 
 
 def _deepspeed() -> Finding:
-    if find_spec("deepspeed") is None:
+    if not system.has_deepspeed():
         return Finding("DeepSpeed", "not installed; training uses one device, in fp32 or bf16, without it")
     return Finding("DeepSpeed", "installed; training may use several GPUs, ZeRO, and fp16")
 

@@ -1,8 +1,8 @@
 """A Python as on Windows: without Ray, DeepSpeed, and what only POSIX systems have. `python elsewhere.py JOBS.json`.
 
-In: a list of command lines, each ["kogpt", words, standard input] or ["launch/train.py", words, ""]. Out:
-JOBS.out.json, the exit status and the output of each. All run in this process, because torch takes seconds to start.
-`serve` is asked for an answer, and then interrupted.
+In: a list of command lines, each ["kogpt", words, standard input], ["launch/train.py", words, ""], or for `kogpt.load`
+["load", [run, prompt], ""]. Out: JOBS.out.json, the exit status and the output of each. All run in this process,
+because torch takes seconds to start. `serve` is asked for an answer, and then interrupted.
 """
 
 import contextlib
@@ -64,6 +64,7 @@ def ask_and_interrupt(port: int, said: list[Any]) -> None:
 
 def call(program: str, words: list[str], stdin: str) -> list[Any]:
     """The exit status and the output of one command."""
+    import kogpt
     from kogpt import cli
 
     sys.argv, sys.stdin = [program, *words], io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
@@ -72,7 +73,12 @@ def call(program: str, words: list[str], stdin: str) -> list[Any]:
         threading.Thread(target=ask_and_interrupt, args=(int(words[-1]), said), daemon=True).start()
     try:
         with contextlib.redirect_stdout(out):
-            cli.main() if program == "kogpt" else runpy.run_path(str(PROJECT / program), run_name="__main__")
+            if program == "kogpt":
+                cli.main()
+            elif program == "load":
+                print(kogpt.load(words[0]).generate(words[1], max_new_tokens=8))
+            else:
+                runpy.run_path(str(PROJECT / program), run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     return [code, out.getvalue(), *said]

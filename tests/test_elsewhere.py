@@ -5,6 +5,7 @@ The process of tests/elsewhere.py has none of them; it runs the commands on the 
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from builders import make_chat_run
 from servers import client, service_of, serving
 from trainings import GLOBAL_BATCH, Plan, copy_as_of, flags, free_port, losses, records, together
 
+import kogpt as package
 from kogpt.checkpoint.layout import MANIFEST, step_folder
 from kogpt.tokenizer.wordpiece import Tokenizer
 
 PROGRAM = Path(__file__).with_name("elsewhere.py")
+PROJECT = PROGRAM.parents[1]
 STEPS, CUT = 6, 3
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}},
@@ -33,7 +36,8 @@ def elsewhere(jobs: list[tuple[str, list[str], str]], scratch: Path) -> tuple[li
     """The exit status and the output of each command line there, and what was said on standard error."""
     path = scratch / "jobs.json"
     path.write_text(json.dumps(jobs))
-    environment = os.environ | {"PYTHONPATH": str(PROGRAM.parents[1]), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    environment["PYTHONWARNDEFAULTENCODING"] = "1"
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(path)], capture_output=True, text=True, env=environment, timeout=280
     )
@@ -56,24 +60,29 @@ def test_the_commands_give_the_same(
             (["chat", str(run), "--max-new-tokens", "8"], "국회는?\n"),
             (["evaluate", str(run), "--corpus", str(corpus)], ""),
             (["inspect", str(corpus)], ""),
+            (["export-windows", str(corpus), str(there / "windows")], ""),
             (["export", str(run), str(there / "exported")], ""),
             (["import", str(there / "exported"), str(there / "imported"), "--corpus", str(corpus)], ""),
         ]
 
     port = str(free_port())
     jobs = [("kogpt", *line) for line in lines("저기 (2)")]
-    others = [("kogpt", ["doctor"], ""), ("kogpt", ["serve", str(run), "--port", port], "")]
-    found, _ = elsewhere([*jobs, *others], tmp_path)
-    for (words, stdin), (code, said) in zip(lines("여기 (1)"), found[: len(jobs)], strict=True):
+    others = [("load", [str(run), "국회는"], ""), ("kogpt", ["doctor"], "")]
+    found, said = elsewhere([*jobs, *others, ("kogpt", ["serve", str(run), "--port", port], "")], tmp_path)
+    # Windows reads text in the encoding of its language where the code names none.
+    assert not re.search(rf"{PROJECT}/(kogpt|launch)/\S+: EncodingWarning", said)
+    for (words, stdin), (code, shown) in zip(lines("여기 (1)"), found[: len(jobs)], strict=True):
         here = kogpt(*words, stdin=stdin)
         assert here.returncode == code == 0, here.stderr
-        assert said.replace("/저기 (2)/", "/여기 (1)/") == here.stdout, words
-    for name in ("exported", "imported"):
+        same = shown.replace("/저기 (2)/", "/여기 (1)/").replace("python launch", "deepspeed launch")
+        assert same == here.stdout, words
+    for name in ("exported", "imported", "windows"):
         files = {path.relative_to(tmp_path / "여기 (1)"): path for path in (tmp_path / "여기 (1)" / name).rglob("*.*")}
         for relative, path in files.items():
             if path.is_file() and path.name != "README.md":
                 assert (tmp_path / "저기 (2)" / relative).read_bytes() == path.read_bytes(), relative
-    doctor, (ended, _, answer) = found[len(jobs) :]
+    loaded, doctor, (ended, _, answer) = found[len(jobs) :]
+    assert loaded[1] == package.load(run).generate("국회는", max_new_tokens=8) + "\n"
     assert "FIX  Ray: not installed" in doctor[1]
     assert "OK   DeepSpeed: not installed" in doctor[1]
     with serving(service_of(run)) as address:
@@ -114,36 +123,3 @@ def test_training_gives_the_same_bits(corpus: Path, tmp_path: Path) -> None:
 def _files(run: Path) -> Any:
     """The sizes and checksums of the last checkpoint's files."""
     return json.loads((step_folder(run, STEPS) / MANIFEST).read_text())["files"]
-
-
-@pytest.mark.parametrize(
-    ("more", "environment", "sentence"),
-    [
-        ({}, {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "2 ranks need DeepSpeed, which is not installed"),
-        (
-            {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}},
-            {},
-            "off-loading need DeepSpeed, which is not installed",
-        ),
-    ],
-)
-def test_what_needs_deepspeed_is_refused(
-    more: dict[str, Any],
-    environment: dict[str, str],
-    sentence: str,
-    corpus: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from kogpt.common.errors import UserError
-    from kogpt.train import deepspeed_config, distributed, plain
-
-    monkeypatch.setattr(plain, "has_deepspeed", lambda: False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=sentence):
-        if environment:
-            distributed.start()
-        deepspeed_config.plan(
-            tmp_path / "ds.json", {"train_batch_size": 8} | more, world_size=1, device="cpu", has_bf16=True
-        )

@@ -13,7 +13,7 @@ def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
     """The cores that this process may use: its CPU affinity, limited by the quotas of its cgroups (v1 and v2)."""
     quotas = []
     with suppress(OSError):
-        for line in own.read_text().splitlines():
+        for line in own.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue
@@ -31,9 +31,11 @@ def _quota(folder: Path) -> list[float]:
     """The cores that one cgroup may use, or none where it has no limit."""
     try:
         if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8").strip() for name in ("quota", "period")
+            )
         return [int(quota) / int(period)] if int(quota) > 0 else []
     except (OSError, ValueError):
         return []
@@ -42,6 +44,8 @@ def _quota(folder: Path) -> list[float]:
 def cpu_name(info: Path = Path("/proc/cpuinfo")) -> str | None:
     """The model of the CPU; None if the system does not say."""
     with suppress(OSError):
-        if found := re.search(r"^model name\s*: *(.+)$", info.read_text(errors="replace"), re.MULTILINE):
+        if found := re.search(
+            r"^model name\s*: *(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+        ):
             return found[1].strip()
     return platform.processor() or None

@@ -8,7 +8,7 @@ def nvidia_smi(query: str) -> list[str]:
     """The lines of `nvidia-smi --query-gpu=QUERY`, one per GPU; [] without the program, a driver, or a GPU."""
     try:
         command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []

@@ -1,4 +1,4 @@
-"""What differs between Linux, macOS, and Windows, in one place: locks, folders on disk, cores, signals.
+"""What differs between Linux, macOS, and Windows, in one place: locks, folders on disk, cores, signals, DeepSpeed.
 
 Windows has no `fcntl`: it locks no folder, syncs no folder, and renames no file that is open. There, killed writers'
 temporary files stay until they are removed by hand. It has no process groups either: Ctrl-C reaches every process of
@@ -7,6 +7,8 @@ the console by itself. macOS has no CPU affinity, and other numbers for some sig
 
 import os
 import signal
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +17,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+RUNS_RAY = sys.platform != "win32"
+"""Whether preprocessing runs on this system."""
 OPENS_FOLDERS = fcntl is not None
 """Whether a folder can be opened, as on every system but Windows."""
 
@@ -22,6 +26,21 @@ STOP_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """The exit status for each signal that asks a training to stop, the same on every system."""
 if hasattr(signal, "SIGUSR1"):
     STOP_STATUS[signal.SIGUSR1] = 138
+
+
+def has_deepspeed() -> bool:
+    """Whether DeepSpeed is installed. It is not imported, which takes seconds."""
+    return find_spec("deepspeed") is not None
+
+
+def has_ray() -> bool:
+    """Whether Ray is installed."""
+    return find_spec("ray") is not None
+
+
+def launcher() -> str:
+    """The program that starts launch/train.py, for sentences that tell how to go on."""
+    return "deepspeed" if has_deepspeed() else "python"
 
 
 def lock(descriptor: int, *, wait: bool) -> bool | None:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kogpt.common.system import launcher
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
 from kogpt.model.decoder import Decoder
@@ -23,7 +24,7 @@ def how_to_teach(run: str) -> str:
     """What to tell somebody who wants to talk to a run that only continues texts."""
     return (
         f"The model {run} was never taught to answer, it only continues texts: fine-tune it on conversations with "
-        f"deepspeed launch/train.py --corpus CHAT --init {run} --out CHAT_RUN (docs/chat.md)."
+        f"{launcher()} launch/train.py --corpus CHAT --init {run} --out CHAT_RUN (docs/chat.md)."
     )
 
 

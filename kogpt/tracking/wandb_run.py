@@ -136,7 +136,9 @@ def _end_service(run: Path) -> None:
 def _core(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "wandb", "beta", "core", *arguments]
     env = os.environ | environment
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=OFFLINE_SECONDS, check=True)
+    return subprocess.run(
+        command, env=env, capture_output=True, encoding="utf-8", errors="replace", timeout=OFFLINE_SECONDS, check=True
+    )
 
 
 def _id_of(run: Path) -> str:
@@ -160,7 +162,9 @@ def _records_in(folder: Path, kind: str) -> list[dict[str, Any]]:
     """Takes W&B's command more than a second for each folder."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=120, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired:
         return []
     found = []

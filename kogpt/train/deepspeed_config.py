@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kogpt.common import system
 from kogpt.common.errors import UserError
 from kogpt.model.config import Precision
 from kogpt.train import plain
@@ -70,7 +71,7 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
         )
         zero = engine["zero_optimization"] = {"stage": 0}
     stage = zero.setdefault("stage", 0)
-    if not plain.has_deepspeed():
+    if not system.has_deepspeed():
         plain.refuse_stage(path, stage)
         notes.append(plain.NOTE)
     if stage == 0 and precision == "bf16":
@@ -144,7 +145,7 @@ def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, notes: l
             raise UserError(f'"fp16" is enabled, but {why}; enable "bf16" or neither.')
         return "fp16"
     asked = next((key for key in ("bf16", "torch_autocast") if engine.get(key, {}).get("enabled")), None)
-    if asked and not has_bf16 and (device != "cuda" or not plain.has_deepspeed()):
+    if asked and not has_bf16 and (device != "cuda" or not system.has_deepspeed()):
         engine[asked] = {"enabled": False}
         what = "CPU" if device == "cpu" else "GPU"
         notes.append(f"A {what} of this run has no bf16 hardware, where bf16 is slow: training in fp32 instead.")

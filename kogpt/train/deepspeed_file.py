@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kogpt.common.errors import UserError
-from kogpt.train.plain import has_deepspeed
+from kogpt.common.system import has_deepspeed
 
 SECTIONS = (
     *("bf16", "fp16", "torch_autocast", "zero_optimization", "optimizer", "optimizer.params", "data_types"),

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kogpt.common import system
 from kogpt.common.cores import usable_cores
 from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
@@ -129,7 +130,7 @@ def start() -> Ranks:
     """
     if problem := unusable_gpus():
         raise UserError(f"{problem}; or set CUDA_VISIBLE_DEVICES= to train on the CPU.")
-    if not plain.has_deepspeed():
+    if not system.has_deepspeed():
         return _alone()
     import deepspeed
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from kogpt.common.numerics import fused_attention
+from kogpt.common.system import has_deepspeed
 from kogpt.data.batch import Batch
 from kogpt.model.config import ModelConfig
 from kogpt.model.decoder import Decoder
@@ -30,7 +31,7 @@ from kogpt.train.construction import build
 from kogpt.train.deepspeed_config import EnginePlan
 from kogpt.train.distributed import Ranks
 from kogpt.train.full_state import FullState
-from kogpt.train.plain import PlainEngine, has_deepspeed
+from kogpt.train.plain import PlainEngine
 from kogpt.train.restorer import Restorer
 from kogpt.train.saver import Part
 from kogpt.train.whole_matrices import WholeMatrices

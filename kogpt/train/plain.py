@@ -5,7 +5,7 @@ and its optimizer. Out: the same losses and checkpoints, to the bit, as stage 0 
 Several ranks, fp16, and off-loading need DeepSpeed.
 """
 
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +18,6 @@ NOTE = "DeepSpeed is not installed: training on one device by a plain loop, with
 MEND = "install DeepSpeed (pip install deepspeed; on Windows in WSL2)"
 
 
-def has_deepspeed() -> bool:
-    """Whether DeepSpeed is installed. It is not imported, which takes seconds."""
-    return find_spec("deepspeed") is not None
-
-
 def refuse_several(world_size: str) -> None:
     """Raise `UserError` for several ranks."""
     if world_size != "1":
@@ -32,7 +27,7 @@ def refuse_several(world_size: str) -> None:
         )
 
 
-def refuse_stage(path: Any, stage: int) -> None:
+def refuse_stage(path: Path, stage: int) -> None:
     """Raise `UserError` for a ZeRO stage that one rank still has, because of fp16 or off-loading."""
     if stage > 0:
         raise UserError(
@@ -48,7 +43,7 @@ class PlainEngine:
         self, model: Decoder, optimizer: torch.optim.Optimizer, device: torch.device, *, grad_accum: int, autocast: bool
     ) -> None:
         self.module = model.to(device).train()
-        self.optimizer = optimizer
+        self.optimizer: Any = optimizer
         self.device, self.grad_accum, self.autocast = device, grad_accum, autocast
         self._micro_steps = 0
 
@@ -69,7 +64,9 @@ class PlainEngine:
     def step(self) -> None:
         """Count a micro-batch; after the last one of a step, update the weights."""
         if self.is_gradient_accumulation_boundary():
-            self.optimizer.step()
+            # The fused AdamW of mps does not read `found_inf`.
+            if self.device.type != "mps" or not self.optimizer.found_inf:
+                self.optimizer.step()
             self.optimizer.zero_grad()
         self._micro_steps += 1
 

@@ -37,7 +37,12 @@ def encode(tokenizer_folder: Path, texts: Sequence[str], context: int | None = N
     command += [] if context is None else [str(context)]
     try:
         done = subprocess.run(
-            command, input=json.dumps(list(texts)), capture_output=True, text=True, timeout=ENCODE_SECONDS, check=True
+            command,
+            input=json.dumps(list(texts)),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=ENCODE_SECONDS,
+            check=True,
         )
         return json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError, OSError) as error:
