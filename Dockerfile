@@ -16,5 +16,6 @@ WORKDIR /home/kogpt/kogpt
 COPY --chown=kogpt . .
 RUN PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 sh launch/install.sh
 
-ENV PATH=/home/kogpt/kogpt/.venv/bin:$PATH LANG=C.UTF-8
+# The home of a user without a name is /, where matplotlib cannot keep its cache.
+ENV PATH=/home/kogpt/kogpt/.venv/bin:$PATH LANG=C.UTF-8 MPLCONFIGDIR=/tmp/matplotlib
 CMD ["kogpt", "doctor"]
