@@ -10,6 +10,7 @@ The help of an optional flag shows neither `{None}|` nor `(default: None)`; the 
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -99,6 +100,23 @@ class WeightedPath(NamedTuple):
         return str(self.path) if self.share is None else f"{self.path}={self.share:g}"
 
 
+class Span(NamedTuple):
+    """Steps from the first to the last, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}:{self.last}"
+
+
+def _span(text: str) -> Span:
+    found = re.fullmatch(r"([0-9]{1,15}):([0-9]{1,15})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"{text[:40]!r} is not FIRST:LAST, such as 10:13")
+    return Span(int(found[1]), int(found[2]))
+
+
 def _weighted(text: str) -> WeightedPath:
     """PATH or PATH=SHARE; a path that exists may have a `=` of its own."""
     start, equals, end = text.rpartition("=")
@@ -115,7 +133,7 @@ def _spec(make: Callable[[str], Any], metavar: str = "PATH") -> Any:
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda words: make(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, str | Path | int | float),
+        is_instance=lambda value: value is None or isinstance(value, str | Path | int | float | Span),
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -157,6 +175,8 @@ Text = Annotated[str, _TEXT]
 OptionalText = Annotated[str | None, _TEXT, _optional("STR")]
 OptionalCheckpoint = Annotated[str | None, _spec(_checkpoint, "best|last|STEP"), _optional("best|last|STEP")]
 """Which checkpoint of a run (kogpt.checkpoint.choose)."""
+OptionalSpan = Annotated[Span | None, _spec(_span, "FIRST:LAST"), _optional("FIRST:LAST")]
+"""Steps, such as 10:13."""
 OptionalCount = Annotated[int | None, Range(1), _spec(_whole, "INT"), _optional("INT")]
 OptionalShare = Annotated[float | None, Range(0, 1), _spec(_number, "FLOAT"), _optional("FLOAT")]
 OptionalAmount = Annotated[float | None, Range(0, above=True), _spec(_number, "FLOAT"), _optional("FLOAT")]

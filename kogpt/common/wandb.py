@@ -11,6 +11,8 @@ from urllib.parse import urlparse
 
 INIT_SECONDS = 20
 """Wait for a server."""
+FINISH_SECONDS = 600
+"""Wait for a server at the end. What it has not taken by then stays on disk."""
 OFFLINE_SECONDS = 120
 """Wait for W&B's own process on this machine."""
 Mode = Literal["auto", "online", "offline", "off"]
@@ -41,4 +43,11 @@ def quiet_settings(mode: Literal["online", "offline"]) -> Any:
     import wandb
 
     seconds = INIT_SECONDS if mode == "online" else OFFLINE_SECONDS
-    return wandb.Settings(init_timeout=seconds, console="off", silent=True, quiet=True)
+    return wandb.Settings(
+        init_timeout=seconds,
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
+        console="off",
+        silent=True,
+        quiet=True,
+    )

@@ -17,7 +17,19 @@ from kogpt.model.registry import config_from_dict
 from kogpt.tracking.metrics_file import read_metrics
 
 Curve = list[tuple[float, float]]
-_OWN = ("out", "wandb", "wandb_project", "wandb_artifact", "corpus", "mix", "prompts", "resume", "keep", "save_every")
+_OWN = (
+    "out",
+    "wandb",
+    "wandb_project",
+    "wandb_artifact",
+    "corpus",
+    "mix",
+    "prompts",
+    "resume",
+    "keep",
+    "save_every",
+    "profile",
+)
 """Options that do not change the model, or are told by other fields."""
 
 

@@ -4,6 +4,7 @@
     RUN/run.json       where the run stands             (kogpt.tracking.run_file)
     RUN/curves.png     loss, validation, learning rate  (kogpt.tracking.curves)
     RUN/wandb/         the W&B run                      (kogpt.tracking.wandb_run)
+    log and W&B        divergence, stall, end           (kogpt.tracking.alerts)
 
 Only metrics.jsonl must be whole before a checkpoint counts on it; a full disk for the others is a warning.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kogpt.tracking.alerts import Alerts
 from kogpt.tracking.curves import draw_curves
 from kogpt.tracking.metrics_file import MetricsFile, read_metrics
 from kogpt.tracking.progress import Progress
@@ -50,6 +52,7 @@ class Tracker:
         self._write_state(now=True)
         if wandb is not None:
             wandb.catch_up(read_metrics(run / "metrics.jsonl"))
+        self.alerts = Alerts(wandb.alert if wandb is not None else None)
 
     def log(self, record: dict[str, Any], next_evaluation: int) -> None:
         """A step is done."""
@@ -60,6 +63,7 @@ class Tracker:
         self._write_state(now=False, **last, eta_seconds=self.progress.seconds_left, next_evaluation=next_evaluation)
         if self.wandb is not None:
             self.wandb.log(record)
+        self.alerts.step(record)
 
     def evaluated(self, record: dict[str, Any]) -> None:
         """A step with an evaluation is logged: show it, and how the prompts went on."""
@@ -86,6 +90,10 @@ class Tracker:
         self.progress.close()
         self._write_state(now=True, state=state, eta_seconds=None)
         self._draw(now=True)
+        about = self.file.content
+        bits = about.get("last_evaluation", {}).get("val_bits_per_char")
+        known = "" if bits is None else f", {bits:.4f} bits per character"
+        self.alerts.finish(state, f"{self.run.name}: {state} at step {about['step']} of {about['steps']}{known}.")
         if self.wandb is not None:
             fields = ("step", "loss", "tokens", "tokens_per_s", "mfu", "skipped_steps", "last_evaluation", LAST)
             if self.artifact and state == "finished" and LAST in self.file.content:

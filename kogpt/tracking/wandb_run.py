@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any, Literal
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.common.wandb import OFFLINE_SECONDS, Mode, decided, quiet_settings
+from kogpt.tracking.alerts import Level
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +52,8 @@ def log_evaluation(run: Path, mode: Mode, project: str, step: int, numbers: dict
             settings=quiet_settings(mode),
         ) as handle:
             handle.log(numbers)
-    except (wandb.Error, ValueError) as error:  # ValueError: a name that is not UTF-8
-        reason = str(error).splitlines()[0]
-        raise UserError(f"W&B {mode} cannot log the evaluation ({reason}); use --wandb offline.") from None
+    except (wandb.Error, TimeoutError, ValueError) as error:  # ValueError: a name that is not UTF-8
+        raise UserError(f"W&B {mode} cannot log the evaluation ({_reason(error)}); use --wandb offline.") from None
 
 
 def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "WandbRun | None":
@@ -80,7 +81,7 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "Wandb
                 settings=quiet_settings(attempt),
             )
         except Exception as error:  # no network, a bad setting in the environment, ...
-            log.warning(f"W&B {attempt} cannot start ({(str(error) or repr(error)).splitlines()[0]}).")
+            log.warning(f"W&B {attempt} cannot start ({_reason(error)}).")
             wandb.teardown()
             os.environ.pop("WANDB_SERVICE", None)  # that service now considers the id in use
             continue
@@ -95,6 +96,15 @@ def start(run: Path, mode: Mode, project: str, config: dict[str, Any]) -> "Wandb
             )
         return WandbRun(handle, run, seen)
     return None
+
+
+def _reason(error: Exception) -> str:
+    """In a line, why W&B does not start."""
+    line = (str(error) or repr(error)).splitlines()[0]
+    if re.search(r"\berror 401\b|\binvalid api key\b", line, re.IGNORECASE):
+        url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+        return f"{url} refuses the API key; log in again with `wandb login`"
+    return line
 
 
 def _start_service(run: Path) -> None:
@@ -144,8 +154,9 @@ def _core(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def _id_of(run: Path) -> str:
     path = run / "wandb_id"
     if not path.exists():
+        id = os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex()  # the agent of a sweep has chosen one
         with atomic_write(path) as file:
-            file.write(os.urandom(4).hex().encode())
+            file.write(id.encode())
     return path.read_text(encoding="utf-8").strip()
 
 
@@ -222,10 +233,16 @@ class WandbRun:
         if record["step"] <= self.seen:
             return
         values = {key: value for key, value in record.items() if value is not None}
-        if "continuations" in values:
-            rows = [[record["step"], *pair] for pair in values["continuations"]]
-            values["continuations"] = wandb.Table(columns=["step", "prompt", "continuation"], data=rows)
+        texts = values.pop("continuations", [])
         self._try(lambda: self.handle.log(values, step=record["step"]))
+        if texts:
+            rows = [[record["step"], *pair] for pair in texts]
+            table = wandb.Table(columns=["step", "prompt", "continuation"], data=rows)
+            self._try(lambda: self.handle.log({"continuations": table}, step=record["step"]))
+
+    def alert(self, title: str, text: str, level: Level) -> None:
+        """Send an alert to whoever asked W&B for some, by e-mail or Slack."""
+        self._try(lambda: self.handle.alert(title, text, level=level))
 
     def artifact(self, folder: Path) -> None:
         """Upload a checkpoint; offline, store it for `wandb sync`."""
@@ -240,7 +257,12 @@ class WandbRun:
         import wandb
 
         self._try(lambda: self.handle.summary.update({**summary, "state": state}))
-        self._try(lambda: self.handle.finish(exit_code=0 if state == "finished" else 1))
+        try:
+            self.handle.finish(exit_code=0 if state == "finished" else 1)
+        except TimeoutError:
+            log.warning(f"W&B did not take all steps in time; upload them with `wandb sync {self.run}/wandb/run-*`.")
+        except Exception as error:
+            self._report(error)
         self._try(wandb.teardown)
         _end_service(self.run)
 
@@ -249,6 +271,9 @@ class WandbRun:
         try:
             call()
         except Exception as error:
-            if not self._broken:
-                log.warning(f"W&B does not answer ({error}); metrics.jsonl is complete, and a resumed run catches up.")
-            self._broken = True
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        if not self._broken:
+            log.warning(f"W&B does not answer ({error}); metrics.jsonl is complete, and a resumed run catches up.")
+        self._broken = True

@@ -19,6 +19,7 @@ from kogpt.common.flags import (
     OptionalCount,
     OptionalPath,
     OptionalShare,
+    OptionalSpan,
     OptionalTexts,
     Text,
     WeightedPath,
@@ -155,6 +156,9 @@ class RunOptions:
     """Compute activations again in the backward pass instead of keeping them: a third more time, far less memory."""
     deterministic: bool = False
     """The same bits from the same command, also on a GPU. Slower there; a CPU is deterministic anyway."""
+    profile: OptionalSpan = None
+    """Record these steps, such as 10:13: a trace for ui.perfetto.dev in --out, and the ten costliest operations. Rank 0
+    only."""
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """auto: online if you are logged in to W&B, offline otherwise. It never asks."""
     wandb_project: Text = "kogpt"

@@ -33,6 +33,7 @@ from kogpt.train.fine_tuning import begin, origin
 from kogpt.train.gpu_peaks import UNITS, peak_flops
 from kogpt.train.options import TrainOptions, length_in_steps, model_config, peak_share, stride
 from kogpt.train.planner import fit_memory
+from kogpt.train.profile import Profile
 from kogpt.train.resume import Start, find_start
 from kogpt.train.run_folder import hold
 from kogpt.train.run_metadata import about, copy_tokenizer
@@ -75,6 +76,7 @@ class Trainer:
             windows=corpora.epoch(self.batches),
             global_batch=plan.global_batch,
         )
+        self.profile = Profile(options.run.profile, self.run, ranks, self.steps)
         corpora.check_length(self.batches, self.steps, plan.global_batch)
         self.identity = {
             "corpus": corpora.fingerprint,
@@ -144,7 +146,8 @@ class Trainer:
         code = 0
         while not code and (self.step < self.steps or self.unlogged is not None):
             if self.unlogged is None:
-                record, code = self.train_step()
+                with self.profile.step(self.step + 1):
+                    record, code = self.train_step()
             else:
                 record, self.unlogged = self.unlogged, None
             last = self.step == self.steps
@@ -158,6 +161,7 @@ class Trainer:
                 self._save(record)
             self.checkpoints.hear()
             set_timeouts()
+        self.profile.end()
         self._end_saving(code)
         return code
 
