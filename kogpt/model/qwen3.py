@@ -227,14 +227,14 @@ class Block(nn.Module):
         norm_1, norm_2 = (rms_norm(part.weight, eps) for part in (self.input_layernorm, self.post_attention_layernorm))
         weights = attn.q_norm.weight.expand(heads, -1), attn.k_norm.weight.expand(kv_heads, -1)
         norm_heads = rms_norm(torch.cat(weights), eps)
-        qkv = linear(torch.cat([part.weight for part in (attn.q_proj, attn.k_proj, attn.v_proj)]))
+        project = linear(torch.cat([part.weight for part in (attn.q_proj, attn.k_proj, attn.v_proj)]))
         gate_up = linear(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
         o_proj, down_proj = added(attn.o_proj.weight), added(mlp.down_proj.weight)
 
         def block(x: Tensor, rotation: Rotation, cache: KVCache, mask: None) -> Tensor:
             batch, length, width = x.shape
             rows, (cos, sin) = x.view(-1, width), rotation
-            both, value = qkv(norm_1(rows)).view(batch, length, -1, size).split([heads + kv_heads, kv_heads], 2)
+            both, value = project(norm_1(rows)).view(batch, length, -1, size).split([heads + kv_heads, kv_heads], 2)
             both = norm_heads(both)
             both = torch.addcmul(both * cos, both.roll(half, -1), sin)
             query, key = both.transpose(1, 2).split([heads, kv_heads], 1)

@@ -269,7 +269,8 @@ def _on_device(ranks: Ranks, values: Sequence[Tensor | float]) -> Tensor:
     if ranks.device.type == "cuda":
         numbers = numbers.pin_memory().to(ranks.device, non_blocking=True)
     for index, value in there.items():
-        numbers[index].copy_(value if value.is_cuda else value.cpu(), non_blocking=True)  # mps has no float64
+        has_float64 = value.device.type != "mps"
+        numbers[index].copy_(value if has_float64 else value.cpu(), non_blocking=True)
     return numbers
 
 
