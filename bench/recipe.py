@@ -37,7 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTEXT = 256
 ARMS = (("gpt2", "AdamW"), ("gpt2", "Muon"), ("qwen3", "AdamW"), ("qwen3", "Muon"))
 BASELINE = "gpt2 AdamW"
-RATES = {"AdamW": (1e-3, 2e-3, 4e-3, 8e-3), "Muon": (0.01, 0.02, 0.04, 0.08)}
+RATES = {"AdamW": (1e-3, 2e-3, 4e-3), "Muon": (0.02, 0.04, 0.08)}
+"""Three around the best. A sweep whose best is at an end needs one more."""
 LENGTHS = (0.25, 0.5)
 PIECES = ("untied", "head-64", "documents", "z-loss", "cautious")
 

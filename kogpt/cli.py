@@ -41,6 +41,7 @@ Checkpoint = Annotated[
     OptionalCheckpoint, arg(help="Which checkpoint of the run. Default: best where there was validation, else last.")
 ]
 Runs = Annotated[Positional[FilePaths], arg(metavar="RUN ...")]
+RunFolder = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder.")]
 Corpus = Annotated[Positional[FilePath], arg(metavar="CORPUS")]
 Folder = Annotated[Positional[FilePath], arg(metavar="FOLDER")]
 New = Annotated[Positional[NewFolder], arg(metavar="FOLDER")]
@@ -174,15 +175,15 @@ def evaluate(
         device=device,
         checkpoint=checkpoint,
     )
-    Console().print(table(result))
     if json_file is not None:
         with atomic_write(json_file) as file:
             text = json.dumps(finite(result), ensure_ascii=False, indent=1)
             file.write(text.encode(errors="backslashreplace") + b"\n")  # a name of texts that is not UTF-8
+    Console().print(table(result))
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
 
-def report(run: Run, /, out: OptionalNewFile = None) -> None:
+def report(run: RunFolder, /, out: OptionalNewFile = None) -> None:
     """Write a run's report: curves, evaluation, samples, data, machine, and cost, as one page for a browser.
 
     Args:

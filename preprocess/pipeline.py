@@ -40,7 +40,7 @@ from preprocess.losses import Losses
 from preprocess.options import Options
 from preprocess.plan import WORK, PlannedUnit, Scan, open_output, scan, settings_of
 from preprocess.publish import publish
-from preprocess.reading import CHANGED, LARGE, Readers, Reading, TextsOf, fetched, size_of
+from preprocess.reading import CHANGED, LARGE, Readers, Reading, TextsOf, fetched, local_bytes
 from preprocess.report import log_to_wandb, show_summary
 from preprocess.report_page import write_report
 from preprocess.screen import Verdict, screen, screened, screening_of
@@ -165,7 +165,7 @@ class _Run:
         self.losses = Losses(self.sources, self.layout.kind)
         self.texts = self._texts_of(self._documents)
         articles: Iterable[Document | Dropped]
-        if screening_of(self.options, self.layout.kind) is None and sum(map(size_of, self.sources)) >= LARGE:
+        if screening_of(self.options, self.layout.kind) is None and local_bytes(self.sources) >= LARGE:
             self.work.connect()
             self.readers = Readers(Reading(self.layout, single_filters(self.options)), self.sources)
             self.texts = self.readers.texts
@@ -271,7 +271,7 @@ class _Run:
             units = (unit for unit in group(documents(), self.identity) if unit.key in wanted)
             for chunk in chunks:
                 own = list(islice(units, len(chunk)))
-                if len(own) < len(chunk):
+                if [unit.key for unit in own] != [unit.key for unit in chunk]:
                     raise UserError(CHANGED)
                 yield ([document.text for unit in own for document in unit.documents],)
 
@@ -323,7 +323,7 @@ def _sizes(units: Iterable[PlannedUnit]) -> stages.Sizes:
 
 def ids_key(keys: Iterable[str], tokenizer: Tokenizer) -> str:
     """The key of the tokens of units: theirs, the vocabulary, and the code that encodes, which an update may change."""
-    return key_of([*keys, tokenizer.sha256, tokenizer.spacing, encoder_digest()])
+    return key_of(["tokens of units", *keys, tokenizer.sha256, tokenizer.spacing, encoder_digest()])
 
 
 def _reasons(found: Scan) -> str:

@@ -18,8 +18,7 @@ How it works:
   the chunk it was in is suspect: the last message may be lost, so nobody knows which item caused the death. Each
   suspect runs alone, on an actor that does nothing else, and only a death there counts as a strike. An exception makes
   an item suspect as well. An item with two strikes becomes `Failed`. One that is silent there for eight times its limit
-  becomes a `Failed` that says `too_slow`: a clock decided that, not the item, so the caller must not take it for a
-  result.
+  becomes a `Failed` that says `too_slow`: a clock decided that, not the item, so the caller must not keep it.
 
 Memory is only declared: Ray places no more actors on a node than it has memory for, and waits forever if no node has
 enough. The driver therefore looks at the nodes itself, and raises an error if no node can ever hold an actor.
@@ -134,8 +133,7 @@ class Pool:
         return self._use_spare and self.stats.deaths > 0
 
     def _complete_crew(self) -> bool:
-        crew = self._target + self._needs_spare
-        return self._target > 0 and len(self._slots) == crew and all(slot.ready for slot in self._slots)
+        return 0 < self._target == len(self._slots) - self._needs_spare and all(slot.ready for slot in self._slots)
 
     def _look_after_workers(self) -> None:
         now = time.monotonic()
@@ -274,6 +272,8 @@ class Pool:
             slot.flights.remove(flight)
             return
         except RayTaskError as error:  # the call itself failed, for example because a result cannot be sent
+            if isinstance(error.cause, RayError):
+                raise error.cause from None  # Ray's trouble (a full disk, a lost object), and no text's fault
             slot.flights.remove(flight)
             self._suspect(flight, f"it raised {type(error.cause).__name__}")
             return

@@ -7,7 +7,8 @@ The readers are actors on the driver's node, because only this one is sure to se
 only on the sources, so the driver reads on by itself where a reader is lost. A span is read twice: for the outlines,
 and for the texts, if any of them is not analyzed yet.
 
-Cost of the driver: 0.01 ms per article. Inputs below `LARGE` bytes are read by the driver, without Ray.
+Cost of the driver: 0.01 ms per article. Inputs below `LARGE` bytes, and those that are not files of this machine, are
+read by the driver, without Ray.
 """
 
 import logging
@@ -102,7 +103,9 @@ class Reading:
 class _Reader:
     """A process that reads."""
 
-    def __init__(self, reading: Reading):
+    def __init__(self, reading: Reading, user: int):
+        if os.geteuid() != user:  # a Ray of somebody else, who may not see the same files: the driver reads
+            raise PermissionError(f"Ray runs as user {os.geteuid()}, the driver as user {user}")
         self._reading = reading
 
     def outlines(self, *arguments: Any) -> Iterator[Any]:
@@ -128,7 +131,7 @@ class Readers:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = _Reader.options(num_cpus=0, scheduling_strategy=here)  # type: ignore[attr-defined]
         count = min(MOST_READERS, max(1, usable_cores() // 2), len(self.spans))
-        self._actors = [actor.remote(self._reading) for _ in range(count)]
+        self._actors = [actor.remote(self._reading, os.geteuid()) for _ in range(count)]
 
     def outlines(self) -> Iterator[Outline | Dropped]:
         """What the sources hold, in order."""
@@ -208,14 +211,19 @@ def fetched(part: Any) -> list[str]:
     return part if isinstance(part, list) else ray.get(part)
 
 
-def size_of(source: Source) -> int:
-    """The bytes of a source as far as they are known without opening it; a file on the web counts as a whole span."""
-    if source.problem is not None:
-        return 0
+def local_bytes(sources: Iterable[Source]) -> int:
+    """The bytes of the sources; 0 if one of them is not a file of this machine.
+
+    Those are for the driver: a server cuts a stream that waits for others, and the keys of a store may be known to the
+    driver's environment alone.
+    """
+    there = [source for source in sources if source.problem is None]
+    return sum(map(_size, there)) if all("file" in source.files.protocol for source in there) else 0
+
+
+def _size(source: Source) -> int:
     try:
-        if "file" in source.files.protocol:
-            return sum(os.path.getsize(path) for path in source.paths)
-        return SPAN_BYTES if "http" in source.files.protocol else sum(map(source.files.size, source.paths))
+        return sum(os.path.getsize(path) for path in source.paths) if source.problem is None else 0
     except OSError:
         return 0  # the reader says why
 
@@ -227,7 +235,7 @@ def spans(sources: Iterable[Source]) -> list[tuple[Source, ...]]:
     size = 0
     for source in sources:
         held.append(source)
-        size += size_of(source)
+        size += _size(source)
         if size >= SPAN_BYTES or len(held) == SPAN_SOURCES:
             found.append(tuple(held))
             held, size = [], 0

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, BinaryIO, cast
 
+from kogpt.common.errors import DISK_FULL, UserError
+
 MAX_RATIO = 200
 MIN_INFLATED = 64 << 20
 
@@ -165,6 +167,14 @@ def seekable(stream: BinaryIO) -> BinaryIO:
     copy = tempfile.SpooledTemporaryFile(max_size=16 << 20)  # noqa: SIM115 - it lives as long as its archive
     try:
         shutil.copyfileobj(stream, copy, 1 << 20)
+    except OSError as error:
+        copy.close()
+        if error.errno in DISK_FULL:
+            raise UserError(
+                f"no space is left in {tempfile.gettempdir()} to unpack archives; free some, or name another folder "
+                "with TMPDIR, and repeat the same command"
+            ) from None
+        raise
     except BaseException:
         copy.close()
         raise

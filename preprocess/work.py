@@ -53,7 +53,7 @@ class Work:
         waits long for another.
         """
         self.connect()
-        cores = self._options.workers or int(ray.cluster_resources().get("CPU", 1))
+        cores = self._options.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         start = 0
         while start < len(units):
             count = max(1, min(MOST_UNITS, (len(units) - start) // (4 * cores)))

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,9 @@ from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 # The tests' models are so small that a second thread only waits for the first; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# A shell's background jobs ignore Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example may take as long as a busy machine needs.
 settings.register_profile("patient", settings(), deadline=None)

@@ -59,19 +59,19 @@ def instructions(dockerfile: Path) -> list[tuple[str, str]]:
 
 
 def is_ignored(path: str, patterns: list[str]) -> bool:
-    """Whether .dockerignore keeps `path`, relative to the project, out of the image."""
-    names = path.split("/")
+    """Whether Docker leaves a path out: the last pattern that matches it, or a folder above it, decides."""
+    parts = path.split("/")
+    ignored = False
     for pattern in patterns:
-        if pattern.startswith("**/"):
-            if any(fnmatch.fnmatchcase(name, pattern[3:]) for name in names):
-                return True
-        elif fnmatch.fnmatchcase(names[0], pattern):
-            return True
-    return False
+        name = pattern.removeprefix("!")
+        tried = parts if name.startswith("**/") else parts[:1]
+        if any(fnmatch.fnmatchcase(part, name.removeprefix("**/")) for part in tried):
+            ignored = not pattern.startswith("!")
+    return ignored
 
 
 def ignored_patterns() -> list[str]:
-    """The lines of .dockerignore. Each is a name at the top, or one at any depth after **/."""
+    """The lines of .dockerignore. Each is a name at the top, or one at any depth after **/; ! takes it back."""
     return (PROJECT / ".dockerignore").read_text().split()
 
 

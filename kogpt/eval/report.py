@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -31,22 +32,25 @@ def rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             value = f"{with_error(scored['accuracy'], scored['standard_error'], 3)} (chance {scored['chance']:.2f})"
             found.append((task, f"accuracy, {shots} shots", value, f"{scored['items']:,} items"))
             if "bits_per_char" in scored:  # files of version 0.1 have neither this nor the mean
-                found.append(("", "bits per character of the right choice", f"{scored['bits_per_char']:.3f}", ""))
+                bits = with_error(scored["bits_per_char"], None, 3)
+                found.append(("", "bits per character of the right choice", bits, ""))
         if mean := result.get("above_chance", {}).get(shots):
             value = f"{with_error(mean['mean'], mean['standard_error'], 3)} (guessing 0, perfect 1)"
             found.append(("mean", f"accuracy above chance, {shots} shots", value, f"{len(tasks):,} tasks"))
     return found
 
 
-def with_error(value: float, error: float | None, digits: int) -> str:
-    """A number, with its standard error if there is one."""
+def with_error(value: float | None, error: float | None, digits: int) -> str:
+    """A number, with its standard error if there is one. In a file, None stands for what is not finite."""
+    if value is None:
+        return "not finite"
     known = error is not None and math.isfinite(error)
     return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if known else "")
 
 
 def table(result: dict[str, Any]) -> Table:
     """The result of `evaluate_run` for the terminal."""
-    out = Table("measured on", "number", "value", "of", title=f"{result['run']} at step {result['step']}")
+    out = Table("measured on", "number", "value", "of", title=f"{escape(result['run'])} at step {result['step']}")
     for row in rows(result):
-        out.add_row(*row)
+        out.add_row(*map(escape, row))
     return out

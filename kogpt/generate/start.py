@@ -18,12 +18,12 @@ def load_with_codec(
     run_or_step_folder: Path, device: str | None = None, checkpoint: Wish = None
 ) -> tuple[LoadedRun, TextCodec]:
     """The checkpoint, as `load_for_inference` gives it, and a codec whose analyzer is starting. Raises the same."""
-    codec = None
+    codec, chosen = None, choose_device(device)
     folder = tokenizer_folder(run_or_step_folder)
     with suppress(UserError):  # what is wrong with the checkpoint is said first
         codec = TextCodec(folder)
         codec.start()
-    run = load_for_inference(run_or_step_folder, choose_device(device), checkpoint)
-    if codec is None or run.tokenizer_folder != folder:
+    run = load_for_inference(run_or_step_folder, chosen, checkpoint)
+    if codec is None or run.tokenizer_folder.resolve() != folder.resolve():
         codec = TextCodec(run.tokenizer_folder)
     return run, codec

@@ -5,6 +5,7 @@ A vocabulary that was not trained here belongs to others (KR-Medium's states no 
 under a license that the user names.
 """
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,15 @@ def check_push(name: str, vocabulary: str, license: str | None) -> None:
     `vocabulary` is `Tokenizer.source`. Asks the hub who the token belongs to, so that a wrong one is found at once.
     """
     from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils import validate_repo_id
 
-    user, _, model = name.partition("/")
-    if not user or not model or "/" in model:
-        raise UserError(f"--push {name} is not a name on the hub; give USER/NAME.")
+    try:
+        validate_repo_id(name)
+        if "/" not in name:
+            raise ValueError("it has no /")
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--push {name} is not a name on the hub ({reason}); give USER/NAME.") from None
     if license is None and not vocabulary.startswith("trained-"):
         raise UserError(
             f"--push needs --license: the vocabulary comes from {vocabulary} and belongs to its authors (KR-Medium's "
@@ -29,7 +35,8 @@ def check_push(name: str, vocabulary: str, license: str | None) -> None:
         )
     if get_token() is None:
         raise UserError("--push needs a token of the Hugging Face hub; run `hf auth login`, or set HF_TOKEN.")
-    with _refusals(f"--push {name}: the hub does not take this machine's token", "log in again with `hf auth login`"):
+    mend = "check the network, or log in again with `hf auth login`"
+    with _refusals(f"--push {name}: the hub did not confirm this machine's token", mend):
         HfApi().whoami()
 
 
@@ -39,7 +46,7 @@ def upload(folder: Path, name: str) -> str:
 
     api = HfApi()
     left = f"{folder} is complete, but was not uploaded to {name}"
-    with _refusals(left, f"upload it with `hf upload {name} {folder}`"):
+    with _refusals(left, f"upload it with `hf upload --private {name} {shlex.quote(str(folder))}`"):
         address = api.create_repo(name, private=True, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="A model trained with kogpt")
     return str(address)

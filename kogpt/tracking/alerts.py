@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,16 @@ _LEVELS: dict[str, Level] = {"finished": "INFO", "stopped": "WARN"}
 class Alerts:
     """Watches one training, from its start to `finish`."""
 
-    def __init__(self, tell: Tell | None) -> None:
+    def __init__(self, tell: Tell | None, past: Sequence[dict[str, Any]] = ()) -> None:
+        """`past`: the records of the steps before a resume, of which nothing is told."""
         self._tell = tell or (lambda *_: None)
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._lowest = math.inf
+        for record in past:
+            if record["loss"] is not None and math.isfinite(record["loss"]):
+                self._mean_with(record["loss"])
         self._diverging = self._stalled = False
-        self._step, self._longest, self._at = 0, 0.0, time.monotonic()
+        self._step, self._longest, self._at = past[-1]["step"] if past else 0, 0.0, time.monotonic()
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name="stall", daemon=True).start()
 
@@ -45,15 +49,22 @@ class Alerts:
         if not math.isfinite(loss):
             self._diverges(f"the loss of step {self._step} is not finite")
             return
-        self._losses.append(loss)
-        if len(self._losses) < WINDOW:
+        mean = self._mean_with(loss)
+        if mean is None:
             return
-        mean = sum(self._losses) / WINDOW
-        self._lowest = min(self._lowest, mean)
         if mean > self._lowest + RISE:
             self._diverges(f"the loss rose from {self._lowest:.3f} to {mean:.3f} at step {self._step}")
         elif mean < self._lowest + RISE / 2:
             self._diverging = False
+
+    def _mean_with(self, loss: float) -> float | None:
+        """The mean of the last losses and this one, once there are enough. It may be the lowest."""
+        self._losses.append(loss)
+        if len(self._losses) < WINDOW:
+            return None
+        mean = sum(self._losses) / WINDOW
+        self._lowest = min(self._lowest, mean)
+        return mean
 
     def finish(self, state: str, text: str) -> None:
         """The training ended."""

@@ -8,6 +8,7 @@ Between two evaluations of a run its bits per character are interpolated.
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Column, Table
 
 from kogpt.common.errors import UserError
@@ -71,11 +72,12 @@ class Comparison:
 
     def tables(self) -> list[Table]:
         """For the terminal."""
-        numbers = Table("", *(Column(name, justify="right", overflow="fold") for name in self.runs))
-        settings = Table("settings that differ", *(Column(name, overflow="fold") for name in self.runs))
+        names = [escape(name) for name in self.runs]
+        numbers = Table("", *(Column(name, justify="right", overflow="fold") for name in names))
+        settings = Table("settings that differ", *(Column(name, overflow="fold") for name in names))
         for out, rows in ((numbers, self.numbers()), (settings, self.differences())):
             for row in rows:
-                out.add_row(*row)
+                out.add_row(*map(escape, row))
         return [numbers, settings]
 
     def write_page(self, path: Path) -> None:

@@ -98,10 +98,10 @@ def _evaluation(record: RunRecord) -> Iterator[Block]:
     for path in sorted(record.folder.glob("evaluation*.json")):
         try:
             result = json.loads(path.read_bytes())
-            rows = evaluation_rows(result)
+            rows, step = evaluation_rows(result), result["step"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is no result of `kogpt evaluate --json-file` ({error!r}); remove it.") from None
-        yield paragraph(f"Step {result['step']}, from {path.name}; ± is the standard error:")
+        yield paragraph(f"Step {step}, from {path.name}; ± is the standard error:")
         yield table(rows, ("measured on", "number", "value", "of"))
 
 
@@ -123,7 +123,7 @@ def _data(record: RunRecord) -> Iterator[Block]:
     yield heading("Data")
     for one in record.corpora:
         of = f", {one['share']:.1%} of the windows" if len(record.corpora) > 1 else ""
-        yield paragraph(f"{one['name']}{of}: {one['folder']}, fingerprint {str(one['corpus'])[:12]}")
+        yield paragraph(f"{one['name']}{of}, fingerprint {str(one['corpus'])[:12]}")
         corpus = _corpus(one)
         if corpus is None:
             yield paragraph("This corpus is not in its folder any more.")

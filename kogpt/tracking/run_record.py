@@ -31,6 +31,8 @@ _OWN = (
     "profile",
 )
 """Options that do not change the model, or are told by other fields."""
+_PATHS = ("deepspeed_config", "init", "eval_tasks")
+"""Shown by their names: folders differ between machines, and are nobody else's business."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class RunRecord:
             "corpus": ", ".join(f"{one['name']} {one['share']:.3g}" for one in self.corpora),
             "corpus.fingerprint": ", ".join(str(one["corpus"])[:12] for one in self.corpora),
             **options.get("schedule", {}),
-            **{key: value for key, value in options.get("run", {}).items() if key not in _OWN},
+            **{key: value for key, value in options.get("run", {}).items() if key not in _OWN + _PATHS},
+            **{key: Path(path).name for key in _PATHS if (path := options.get("run", {}).get(key))},
             **{key: about.get(key) for key in ("steps", "global_batch", "tokens_per_step", "precision", "zero_stage")},
             "gradient_clipping": about.get("deepspeed", {}).get("gradient_clipping"),
             **{key: about.get(key) for key in ("world_size", "device", "cpu", "cores", "torch")},

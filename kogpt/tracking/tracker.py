@@ -50,9 +50,10 @@ class Tracker:
         self.file = RunFile(run / "run.json", {"state": "running", "step": step, "steps": steps, **about})
         self._drawn, self._drawn_step = -math.inf, 0
         self._write_state(now=True)
+        past = read_metrics(run / "metrics.jsonl") if step else []
         if wandb is not None:
-            wandb.catch_up(read_metrics(run / "metrics.jsonl"))
-        self.alerts = Alerts(wandb.alert if wandb is not None else None)
+            wandb.catch_up(past)
+        self.alerts = Alerts(wandb.alert if wandb is not None else None, past)
 
     def log(self, record: dict[str, Any], next_evaluation: int) -> None:
         """A step is done."""

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -153,7 +155,9 @@ def _alone() -> Ranks:
     """One rank on the best device, which connects to nobody."""
     plain.refuse_several(os.environ["WORLD_SIZE"])
     share_cores(1)
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    # torch has no HashStore on Windows.
+    store = dist.HashStore() if hasattr(dist, "HashStore") else dist.FileStore(str(Path(mkdtemp(), "store")), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     return Ranks(0, 1, 0, 1, choose_device(None))
 
 

@@ -39,6 +39,11 @@ class Profile:
         self._recorded: list[int] = []
         self._profiler: profile | None = None
 
+    def begin(self, step: int) -> None:
+        """The training goes on after this step. If the steps to record are done, this is said."""
+        if self.span is not None and self.span.last <= step:
+            log.warning(f"--profile {self.span} records nothing: step {step} is done; name steps after it.")
+
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
         """A block that does the step of this number."""
@@ -70,7 +75,7 @@ class Profile:
         profiler.stop()
         path = self.run / f"trace-{first}-{last}.json"
         try:
-            with tempfile.TemporaryDirectory() as folder, atomic_write(path) as file:
+            with tempfile.TemporaryDirectory(dir=self.run) as folder, atomic_write(path) as file:
                 made = Path(folder) / "trace.json"
                 profiler.export_chrome_trace(str(made))
                 with open(made, "rb") as trace:

@@ -24,7 +24,8 @@ from kogpt.tokenizer.wordpiece import open_tokenizer
 
 log = logging.getLogger(__name__)
 
-ENCODE_SECONDS = 120
+ENCODE_SECONDS, ENCODE_RATE = 120, 5000
+"""Seconds to start, and at least so many characters a second after that."""
 _SAMPLING = Sampling(max_new_tokens=40, greedy=True)
 
 
@@ -41,12 +42,13 @@ def encode(tokenizer_folder: Path, texts: Sequence[str], context: int | None = N
             input=json.dumps(list(texts)),
             capture_output=True,
             encoding="utf-8",
-            timeout=ENCODE_SECONDS,
+            timeout=ENCODE_SECONDS + sum(map(len, texts)) / ENCODE_RATE,
             check=True,
         )
         return json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError, OSError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        said = getattr(error, "stderr", None)
+        reason = [*str(error).splitlines(), *(said.strip().splitlines() if isinstance(said, str) else ())][-1]
         log.warning(f"Texts cannot be encoded, so the evaluations go without prompts and tasks: {reason}")
         return []
 

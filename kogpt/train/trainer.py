@@ -115,6 +115,7 @@ class Trainer:
             on_first(self.ranks, lambda: begin(self.run, self.base, self.corpora, self.config, about))
         start = find_start(self.run, resume, self.identity, self.ranks)
         self._take_position(start)
+        self.profile.begin(self.step)
         if self.step >= self.steps and self.unlogged is None:
             log.info(f"{self.run} is finished with {self.step} of {self.steps} steps; raise --steps to continue.")
             return False
@@ -241,7 +242,7 @@ class Trainer:
             return
         every = self.options.run.eval_every
         self.tracker.log(record, next_evaluation=min(self.steps, (self.step // every + 1) * every))
-        if record["val_loss"] is not None or "continuations" in record:
+        if record["val_loss"] is not None or {"continuations", "above_chance"} & record.keys():
             self.tracker.evaluated(record)
 
     def _save(self, record: dict[str, Any]) -> None:

@@ -144,7 +144,7 @@ def test_what_stops_an_upload_is_said_before_the_export_or_leaves_it_whole(hub: 
     hub.broken = True
     broken = export(run, folder, hub.address)
     assert broken.returncode == 2
-    assert f"`hf upload student/model {folder}`" in broken.stderr
+    assert f"`hf upload --private student/model {folder}`" in broken.stderr
     assert (folder / "model.safetensors").exists()
     for said in (wrong.stderr, broken.stderr):
         assert len(said.strip().splitlines()[-1]) > 40
@@ -164,7 +164,12 @@ def test_a_vocabulary_of_others_needs_a_license(tmp_path: Path) -> None:
 
 def test_no_token_and_no_name_are_refused(kogpt: Any, run: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    for name, said in (("model", "USER/NAME"), ("a/b/c", "USER/NAME"), ("student/model", "HF_TOKEN")):
+    for name, said in (
+        ("model", "USER/NAME"),
+        ("a/b/c", "USER/NAME"),
+        ("student/내 모델", "USER/NAME"),
+        ("student/model", "HF_TOKEN"),
+    ):
         done = kogpt("export", run, tmp_path / "exported", "--push", name, "--license", "mit")
         assert (done.returncode, said in done.stderr) == (2, True)
         assert not (tmp_path / "exported").exists()

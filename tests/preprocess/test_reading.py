@@ -21,7 +21,7 @@ from preprocess.layouts import Layout, named_layout
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 from preprocess.plan import Scan, scan
-from preprocess.reading import Readers, Reading, spans
+from preprocess.reading import Readers, Reading, local_bytes, spans
 from preprocess.sources import Source, find_sources
 
 ANALYZER = {"name": "none"}
@@ -122,6 +122,36 @@ def test_other_texts_than_before_are_noticed(sources: list[Source]) -> None:
     with pytest.raises(UserError, match="the articles changed while they were read"):
         all_texts(readers, found, 2)
     readers.close()
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_the_driver_notices_other_texts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: bool) -> None:
+    """Also where as many units come as before: their texts must not be kept as those of other units."""
+    monkeypatch.setattr("preprocess.units.MAX_DOCUMENTS", 1)
+    names = [tmp_path / f"{k}.txt" for k in range(6)]
+    for k, name in enumerate(names):
+        name.write_text(f"글 {k}. " * 2000)
+    run = pipeline._Run(Options(input=(str(tmp_path),), output=str(tmp_path / "out"), analyzer="none", vocab_size=500))
+    run.sources = find_sources((str(tmp_path),))
+    run.layout = named_layout("plain")
+    found = scan(run._articles(run.sources), ANALYZER)
+    if swapped:
+        first, second = names[1].read_text(), names[2].read_text()
+        names[1].write_text(second)
+        names[2].write_text(first)
+    else:
+        names[1].write_text("다른 글")
+    run.identity = ANALYZER
+    texts = run._texts_of(run._documents)
+    with pytest.raises(UserError, match="the articles changed while they were read"):
+        list(texts([found.units[i : i + 2] for i in range(0, len(found.units), 2)]))
+
+
+def test_what_is_not_a_file_of_this_machine_is_for_the_driver(sources: list[Source]) -> None:
+    size = sum(os.path.getsize(path) for source in sources for path in source.paths)
+    assert local_bytes(sources) == size
+    web = find_sources(("http://127.0.0.1:9/a.jsonl",))
+    assert local_bytes([*sources, *web]) == 0
 
 
 def test_spans_hold_some_megabytes_or_some_hundred_files(sources: list[Source], monkeypatch: Any) -> None:

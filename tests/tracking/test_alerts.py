@@ -31,6 +31,16 @@ def test_a_loss_that_rises_and_comes_back_and_rises() -> None:
     assert "rose from 5.2" in told[0][1]
 
 
+def test_a_resume_remembers_the_lowest_loss() -> None:
+    told: Told = []
+    past = [record(step, loss=6.0 - step / 50) for step in range(1, 100)]
+    watch = Alerts(lambda *one: told.append(one), past)
+    for step in range(100, 100 + WINDOW):
+        watch.step(record(step, loss=7.0))
+    watch.finish("stopped", "run: stopped")
+    assert [title for title, _, _ in told] == ["training diverges", "training stopped"]
+
+
 def test_a_noisy_loss_is_no_divergence() -> None:
     watch, told = watching()
     for step in range(1, 400):

@@ -53,7 +53,7 @@ def test_samples_and_corpora_of_a_mixture(tmp_path: Path, kogpt: Any) -> None:
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert text.count("&lt;b&gt;민주&lt;/b&gt; ↵ 공화국") == 8, "samples spread over the training"
     assert "validation, 위키" in text
-    assert "위키, 70.0% of the windows: gone" in text
+    assert "위키, 70.0% of the windows, fingerprint" in text
     assert "not in its folder any more" in text
     assert "Multiple choice during training" in headings(text)
 
@@ -73,3 +73,14 @@ def test_a_strange_evaluation_is_named(tmp_path: Path, kogpt: Any) -> None:
     done = kogpt("report", folder)
     assert done.returncode == 2
     assert "evaluation-2.json is no result of" in done.stderr
+    (folder / "evaluation-2.json").write_text("{}")
+    assert "evaluation-2.json is no result of" in kogpt("report", folder).stderr
+
+
+def test_no_folder_of_this_machine_is_on_the_page(trained: Path, tmp_path: Path, kogpt: Any) -> None:
+    assert kogpt("report", trained, "--out", tmp_path / "page.html").returncode == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    about = json.loads((trained / "run.json").read_bytes())
+    config = Path(about["options"]["run"]["deepspeed_config"])
+    assert config.name in page
+    assert str(config.parent) not in page

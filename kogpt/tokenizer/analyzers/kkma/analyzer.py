@@ -15,6 +15,7 @@ without a budget, after a warning.
 """
 
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,12 +64,20 @@ class _Budget:
     java: Any = None
 
 
+_STARTING = threading.Lock()
+"""Several threads may want the one JVM of the process at once."""
+
+
 class Kkma:
     """The analyzer. It starts the JVM of the process, or uses the one that this class has started before."""
 
     def __init__(self, identity: dict[str, str], jar: Path | None = None) -> None:
         self.identity = identity
-        jar = jar or konlpy_java() / "kkma-2.0.jar"
+        with _STARTING:
+            self._start(jar or konlpy_java() / "kkma-2.0.jar")
+        self._new_budget = jpype.JClass("org.snu.ids.ha.ma.Budget")
+
+    def _start(self, jar: Path) -> None:
         if not jpype.isJVMStarted():
             start_jvm(jar)
         try:
@@ -79,14 +88,13 @@ class Kkma:
                 "load the analyzer kkma before konlpy starts its own."
             ) from None
         self._load_dictionaries(prepared_file(jar))
-        self._new_budget = jpype.JClass("org.snu.ids.ha.ma.Budget")
 
     def _load_dictionaries(self, prepared: Path | None) -> None:
         if self._java.isLoaded():
             return
         arrays = read(prepared)
         if self._java.load(None if arrays is None else jpype.nio.convertToDirectBuffer(arrays)):
-            keep(prepared, bytes(self._java.prepared()))
+            keep(prepared, lambda: bytes(self._java.prepared()))
 
     def analyze(self, text: str) -> Analysis:
         """The morphemes of Kkma().morphs(text), and their boundaries. No text makes it raise."""

@@ -65,12 +65,14 @@ def start_jvm(jar: Path) -> None:
             classpath=[str(OWN_CLASSES), str(jar)],
             convertStrings=False,
         )
-    for content in (patched or {}).values():
-        jpype.JClass("org.snu.ids.ha.ma.Patched").define(content)
-    if threading.current_thread() is not threading.main_thread():
-        # The thread that starts the JVM is the only one that JPype does not attach as a daemon: at its end Python would
-        # wait for it for ever. Detached, it is attached again by its next call.
-        jpype.java.lang.Thread.detach()
+    try:
+        for content in (patched or {}).values():
+            jpype.JClass("org.snu.ids.ha.ma.Patched").define(content)
+    finally:
+        if threading.current_thread() is not threading.main_thread():
+            # The thread that starts the JVM is the only one that JPype does not attach as a daemon: at its end Python
+            # would wait for it for ever. Detached, it is attached again by its next call.
+            jpype.java.lang.Thread.detach()
     # JPype 1.7.1 couples the two garbage collectors: every Java collection triggers a full one in Python (35 ms). When
     # memory grows, every Python collection triggers a full one in Java (0.5 s, ten times while the dictionary loads).
     # This is meant for reference cycles between both languages. Here only one byte[] per document crosses over.

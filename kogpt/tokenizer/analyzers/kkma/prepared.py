@@ -7,6 +7,7 @@ the rest. It is only a cache: if it is absent, broken, or cannot be written, Kkm
 
 import contextlib
 import logging
+from collections.abc import Callable
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -47,7 +48,7 @@ def read(path: Path | None) -> memoryview | None:
     return content[32:] if sha256(content[32:]).digest() == content[:32] else None
 
 
-def keep(path: Path | None, arrays: bytes) -> None:
+def keep(path: Path | None, prepared: Callable[[], bytes]) -> None:
     """Write the arrays for the next start, if that is possible. Of several processes at once, one does it."""
     if path is None:
         return
@@ -57,6 +58,7 @@ def keep(path: Path | None, arrays: bytes) -> None:
             if not alone or read(path) is not None or (path.exists() and not path.is_file()):
                 return
             remove_strays(path.parent)
+            arrays = prepared()
             with atomic_write(path) as file:
                 file.write(sha256(arrays).digest() + arrays)
             _forget(path)
@@ -66,7 +68,7 @@ def keep(path: Path | None, arrays: bytes) -> None:
 
 def _forget(path: Path) -> None:
     """Remove all but the newest files."""
-    others = {other: other.stat().st_mtime for other in path.parent.glob("*.arrays") if other != path}
+    others = {other: other.lstat().st_mtime for other in path.parent.glob("*.arrays") if other != path}
     for other in sorted(others, key=others.__getitem__)[: -_KEPT + 1]:
         with contextlib.suppress(OSError):
             other.unlink()

@@ -46,4 +46,4 @@ def test_the_jvm_finds_the_project_in_a_folder_with_hangul_in_any_locale(tmp_pat
         [sys.executable, "-c", program + "; import os, kogpt; print(kogpt.__file__, os.environ['LC_ALL'])"],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
-    assert done.stdout == f"{clone}/kogpt/__init__.py C\n", done.stderr
+    assert done.stdout == f"1\n{clone}/kogpt/__init__.py C\n", done.stderr

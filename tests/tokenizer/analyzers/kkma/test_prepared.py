@@ -50,7 +50,7 @@ print(len(words))
 
 def write(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    keep(path, ARRAYS)
+    keep(path, lambda: ARRAYS)
 
 
 def cut(path: Path) -> None:
@@ -85,7 +85,7 @@ BROKEN: list[Callable[[Path], object]] = [
 def test_what_was_kept_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "key.arrays"
     assert read(path) is None
-    keep(path, ARRAYS)
+    keep(path, lambda: ARRAYS)
     assert bytes(read(path) or b"") == ARRAYS
     assert sorted(file.name for file in path.parent.iterdir()) == ["key.arrays", "lock"]
 
@@ -95,7 +95,7 @@ def test_what_is_broken_is_not_read_but_replaced(tmp_path: Path, harm: Callable[
     path = tmp_path / "key.arrays"
     harm(path)
     assert read(path) is None
-    keep(path, ARRAYS)
+    keep(path, lambda: ARRAYS)
     if path.is_file():
         assert bytes(read(path) or b"") == ARRAYS
 
@@ -103,7 +103,7 @@ def test_what_is_broken_is_not_read_but_replaced(tmp_path: Path, harm: Callable[
 def test_where_nothing_can_be_written_nothing_happens(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "kkma" / "key.arrays", Path("/proc/kogpt/key.arrays"), None):
-        keep(path, ARRAYS)
+        keep(path, lambda: ARRAYS)
         assert read(path) is None
 
 
@@ -111,12 +111,12 @@ def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "key.arrays"
     with open(tmp_path / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        keep(path, ARRAYS)
+        keep(path, lambda: ARRAYS)
         assert not path.exists()
-    keep(path, ARRAYS)
+    keep(path, lambda: ARRAYS)
     assert path.exists()
     before = path.stat().st_ino
-    keep(path, ARRAYS)
+    keep(path, lambda: ARRAYS)
     assert path.stat().st_ino == before, "it was there already"
 
 
@@ -125,13 +125,13 @@ def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: 
         raise OSError("no locks")
 
     monkeypatch.setattr(fcntl, "flock", none)
-    keep(tmp_path / "key.arrays", ARRAYS)
+    keep(tmp_path / "key.arrays", lambda: ARRAYS)
     assert read(tmp_path / "key.arrays") is not None
 
 
 def test_old_versions_go(tmp_path: Path) -> None:
     for number in range(6):
-        keep(tmp_path / f"{number}.arrays", ARRAYS)
+        keep(tmp_path / f"{number}.arrays", lambda: ARRAYS)
         os.utime(tmp_path / f"{number}.arrays", (number, number))
     assert sorted(path.stem for path in tmp_path.glob("*.arrays")) == ["2", "3", "4", "5"]
 
