@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import wandb as client
 from builders import record
 from wandb_server import WandbServer, wandb_server
 
@@ -33,7 +34,8 @@ time.sleep(600)
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
-    """A server that the environment names, with its key."""
+    """A server that the environment names, with its key. The client reads the environment once in a process: anew here."""
+    client.teardown()
     with wandb_server() as made:
         monkeypatch.setenv("WANDB_BASE_URL", made.url)
         monkeypatch.setenv("WANDB_API_KEY", made.key)
