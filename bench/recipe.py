@@ -7,7 +7,8 @@ The same command goes on where it was interrupted, also within a training. Each 
 
     sweep     {gpt2, qwen3} x {AdamW, Muon} x learning rates, all with --tokens
     lengths   each of the four with its best learning rate, and a half and a quarter of the tokens
-    pieces    qwen3 with Muon and half of the tokens: one piece more at a time (bench/recipe_cell.py)
+    pieces    qwen3 with Muon and half of the tokens: one piece more at a time (bench/recipe_cell.py); the baseline with
+              a longer warm-up
     seeds     the baseline, and the best recipe with half of the tokens: two more seeds
     large     the baseline, and the best recipe with half of the tokens: --large-depth layers
 
@@ -59,8 +60,10 @@ class Cell:
     """Windows of 256 tokens per step."""
     decay: float = 0.4
     """Share of the steps in which the learning rate falls (wsd)."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises."""
     piece: str = ""
-    """A piece that is tried on top, as in the header, "untied", "batch", "decay", or "vocabulary"."""
+    """A piece that is tried on top, as in the header, "untied", "batch", "decay", "warmup", or "vocabulary"."""
     corpus: str = ""
     """The folder's name if it is not the main corpus (another vocabulary)."""
     seed: int = 1
@@ -114,6 +117,8 @@ def cells(options: Options, group: Group, lines: list[Line]) -> list[Cell]:
             batch, lr = round(both.batch * factor), both.lr * math.sqrt(factor)
             found.append(replace(both, piece="batch", batch=batch, lr=lr))
         found += [replace(both, piece="decay", decay=decay) for decay in (0.2, 0.8)]
+        found += [replace(both, piece="warmup", warmup=warmup) for warmup in (0.0, 0.2)]
+        found.append(replace(best(lines, BASELINE, options), piece="warmup", warmup=0.2))
         return found + [replace(both, piece="vocabulary", corpus=str(corpus)) for corpus in options.other_corpora]
     baseline, winner = best(lines, BASELINE, options), replace(_winner(lines, options), tokens=half)
     if group == "seeds":
@@ -200,7 +205,7 @@ def report(lines: list[Line], options: Options) -> str:
     rows = [(Cell(**line["cell"]), line) for line in lines]
     out = ["| recipe | lr | tokens | piece | seed | parameters | bits per character | s |", "|" + "---|" * 8]
     for cell, line in rows:
-        value = {"decay": cell.decay, "batch": cell.batch}.get(cell.piece, "")
+        value = {"decay": cell.decay, "batch": cell.batch, "warmup": cell.warmup}.get(cell.piece, "")
         out.append(
             f"| {cell.arm}, depth {cell.depth} | {cell.lr:g} | {line['tokens']:,} | {cell.piece or '-'} {value} | "
             f"{cell.seed} | {line['parameters']:,} | {line['bits_per_char']:.4f} | {line['seconds']:.0f} |"

@@ -144,7 +144,7 @@ def train(cell: Cell, corpus: Path, run: Path) -> dict[str, Any]:
     set_up_logging(ranks.rank)
     steps = math.ceil(cell.tokens / (cell.batch * CONTEXT))
     words = ["--corpus", corpus, "--out", run, "--deepspeed-config", path, "--steps", steps, "--seed", cell.seed]
-    words += ["--schedule", "wsd", "--warmup", "0.05", "--decay", cell.decay, "--min-lr-ratio", "0"]
+    words += ["--schedule", "wsd", "--warmup", cell.warmup, "--decay", cell.decay, "--min-lr-ratio", "0"]
     words += ["--eval-every", steps, "--save-every", 200, "--keep", 1, "--prompts", "--wandb", "off"]
     options = parse([str(word) for word in words])
     plan = deepspeed_config.plan(
