@@ -22,7 +22,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 
-LIMITS = {"paths": 240, "profile": 90, "speed": 240, "memory": 90, "resume": 60, "kernels": 60, "checkpoint": 120}
+LIMITS = {"paths": 240, "recipe": 180, "profile": 90, "speed": 240, "memory": 90}
+LIMITS |= {"resume": 60, "kernels": 60, "checkpoint": 120}
 """Seconds for each part on a GPU, in the order in which they run."""
 PAIR_LIMITS = {"pair": 300}
 """Seconds for the part that needs two GPUs (with --toy: two CPU ranks)."""
@@ -37,7 +38,7 @@ class Options:
     toy: bool = False
     """Use the smallest shapes, also on a CPU. This shows that the check itself works."""
     parts: tuple[str, ...] = ()
-    """Only these parts: paths, profile, speed, memory, resume, kernels, checkpoint, pair."""
+    """Only these parts: paths, recipe, profile, speed, memory, resume, kernels, checkpoint, pair."""
     wheels: Path | None = None
     """A folder of wheels to use for this check; nothing is installed."""
     json: Path | None = None

@@ -32,7 +32,7 @@ def main(scratch: Path, answer: Path, *, toy: bool) -> None:
         checks.append({"name": name, "passed": passed, "figure": figure})
         answer.write_text(json.dumps({"part": "pair", "checks": checks}))
 
-    shape = ("--depth", "1") if toy else ("--depth", "8")
+    shape = ("--arch", "gpt2", "--depth", "1" if toy else "8")
     corpus = contestants.make_corpus(scratch / "corpus", vocab=1024, ids=40_000)
     task = Task(corpus, scratch, shape, context=64, windows=8, micro=2)
     compile = "off" if device_count < 2 else "on"

@@ -1,120 +1,28 @@
-"""The parts of bench/gpu_check.py, one function each: what it trains, measures, and requires. In: a scratch folder.
+"""The parts of bench/gpu_check.py, one function each: what it trains, measures, and requires. In: a `Part`."""
 
-The trainings use kogpt.train.trainer under DeepSpeed, on random tokens, with one rank in this process. The result of a
-check is PASS, FAIL, or skipped if this machine cannot run it. It is written at once, so that a crash does not lose it.
-"""
-
-import gc
 import json
 import os
 import shutil
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import contestants
 import torch
 import train_gpu
-from contestants import Task, make_corpus
+from contestants import Task
+from gpu_part import Part, free, steps, zero
 
-from kogpt.train import deepspeed_config, deepspeed_file
-from kogpt.train.corpora import open_corpora
 from kogpt.train.distributed import Ranks
-from kogpt.train.options import parse
 from kogpt.train.stop_signal import Stop
-from kogpt.train.trainer import Trainer
 
 SYNC_CALLS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cuStreamSynchronize")
 GOALS = {"small:1024": 0.45, "medium:1024": 0.50}
 """MFU on an H100: llm.c has 41 and 46 %."""
-
-
-@dataclass
-class Part:
-    """A part: its settings and its checks."""
-
-    name: str
-    scratch: Path
-    answer: Path
-    toy: bool
-    ranks: Ranks
-    stop: Stop
-    checks: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def cuda(self) -> bool:
-        return self.ranks.device.type == "cuda"
-
-    def check(self, name: str, passed: bool | None, figure: Any) -> None:
-        """Record a result. None means that this machine cannot run the check."""
-        self.checks.append({"name": name, "passed": passed, "figure": str(figure)})
-        self.answer.write_text(json.dumps({"part": self.name, "checks": self.checks}))
-
-    @contextmanager
-    def guarded(self, name: str) -> Iterator[None]:
-        """An exception inside counts as a failed check, and the next checks still run."""
-        try:
-            yield
-        except Exception as error:
-            self.check(name, False, f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}")
-
-    def task(self, preset: str, context: int, windows: int, micro: int) -> Task:
-        """A shape and a batch; with --toy the smallest ones."""
-        if self.toy:
-            preset, context, windows, micro = "depth 1", 64, 4, 2
-        corpus = self.scratch / "corpus"
-        if not corpus.exists():
-            make_corpus(corpus, vocab=1024 if self.toy else 50304, ids=40_000 if self.toy else 2_000_000)
-        words = preset.split()
-        shape = ("--depth", words[1]) if words[0] == "depth" else ("--preset", preset)
-        return Task(corpus, self.scratch, shape, context=context, windows=windows, micro=micro)
-
-    def trainer(self, task: Task, out: str, settings: dict[str, Any], *flags: str, compiled: bool = False) -> Trainer:
-        """A training of the project with a DeepSpeed file of these settings."""
-        path = self.scratch / f"{out}.json"
-        batch = {"train_batch_size": task.windows, "train_micro_batch_size_per_gpu": task.micro}
-        adam = {"optimizer": {"type": "AdamW", "params": {"lr": 6e-4, "weight_decay": 0.1}}, "gradient_clipping": 1.0}
-        path.write_text(json.dumps(batch | adam | settings))
-        content = deepspeed_file.read(path)
-        # One rank would always get stage 0, so plan for two ranks with half of the batch each.
-        ranks = 2 if content["zero_optimization"]["stage"] else 1
-        content["train_batch_size"] = ranks * task.windows
-        plan = deepspeed_config.plan(path, content, world_size=ranks, device=self.ranks.device.type, has_bf16=True)
-        plan = replace(plan, global_batch=task.windows, engine=plan.engine | {"train_batch_size": task.windows})
-        options = parse(
-            [*task.flags(self.scratch / out, path, 1_000), *flags, "--compile", "on" if compiled else "off"]
-        )
-        return Trainer(options, plan, open_corpora(options.corpora), self.ranks, self.stop)
-
-
-def steps(trainer: Trainer, count: int) -> list[float]:
-    """The losses of this many steps."""
-    found = []
-    for _ in range(count):
-        record, _ = trainer.train_step()
-        found.append(record["loss"])
-    return found
-
-
-def free() -> None:
-    """Free the memory of the last training."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def zero(stage: int, precision: str, **more: Any) -> dict[str, Any]:
-    """Settings of a DeepSpeed file."""
-    key = {"autocast": "torch_autocast"}.get(precision, precision)
-    enabled = {} if precision == "fp32" else {key: {"enabled": True}}
-    if precision == "autocast":
-        enabled[key]["dtype"] = "bfloat16"  # type: ignore[assignment]
-    return {"zero_optimization": {"stage": stage, **more}, **enabled}
+MUON = {"optimizer": {"type": "Muon", "params": {"lr": 0.02}}}
 
 
 def paths(part: Part) -> None:
@@ -123,19 +31,43 @@ def paths(part: Part) -> None:
     precisions = [*((stage, "bf16") for stage in range(4)), (0, "autocast"), (0, "fp32"), (1, "fp16")]
     kinds: list[tuple[int, str, dict[str, Any]]] = [(*kind, {}) for kind in precisions]
     if part.cuda:
-        kinds.append((2, "bf16", {"offload_optimizer": {"device": "cpu"}}))
+        kinds.append((2, "bf16", {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}))
+    _compare(part, task, kinds)
+
+
+def recipe(part: Part) -> None:
+    """A as well: every stage with qwen3 and Muon, and the share of a step that Muon's update takes."""
+    task = part.task("depth 4", 256, 16, 8, arch="qwen3")
+    _compare(part, task, [(0, "fp32", MUON), *((stage, "bf16", MUON) for stage in range(4))], "qwen3 Muon ")
+    task = part.task("depth 12", 1024, 64, 16, arch="qwen3")
+    with part.guarded("update of Muon"):
+        times = {}
+        for name, more in (("AdamW", {}), ("Muon", MUON)):
+            trainer = part.trainer(task, f"update-{name}", zero(0, "bf16") | more, compiled=part.cuda)
+            trainer.prepare()
+            steps(trainer, 4)
+            times[name] = statistics.median(trainer.train_step()[0]["step_s"] for _ in range(7))
+            del trainer
+            free()
+        share = times["Muon"] / times["AdamW"] - 1
+        part.check("update of Muon", share <= 0.05 if part.cuda else None, f"{share:+.1%} of a step with AdamW")
+
+
+def _compare(part: Part, task: Task, kinds: list[tuple[int, str, dict[str, Any]]], label: str = "") -> None:
+    """Train six steps in each kind (stage, precision, settings), eager and compiled, and compare with fp32's losses."""
     reference: list[float] = []
     for compiled in (False, True):
         if part.toy and compiled and not part.cuda:
-            part.check("compiled", None, "on a GPU alone: a CPU takes a minute for each path")
+            part.check(f"{label}compiled", None, "on a GPU alone: a CPU takes a minute for each path")
             continue
         for stage, precision, more in sorted(kinds, key=lambda kind: kind[1] != "fp32"):
-            name = f"ZeRO {stage} {precision}{' off-load' if more else ''}{' compiled' if compiled else ''}"
+            off_load = " off-load" if "zero_optimization" in more else ""
+            name = f"{label}ZeRO {stage} {precision}{off_load}{' compiled' if compiled else ''}"
             if precision == "fp16" and not part.cuda:
                 part.check(name, None, "needs a GPU")
                 continue
             with part.guarded(name):
-                trainer = part.trainer(task, name.replace(" ", "-"), zero(stage, precision, **more), compiled=compiled)
+                trainer = part.trainer(task, name.replace(" ", "-"), zero(stage, precision) | more, compiled=compiled)
                 trainer.prepare()
                 losses = steps(trainer, 6)
                 reference = reference or losses
@@ -208,14 +140,16 @@ def _judge_mfu(part: Part, rows: list[dict[str, Any]]) -> None:
 
 def memory(part: Part) -> None:
     """E: the memory estimate, compared with the allocated memory."""
-    for stage, precision in ((0, "bf16"), (0, "fp32"), (2, "bf16"), (3, "bf16")):
-        name = f"memory of ZeRO {stage} {precision}"
+    kinds = [("gpt2", 0, "bf16"), ("gpt2", 0, "fp32"), ("gpt2", 2, "bf16"), ("gpt2", 3, "bf16"), ("qwen3", 0, "bf16")]
+    for arch, stage, precision in kinds:
+        name = f"memory of {arch}, ZeRO {stage} {precision}"
         if not part.cuda:
             part.check(name, None, "needs a GPU")
             continue
         with part.guarded(name):
-            task = part.task("small", 1024, 16, 8)
-            trainer = part.trainer(task, f"memory-{stage}-{precision}", zero(stage, precision))
+            task = part.task("depth 12", 1024, 16, 8, arch)
+            settings = zero(stage, precision) | (MUON if arch == "qwen3" else {})
+            trainer = part.trainer(task, name.replace(" ", "-").replace(",", ""), settings)
             trainer.prepare()
             steps(trainer, 3)
             used, estimated = torch.cuda.max_memory_allocated(), trainer.memory.total
@@ -312,6 +246,7 @@ def checkpoint(part: Part) -> None:
 
 PARTS: dict[str, Callable[[Part], None]] = {
     "paths": paths,
+    "recipe": recipe,
     "profile": profile,
     "speed": speed,
     "memory": memory,

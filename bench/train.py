@@ -194,7 +194,8 @@ def main(bench: Bench) -> None:
         else:
             micro = min(MICRO, bench.windows)
             corpus = make_corpus(scratch / "corpus")
-            task = Task(corpus, scratch, ("--depth", "4"), context=256, windows=bench.windows, micro=micro)
+            shape = ("--arch", "gpt2", "--depth", "4")
+            task = Task(corpus, scratch, shape, context=256, windows=bench.windows, micro=micro)
             found = what[bench.what](bench, task)
     if bench.json is not None:
         settings = json.loads(json.dumps(asdict(bench), default=str))
