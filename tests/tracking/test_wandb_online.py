@@ -34,7 +34,7 @@ time.sleep(600)
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
-    """A server that the environment names, with its key; the client would keep what it read of the environment before."""
+    """A server that the environment names, with its key. Without `teardown` the client keeps its earlier settings."""
     client.teardown()
     with wandb_server() as made:
         monkeypatch.setenv("WANDB_BASE_URL", made.url)
