@@ -5,6 +5,7 @@
     python bench/train.py speed --compiled       # ... each also under torch.compile (minutes to compile)
     python bench/train.py ranks --windows 64     # 2 ranks against 1
     python bench/train.py memory                 # memory per rank by ZeRO stage against the formula
+    python bench/train.py activations            # what --checkpoint-activations saves, and what it costs
     python bench/train.py gpu                    # bench/train_gpu.py: tokens/s, MFU, memory of real shapes on one GPU
 
 The contestants are in bench/contestants.py. Speed is measured in rounds: in every round each contestant makes `--steps`
@@ -44,12 +45,12 @@ MICRO = 8
 class Bench:
     """What to measure."""
 
-    what: tyro.conf.Positional[Literal["speed", "ranks", "memory", "gpu"]]
+    what: tyro.conf.Positional[Literal["speed", "ranks", "memory", "activations", "gpu"]]
     """One of these."""
     windows: int = 4
     """speed and ranks: windows of 256 tokens per optimizer step, in micro-batches of at most 8."""
     rounds: int = 8
-    """speed and ranks: rounds. Every contestant runs once per round."""
+    """speed, ranks, and activations: rounds. Every contestant runs once per round."""
     steps: int = 4
     """Optimizer steps per contestant and round."""
     compiled: bool = False
@@ -128,14 +129,18 @@ def _show_ratios(times: dict[str, list[float]], pairs: list[tuple[str, str, floa
     return found
 
 
-def _train(task: Task, ranks: int, out: Path, config: Path, steps: int) -> list[dict[str, Any]]:
+def _train(task: Task, ranks: int, out: Path, config: Path, steps: int, *flags: str) -> list[dict[str, Any]]:
     """A training under the `deepspeed` command; its metrics.jsonl."""
     command = [sys.executable, str(Path(sys.executable).with_name("deepspeed")), "-q", "--num_accelerators", str(ranks)]
     command += ["--master_port", str(random.randint(20000, 30000)), str(ROOT / "launch" / "train.py")]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     environment |= {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks)), "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(
-        [*command, *task.flags(out, config, steps)], env=environment, capture_output=True, text=True, check=False
+        [*command, *task.flags(out, config, steps), *flags],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         sys.exit(f"{done.stdout}\n{done.stderr}")
@@ -160,7 +165,7 @@ def ranks(bench: Bench, task: Task) -> dict[str, Any]:
 def memory(bench: Bench, task: Task) -> dict[str, Any]:
     """Compare resident memory per rank before the update, minus that of a tiny model, with the formula."""
     table = Table("stage", "ranks", "bytes per parameter, measured", "formula", "formula with activations")
-    shapes = {depth: replace(task, shape=("--depth", str(depth))) for depth in (1, 8)}
+    shapes = {depth: replace(task, shape=("--arch", "gpt2", "--depth", str(depth))) for depth in (1, 8)}
     found = []
     for count in (1, 2):
         for stage in (0, 1, 2, 3):
@@ -184,9 +189,37 @@ def memory(bench: Bench, task: Task) -> dict[str, Any]:
     return {"bytes_per_parameter": found}
 
 
+def activations(bench: Bench, task: Task) -> dict[str, Any]:
+    """Compare the memory and the time of a micro-batch with and without --checkpoint-activations."""
+    kinds: dict[str, tuple[str, ...]] = {"kept": (), "computed again": ("--checkpoint-activations",)}
+    small, large = 2, 10
+    peaks: dict[tuple[str, int], float] = {}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(bench.rounds):
+        for kind in list(kinds)[:: 1 if number % 2 else -1]:
+            for micro in (small, large):
+                shape = ("--arch", "qwen3", "--depth", "6")
+                shaped = replace(task, shape=shape, context=1024, windows=micro, micro=micro)
+                out = task.scratch / f"{number}-{kind.replace(' ', '-')}-{micro}"
+                records = _train(shaped, 1, out, shaped.deepspeed_file(0, "bf16"), 3, *kinds[kind])
+                peaks[kind, micro] = max(record["memory_gib_rank0"] for record in records)
+            seconds[kind].append(min(record["step_s"] for record in records))
+    table = Table("activations", "MiB per sequence of 1,024", "largest micro-batch in 8 GiB", "time per token")
+    found = []
+    for kind in kinds:
+        each = (peaks[kind, large] - peaks[kind, small]) / (large - small)
+        most = int((8 - peaks[kind, small]) / each) + small
+        slower = statistics.median(b / a for a, b in zip(seconds["kept"], seconds[kind], strict=True))
+        table.add_row(kind, f"{1024 * each:.0f}", str(most), f"{slower:.2f} x")
+        found.append({"activations": kind, "mib_per_sequence": 1024 * each, "micro_batch": most, "time": slower})
+    Console().print(table)
+    return {"activations": found}
+
+
 def main(bench: Bench) -> None:
     """Measure, print the table, and write the numbers."""
-    what: dict[str, Callable[[Bench, Task], dict[str, Any]]] = {"speed": speed, "ranks": ranks, "memory": memory}
+    what: dict[str, Callable[[Bench, Task], dict[str, Any]]]
+    what = {"speed": speed, "ranks": ranks, "memory": memory, "activations": activations}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if bench.what == "gpu":
