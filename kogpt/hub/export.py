@@ -24,6 +24,7 @@ from kogpt.hub.gguf import Quantization, modelfile, write_gguf
 from kogpt.hub.model_card import SAMPLE_TEXTS, model_card, plain_tokenizer_differs
 from kogpt.hub.push import check_push, upload
 from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.hf import library_files
 
 
 def export_model(
@@ -65,6 +66,7 @@ def export_model(
     stops: dict[str, Any] = special | ({"eos_token_id": [tokenizer.end_id, tokenizer.sep_id]} if chat else {})
     generation = GenerationConfig(do_sample=True, temperature=0.8, top_k=0, **stops)
     contents = {path.name: path.read_bytes() for path in sorted(run.tokenizer_folder.iterdir()) if path.is_file()}
+    contents |= library_files(tokenizer.vocab, tokenizer.spacing)  # those of the run may be from an earlier version
     # Other engines look up the first and last token of a text under these names.
     about = json.loads(contents["tokenizer_config.json"])
     end = "[END]" if chat else "[SEP]"

@@ -20,6 +20,7 @@ from kogpt.checkpoint.start import match_vocabulary, write_start
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.hub.weights import import_model
+from kogpt.tokenizer.hf import library_pieces
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.run_metadata import copy_tokenizer
 
@@ -64,7 +65,9 @@ def read_pieces(folder: Path) -> dict[str, int]:
     names: dict[str, int]
     names = vocab if isinstance(vocab, dict) else {piece: row for row, (piece, _) in enumerate(vocab)}  # Unigram
     special = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-    if content["model"].get("type") != "WordPiece":
+    if content["model"].get("continuing_subword_prefix") == "":  # of our exports, whose names are those of bytes
+        names = dict(zip(library_pieces(list(names)), names.values(), strict=True))
+    elif content["model"].get("type") != "WordPiece":
         space = "▁" if any(piece.startswith("▁") for piece in names) else "Ġ"
         names = {as_wordpiece(piece, space): row for piece, row in names.items() if piece not in special}
     return names | special | _marks(folder, names | special)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kogpt.common.errors import UserError
+from kogpt.tokenizer.hf import library_pieces
 
 _REQUIRED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _SECONDS = 5.0
@@ -64,7 +65,12 @@ def _read_library_file(folder: Path, content: dict[str, Any]) -> list[str]:
         raise UserError(f"--tokenizer {folder} is not a WordPiece tokenizer; name a BERT-style one")
     _refuse_uncased(str(folder), {"do_lower_case": (content.get("normalizer") or {}).get("lowercase")})
     ids = model["vocab"] | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-    return _by_id(ids)
+    return _pieces(_by_id(ids), model.get("continuing_subword_prefix"))
+
+
+def _pieces(vocab: list[str], prefix: str | None) -> list[str]:
+    """The tokens as in vocab.txt: without a prefix for continuations it is a tokenizer.json of ours."""
+    return library_pieces(vocab) if prefix == "" else vocab
 
 
 def _by_id(ids: dict[str, int]) -> list[str]:
@@ -101,11 +107,11 @@ def _read_hub(name: str) -> list[str]:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--tokenizer {name}: the tokenizer cannot be loaded ({reason})") from None
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if type(getattr(backend, "model", None)).__name__ != "WordPiece":
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if type(model).__name__ != "WordPiece":
         raise UserError(f"--tokenizer {name} is not a WordPiece tokenizer; name a BERT-style one")
     _refuse_uncased(name, tokenizer.init_kwargs)
-    return _by_id(tokenizer.get_vocab())
+    return _pieces(_by_id(tokenizer.get_vocab()), getattr(model, "continuing_subword_prefix", None))
 
 
 def _refuse_uncased(name: str, config: dict[str, Any]) -> None:

@@ -31,14 +31,14 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.bert import BertWords, bert_words
-from kogpt.tokenizer.hf import ROLE_PIECES, library_files, library_tokenizer
+from kogpt.tokenizer.hf import CUT, ROLE_PIECES, SPECIAL_PIECES, library_files, library_tokenizer, matchable
 from kogpt.tokenizer.normalize import NORMALIZER
 from kogpt.tokenizer.train import train_vocabulary
 from kogpt.tokenizer.vocab import base_vocabulary
 
 SPACINGS = ("original", "morphemes")
 _BYTES = [f"<0x{value:02X}>" for value in range(256)]
-_SPECIAL = re.compile(r"\[[^\[\]]+\]|<0x[0-9A-F]{2}>")
+_LITERAL = re.compile(r"\[({})".format("|".join(re.escape(piece[1:]) for piece in (*SPECIAL_PIECES, *ROLE_PIECES))))
 _EOJEOL = re.compile(r"[^ \n]+")
 _CACHED, _CACHED_LENGTH = 1 << 16, 32
 _PLAIN, _GLUED, _BREAK, _BYTE, _SKIPPED = range(5)
@@ -77,7 +77,7 @@ class _Greedy(dict[str, tuple[int, ...]]):
 @cache
 def encoder_digest() -> str:
     """A sha256 over the code that turns an analyzed text into tokens: part of the key under which they are kept."""
-    files = [Path(__file__).with_name(name) for name in ("wordpiece.py", "bert.py", "chat.py")]
+    files = [Path(__file__).with_name(name) for name in ("wordpiece.py", "hf.py", "bert.py", "chat.py")]
     return hashlib.sha256(b"\n".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)).hexdigest()
 
 
@@ -120,7 +120,7 @@ class Tokenizer:
             for i in byte_ids:
                 self._kinds[i] = _BYTE
             self._breaks = {" ": ids["[SP]"], "\n": ids["[LF]"]}
-            first, rest = _matchable(ids)
+            first, rest = matchable(vocab)
             self._starts, self._continuations = _Greedy(first, rest, byte_ids), _Greedy(rest, rest, byte_ids)
         else:
             self._words = BertWords(ids, self.unk_id)
@@ -153,26 +153,14 @@ class Tokenizer:
         return ids
 
     def presegment(self, text: str, analysis: Analysis) -> str:
-        """The text as words from which a plain WordPiece (the saved tokenizer.json) gives the same ids.
+        """The text from which the saved tokenizer.json gives the same ids: with U+001F between morphemes.
 
-        Morphemes that continue an eojeol are written ` ##x`, separators and bytes as their tokens. Where a plain
-        WordPiece would misread the text (a literal `##` or `[SEP]`), the tokens themselves are written.
+        So it is inside a literal special token, which the library would not read as text.
         """
         if self.spacing == "morphemes":
             return " ".join(analysis.morphemes)
-        words: list[str] = []
-        for gap, pieces in _eojeols(text, analysis.cuts):
-            tokens: tuple[int, ...] = self._starts[pieces[0]] if pieces else ()
-            if gap != " " or not words or not tokens or self._kinds[tokens[0]] == _BYTE:
-                words.extend(self.vocab[self._breaks[character]] for character in gap)
-            for i, piece in enumerate(pieces):
-                tokens = self._continuations[piece] if i else tokens
-                odd = piece.startswith("##") or "[" in piece or "<0x" in piece
-                if odd or any(self._kinds[token] == _BYTE for token in tokens):
-                    words.extend(self.vocab[token] for token in tokens)
-                else:
-                    words.append("##" + piece if i else piece)
-        return " ".join(words)
+        marked = "".join(gap + CUT.join(pieces) for gap, pieces in _eojeols(text, analysis.cuts))
+        return _LITERAL.sub(rf"[{CUT}\1", marked)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids. [PAD], [CLS], [SEP], [MASK], and role tokens are skipped; invalid bytes: U+FFFD."""
@@ -252,20 +240,6 @@ def _eojeols(text: str, cuts: list[int]) -> Iterator[tuple[str, list[str]]]:
         end = stop
         yield gap, pieces
     yield text[end:], []
-
-
-def _matchable(ids: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-    """The tokens that text may match: plain ones, and continuations without their `##`."""
-    plain, rest = {}, {}
-    for piece, i in ids.items():
-        if any(character.isspace() for character in piece):
-            continue
-        if not piece.startswith("##"):
-            if piece and not _SPECIAL.fullmatch(piece):
-                plain[piece] = i
-        elif len(piece) > 2:
-            rest[piece[2:]] = i
-    return plain, rest
 
 
 def _extend(base: list[str]) -> list[str]:

@@ -55,9 +55,8 @@ def test_1000_random_conversations(spacing: str, tmp_path: Path) -> None:
     library = loaded(tokenizer, tmp_path)
     generator = random.Random(0)
     words = [*re.findall(r"[가-힣]+[.,]?", " ".join(constitution())), *LITERALS * 40]
-    if spacing == "original":  # the other has [UNK] for the same words as the library
-        words = [word for word in words if not tokenizer.count_unknown(encode_with(tokenizer, word))]
-        assert {*LITERALS} <= {*words}
+    if spacing == "original":  # the other loses more than line breaks
+        words += ["뷁", "가뷁나", "\t", "é👍", "e\u0301"]
 
     def text() -> str:
         gaps = [generator.choice([" ", " ", " ", "  ", "\n", "\n\n", " \n", "\n  "]) for _ in range(8)]

@@ -42,7 +42,8 @@ def test_trl_adapts_it_with_lora(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM
 
-    follow("trl", folder, "--max_steps", "2", "--use_cpu", "--report_to", "none", "--logging_steps", "1")
+    more = ["--max_length", "128", "--max_steps", "2", "--use_cpu", "--report_to", "none", "--logging_steps", "1"]
+    follow("trl", folder, *more)
     monkeypatch.chdir(folder)  # the adapter names its model as the command did
     ids = torch.arange(20, 30)[None]
     adapted = AutoPeftModelForCausalLM.from_pretrained(folder / "adapter").eval()(ids).logits
