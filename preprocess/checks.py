@@ -19,6 +19,7 @@ from preprocess.units import RESULT_NAME
 def check(options: Options) -> None:
     """Check all options, and create the output and cache folders. Raises `UserError`."""
     if "://" in options.output:
+        check_url_apart(options.output, options.input)
         check_url(options.output)
     output, cache = options.output_folder, options.cache_folder
     check_output(output)
@@ -51,6 +52,13 @@ def check_apart(flag: str, folder: Path, inputs: Sequence[str]) -> None:
             )
 
 
+def check_url_apart(url: str, inputs: Sequence[str]) -> None:
+    """The same for a URL."""
+    for item in inputs:
+        if "://" in item and f"{url.rstrip('/')}/".startswith(f"{item.rstrip('/')}/"):
+            raise UserError(f"--output {url} is inside --input {item}, whose files are all read; name a URL outside")
+
+
 def _check_writable(flag: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +75,8 @@ def not_ours(sources: list[Source], options: Options) -> list[Source]:
     output, cache = options.output_folder.resolve(), options.cache_folder.resolve()
 
     def ours(source: Source) -> bool:
-        if "file" not in source.files.protocol:
-            return False
+        if not source.is_local:
+            return source.url.startswith(f"{options.output.rstrip('/')}/")
         path = Path(source.paths[0]).resolve()
         in_cache = path.is_relative_to(cache) and (path.name.startswith(".") or RESULT_NAME.fullmatch(path.name))
         return bool(path.is_relative_to(output) or in_cache)

@@ -175,4 +175,7 @@ def even_threads(cores: list[int], most: int) -> int:
 
 def one_line(error: Exception) -> str:
     """The message of an error on one line, at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = str(error)
+    if "raised in its creation task" in text:  # a traceback, whose last line says why
+        text = text.rstrip().rpartition("\n")[2].rpartition("UserError: ")[2]
+    return " ".join(text.split())[:300] or type(error).__name__

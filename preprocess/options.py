@@ -1,5 +1,6 @@
 """The options of a preprocessing run: one frozen dataclass, whose fields are the flags of preprocess/run.py."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,6 @@ from kogpt.common.ranges import problems as outside
 from kogpt.data.split import VAL_FRACTION
 from kogpt.tokenizer.train import SMALLEST_VOCABULARY
 from preprocess.layouts import PRESETS
-from preprocess.publish import staging_folder
 from preprocess.quality import WEB, Limits, load_thresholds
 
 _TOKENIZER = "snunlp/KR-Medium"
@@ -116,9 +116,18 @@ class Options:
     @property
     def output_folder(self) -> Path:
         if "://" in self.output:
-            return staging_folder(self.output)
+            return _staging_folder(self.output)
         return Path(self.output).expanduser().absolute()
 
     @property
     def cache_folder(self) -> Path:
         return Path(self.cache).expanduser().absolute() if self.cache else self.output_folder.parent / "morphemes"
+
+
+def _staging_folder(url: str) -> Path:
+    """The local folder in which the corpus for a URL is built (preprocess.publish)."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise UserError(f"--output {url} is built in the home folder first, and there is none; set HOME") from None
+    return home / ".cache" / "kogpt" / hashlib.sha256(url.encode()).hexdigest()[:16] / "corpus"

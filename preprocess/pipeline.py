@@ -39,8 +39,8 @@ from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.losses import Losses
 from preprocess.options import Options
 from preprocess.plan import WORK, PlannedUnit, Scan, open_output, scan, settings_of
-from preprocess.publish import publish
-from preprocess.reading import CHANGED, LARGE, Readers, Reading, TextsOf, fetched, local_bytes
+from preprocess.publish import claim, publish
+from preprocess.reading import CHANGED, LARGE, Readers, Reading, TextsOf, bytes_for_workers, fetched
 from preprocess.report import log_to_wandb, show_summary
 from preprocess.report_page import write_report
 from preprocess.screen import Verdict, screen, screened, screening_of
@@ -66,7 +66,7 @@ def preprocess(options: Options) -> None:
             finally:
                 if (folder / "manifest.json").is_file():
                     shutil.rmtree(folder / WORK)
-            if "://" in options.output:
+            if "://" in options.output and (folder / "manifest.json").is_file():
                 log.info(f"{publish(folder, options.output)} files copied to {options.output}")
     except OSError as error:
         if error.errno in DISK_FULL:
@@ -125,6 +125,9 @@ class _Run:
         self.scan = self._scan()
         held_out = scan(self._held_out(), self.identity) if options.held_out else None
         self.settings = settings_of(options, self.scan, self.layout.name, self.identity, tokenizer, held_out)
+        if "://" in options.output and claim(options.output, self.settings):
+            log.info(f"{options.output} is finished; there is nothing to do")
+            return
         corpus = open_output(self.folder, self.settings)
         if corpus is not None:
             log.info(f"{self.folder} is finished: {len(corpus):,} {corpus.kind}; there is nothing to do")
@@ -165,7 +168,7 @@ class _Run:
         self.losses = Losses(self.sources, self.layout.kind)
         self.texts = self._texts_of(self._documents)
         articles: Iterable[Document | Dropped]
-        if screening_of(self.options, self.layout.kind) is None and local_bytes(self.sources) >= LARGE:
+        if screening_of(self.options, self.layout.kind) is None and bytes_for_workers(self.sources) >= LARGE:
             self.work.connect()
             self.readers = Readers(Reading(self.layout, single_filters(self.options)), self.sources)
             self.texts = self.readers.texts

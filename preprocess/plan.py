@@ -172,19 +172,21 @@ def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
     corpus = TokenCorpus.open(folder) if finished else None
     begun = corpus.manifest["settings"] if corpus is not None else _read(plan)
     if begun is not None:
-        changed = [name for name in {**settings, **_recorded(begun)} if begun.get(name) != settings.get(name)]
-        if changed != ["articles"]:  # otherwise a consequence of another flag
-            changed = [name for name in changed if name != "articles"]
-        differences = [_difference(name, begun.get(name), settings.get(name)) for name in changed]
-        if differences:
-            state = "was made" if finished else "was begun"
-            raise UserError(
-                f"--output {folder} {state} with {' and '.join(differences)}; name another folder, or delete it"
-            )
+        refuse_other(str(folder), begun, settings, "was made" if finished else "was begun")
     elif corpus is None:
         with atomic_write(plan) as file:
             file.write((json.dumps(settings, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
     return corpus
+
+
+def refuse_other(place: str, begun: dict[str, Any], settings: dict[str, Any], state: str) -> None:
+    """Raise a `UserError` that names the differences if a corpus there has other settings than this run."""
+    changed = [name for name in {**settings, **_recorded(begun)} if begun.get(name) != settings.get(name)]
+    if changed != ["articles"]:  # otherwise a consequence of another flag
+        changed = [name for name in changed if name != "articles"]
+    differences = [_difference(name, begun.get(name), settings.get(name)) for name in changed]
+    if differences:
+        raise UserError(f"--output {place} {state} with {' and '.join(differences)}; name another folder, or delete it")
 
 
 def _read(plan: Path) -> dict[str, Any] | None:

@@ -1,52 +1,117 @@
 """Write a corpus to a URL: build it in a local folder, then copy it, with the manifest last.
 
 Resuming needs renames and locks, which object stores lack. The corpus is therefore built under ~/.cache/kogpt on the
-node that runs the driver. The same command on that node continues it.
+node that runs the driver. The same command on that node continues it; on another node it begins again, with the results
+that are in --cache.
+
+While a corpus is being built, `.work` at the URL holds its settings, so that no run with others takes the URL. A corpus
+that is finished there is finished for every node.
 """
 
-import hashlib
+import json
 import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-import fsspec
+from tqdm import tqdm
 
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
+from preprocess.plan import WORK, refuse_other
+from preprocess.remote import BUCKETS, file_system, protocols, reason
 from preprocess.report_page import REPORT
 
+_MANIFEST, _PLAN = "manifest.json", f"{WORK}/plan.json"
 
-def staging_folder(url: str) -> Path:
-    """The local folder in which the corpus for a URL is built."""
+
+class _Place:
+    """A URL to write to."""
+
+    def __init__(self, url: str):
+        self.files, self._root = file_system(url)
+
+    def path(self, name: str) -> str:
+        return posixpath.join(self._root, name)
+
+    def read(self, name: str) -> bytes | None:
+        """A file, or None."""
+        try:
+            return self.files.cat_file(self.path(name))
+        except FileNotFoundError:
+            return None
+
+    def names(self) -> list[str]:
+        """What lies there."""
+        try:
+            return [posixpath.basename(path.rstrip("/")) for path in self.files.ls(self._root, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        """A file, complete or not at all where the store is one of objects."""
+        path = self.path(name)
+        if not BUCKETS.intersection(protocols(self.files)):  # those would make a bucket of a misspelled name
+            self.files.makedirs(posixpath.dirname(path), exist_ok=True)
+        if isinstance(content, Path):
+            self.files.put_file(str(content), path)
+        else:
+            self.files.pipe_file(path, content)
+
+
+@contextmanager
+def _writing(url: str, saved: str = "") -> Iterator[_Place]:
+    """The place of a URL. What its library raises becomes a `UserError`."""
     try:
-        home = Path.home()
-    except RuntimeError:
-        raise UserError(f"--output {url} is built in the home folder first, and there is none; set HOME") from None
-    return home / ".cache" / "kogpt" / hashlib.sha256(url.encode()).hexdigest()[:16] / "corpus"
+        yield _Place(url)
+    except UserError:
+        raise
+    except Exception as error:  # network libraries raise their own types
+        raise UserError(f"--output {url} cannot be written: {reason(error)}{saved}") from None
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL that no installed file system knows how to write."""
-    try:
-        fsspec.core.url_to_fs(url)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"--output {url} cannot be written: {' '.join(str(error).split())}") from None
+    """Refuse a URL that cannot be written, or that holds something else, before the work."""
+    with _writing(url) as place:
+        names = place.names()
+        if names and _MANIFEST not in names and WORK not in names:
+            raise UserError(f"--output {url} holds something that is not a corpus; name a new or empty URL")
+        if _MANIFEST not in names:
+            place.write(f"{WORK}/begun", b"")
+
+
+def claim(url: str, settings: dict[str, Any]) -> bool:
+    """Whether the corpus of these settings is finished at the URL. If nothing is there, the settings are from now on.
+
+    Raises `UserError` if a corpus of other settings is there or was begun.
+    """
+    with _writing(url) as place:
+        if (manifest := place.read(_MANIFEST)) is not None:
+            try:
+                refuse_other(url, json.loads(manifest)["settings"], settings, "was made")
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"--output {url} holds another corpus; name another URL, or delete it") from None
+            return True
+        if (plan := place.read(_PLAN)) is not None:
+            refuse_other(url, json.loads(plan), settings, "was begun")
+        else:
+            place.write(_PLAN, json.dumps(settings, ensure_ascii=False).encode())
+    return False
 
 
 def publish(folder: Path, url: str) -> int:
     """Copy a finished corpus to a URL, and return the number of files copied (0 if it is already there)."""
     corpus = TokenCorpus.open(folder)
-    manifest = (folder / "manifest.json").read_bytes()
-    try:
-        files, root = fsspec.core.url_to_fs(url)
-        target = posixpath.join(root, "manifest.json")
-        if files.exists(target):
-            if files.cat_file(target) == manifest:
-                return 0
+    with _writing(url, f"; the corpus is in {folder}, and the same command copies it") as place:
+        there = place.read(_MANIFEST)
+        if there is not None and there != (folder / _MANIFEST).read_bytes():
             raise UserError(f"--output {url} holds another corpus; name another URL, or delete it")
-        names = [*corpus.manifest["files"], *filter(lambda name: (folder / name).is_file(), [REPORT]), "manifest.json"]
-        for name in names:
-            files.makedirs(posixpath.dirname(posixpath.join(root, name)), exist_ok=True)
-            files.put_file(str(folder / name), posixpath.join(root, name))
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"--output {url} cannot be written ({error}); the corpus is in {folder}") from None
+        names = [*corpus.manifest["files"], *filter(lambda name: (folder / name).is_file(), [REPORT]), _MANIFEST]
+        if there is not None:
+            names = []
+        for name in tqdm(names, desc="copy", unit=" files", leave=False):
+            place.write(name, folder / name)
+        with suppress(Exception):  # where it may not be removed it does no harm
+            place.files.rm(place.path(WORK), recursive=True)
     return len(names)

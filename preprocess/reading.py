@@ -3,12 +3,13 @@
 In: sources in order, in spans of some megabytes. Out: outlines of the documents (everything but the text), and later
 the texts that the analysis asks for, as references to Ray objects that go from the reader to the analyzing worker.
 
-The readers are actors on the driver's node, because only this one is sure to see the files. What they return depends
-only on the sources, so the driver reads on by itself where a reader is lost. A span is read twice: for the outlines,
-and for the texts, if any of them is not analyzed yet.
+The readers of local files are actors on the driver's node, because only this one is sure to see them; those of object
+stores are spread over all nodes, and each has to reach the store when it starts. What they return depends only on the
+sources, so the driver reads on by itself where a reader is lost. A span is read twice: for the outlines, and for the
+texts, if any of them is not analyzed yet.
 
-Cost of the driver: 0.01 ms per article. Inputs below `LARGE` bytes, and those that are not files of this machine, are
-read by the driver, without Ray.
+Cost of the driver: 0.01 ms per article. Inputs below `LARGE` bytes and files of web servers are read by the driver,
+without Ray.
 """
 
 import logging
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 LARGE = 32 << 20
 SPAN_BYTES, SPAN_SOURCES = 8 << 20, 500
 MOST_READERS = 8
+_OBJECT = 256 << 10
+"""Bytes that take as long as the two requests for a small object."""
 _BLOCK = 512
 _AHEAD = 8
 
@@ -103,9 +106,11 @@ class Reading:
 class _Reader:
     """A process that reads."""
 
-    def __init__(self, reading: Reading, user: int):
+    def __init__(self, reading: Reading, user: int, stores: Sequence[Source]):
         if os.geteuid() != user:  # a Ray of somebody else, who may not see the same files: the driver reads
             raise PermissionError(f"Ray runs as user {os.geteuid()}, the driver as user {user}")
+        for source in stores:
+            source.reach()
         self._reading = reading
 
     def outlines(self, *arguments: Any) -> Iterator[Any]:
@@ -125,13 +130,18 @@ class Readers:
         self._reading = reading
         self.spans = spans(sources)
         self._actors: list[Any] = []
+        self._told = set[str]()  # why readers were lost
         self._start()
 
     def _start(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = _Reader.options(num_cpus=0, scheduling_strategy=here)  # type: ignore[attr-defined]
+        stores = {source.files.protocol: source for span in self.spans for source in span if not source.is_local}
+        if any(source.is_local for span in self.spans for source in span):
+            where: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        else:
+            where = "SPREAD"
+        actor = _Reader.options(num_cpus=0, scheduling_strategy=where)  # type: ignore[attr-defined]
         count = min(MOST_READERS, max(1, usable_cores() // 2), len(self.spans))
-        self._actors = [actor.remote(self._reading, os.geteuid()) for _ in range(count)]
+        self._actors = [actor.remote(self._reading, os.geteuid(), list(stores.values())) for _ in range(count)]
 
     def outlines(self) -> Iterator[Outline | Dropped]:
         """What the sources hold, in order."""
@@ -194,7 +204,9 @@ class Readers:
             cause = error.cause
             raise cause if isinstance(cause, UserError) else error from None
         except RayError as error:
-            log.warning(f"a reader was lost ({one_line(error)}); the driver reads on")
+            if (why := one_line(error)) not in self._told:
+                self._told.add(why)
+                log.warning(f"a reader was lost ({why}); the driver reads on")
             for i, result in enumerate(getattr(self._reading, what)(*call)):
                 if i >= done:
                     yield result
@@ -211,21 +223,21 @@ def fetched(part: Any) -> list[str]:
     return part if isinstance(part, list) else ray.get(part)
 
 
-def local_bytes(sources: Iterable[Source]) -> int:
-    """The bytes of the sources; 0 if one of them is not a file of this machine.
+def bytes_for_workers(sources: Iterable[Source]) -> int:
+    """The bytes of the sources, an object of a store counting as `_OBJECT` at least; 0 if one is of a web server.
 
-    Those are for the driver: a server cuts a stream that waits for others, and the keys of a store may be known to the
-    driver's environment alone.
+    Those are for the driver: a server cuts a stream that waits for others.
     """
     there = [source for source in sources if source.problem is None]
-    return sum(map(_size, there)) if all("file" in source.files.protocol for source in there) else 0
+    return 0 if any(source.is_web for source in there) else sum(map(_size, there))
 
 
 def _size(source: Source) -> int:
     try:
-        return sum(os.path.getsize(path) for path in source.paths) if source.problem is None else 0
+        size = sum(source.sizes) if source.problem is None else 0
     except OSError:
         return 0  # the reader says why
+    return size if source.is_local else max(size, _OBJECT)
 
 
 def spans(sources: Iterable[Source]) -> list[tuple[Source, ...]]:

@@ -1,9 +1,9 @@
 """Input files: paths, folders, globs, and URLs -> named byte streams in a stable order.
 
-Everything goes through fsspec (local paths, s3://, gs://, https://, ...). Archives are opened in place
-(preprocess.archives), and links to folders are followed (preprocess.folders). The name of a source is its path relative
-to the common parent of all inputs, in NFC, with an archive as if it were a folder. Sources are sorted by name, so the
-order of the file system does not matter. A file that cannot be read is a source as well, with the reason.
+URLs (s3://, https://, ...) are read through preprocess.remote. Archives are opened in place (preprocess.archives), and
+links to folders are followed (preprocess.folders). The name of a source is its path relative to the common parent of
+all inputs, in NFC, with an archive as if it were a folder. Sources are sorted by name, so the order of the file system
+does not matter. A file that cannot be read is a source as well, with the reason.
 
 Memory: streams are read as they are consumed.
 """
@@ -13,9 +13,10 @@ import os
 import posixpath
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -26,13 +27,13 @@ from preprocess.archives import (
     Member,
     distinct,
     is_complete,
-    is_system_file,
     members,
     missing_part,
     part_of,
     stable_name,
 )
 from preprocess.folders import EVERYTHING, NO_FILE, walk
+from preprocess.remote import Version, file_system, is_web, listing, open_remote, reason, split_glob
 from preprocess.streams import READ_ERRORS, Broken, Joined
 
 
@@ -46,6 +47,44 @@ class Source:
     paths: tuple[str, ...]
     """The file, or the parts of a split archive in order."""
     problem: Broken | None = field(default=None, compare=False)
+    versions: tuple[Version | None, ...] = field(default=(None,), compare=False)
+    """What an object store listed for each path; None elsewhere."""
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.files, LocalFileSystem)
+
+    @property
+    def is_web(self) -> bool:
+        return is_web(self.files)
+
+    @property
+    def url(self) -> str:
+        """of the first path"""
+        return self.files.unstrip_protocol(self.paths[0])
+
+    def reach(self) -> None:
+        """Open the first of the paths. Raises `UserError` where this machine cannot, or has no credentials."""
+        self._open_path(self.paths[0], self.versions[0]).close()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The bytes of each path; an `OSError` where nobody knows."""
+        if self.is_local:
+            return tuple(map(os.path.getsize, self.paths))
+        return tuple(self.files.size(path) if version is None else version.size for path, version in self._places())
+
+    def state(self) -> str:
+        """What changes with the content: size and time of a file, size and ETag of an object.
+
+        Raises `OSError` where nobody knows.
+        """
+        known: Iterable[Any] = self.versions
+        if self.is_local:
+            known = [(found.st_size, found.st_mtime_ns) for found in map(os.stat, self.paths)]
+        elif not all(version and version.etag for version in self.versions):
+            raise OSError(f"{self.url} has no ETag")
+        return repr((self.name, self.paths, self.problem, [tuple(one) for one in known]))
 
     def members(self) -> Iterator[Member]:
         """(name, stream) of every file in it, with archives opened; an exception instead of a stream that fails.
@@ -64,86 +103,47 @@ class Source:
             yield from members(self.name, stream)
 
     def _open(self) -> BinaryIO:
-        if len(self.paths) == 1:
-            return _open(self.files, self.paths[0])
-        parts = [(lambda path=path: _open(self.files, path), self.files.size(path)) for path in self.paths]
-        return cast(BinaryIO, io.BufferedReader(Joined(parts)))
+        opens = [partial(self._open_path, *row) for row in self._places()]
+        if len(opens) == 1:
+            return opens[0]()
+        return cast(BinaryIO, io.BufferedReader(Joined(list(zip(opens, self.sizes, strict=True)))))
+
+    def _places(self) -> Iterator[tuple[str, Version | None]]:
+        return zip(self.paths, self.versions, strict=True)
+
+    def _open_path(self, path: str, version: Version | None) -> BinaryIO:
+        return self.files.open(path, "rb") if self.is_local else open_remote(self.files, path, version)
 
 
-def _open(files: Any, path: str) -> BinaryIO:
-    if isinstance(files, LocalFileSystem):
-        return files.open(path, "rb")
-    return cast(BinaryIO, io.BufferedReader(_Remote(files, path), 1 << 20))
-
-
-class _Remote(io.RawIOBase):
-    """A remote file. Every exception of its library becomes an OSError."""
-
-    def __init__(self, files: Any, path: str):
-        self._file: Any = io.BytesIO()
-        web = "http" in files.protocol
-        # fsspec reads the web in ranges, which not every server supports: read one response from start to end instead.
-        self._file = self._tried(lambda: files.open(path, "rb", **({"block_size": 0} if web else {})))
-        self._seekable = not web and self._file.seekable()
-
-    @staticmethod
-    def _tried(function: Any, *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except Exception as error:
-            # fsspec reports every refusal as a missing file.
-            status = next((s for e in (error, error.__cause__) if (s := getattr(e, "status", None))), None)
-            why = f"HTTP status {status}" if status else " ".join(str(error).split()) or type(error).__name__
-            raise OSError(why) from None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return self._seekable
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._tried(self._file.seek, offset, whence)
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._tried(self._file.read, len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-_Found = tuple[str, Broken | None]
+class _Found(NamedTuple):
+    path: str
+    problem: Broken | None
+    version: Version | None = None
 
 
 def find_sources(inputs: tuple[str, ...], flag: str = "--input") -> list[Source]:
     """All files of the inputs, each once, sorted by stable name."""
-    found: dict[str, tuple[str, Any, str, Broken | None]] = {}
+    found: dict[str, tuple[str, Any, _Found]] = {}
     bases: list[str] = []
     protocols = set()
     for item in inputs:
         files, base, paths = _expand(item, flag)
         bases.append(base)
         protocols.add(files.protocol)
-        for path, problem in paths:
-            found.setdefault(files.unstrip_protocol(path), (item, files, path, problem))
+        for one in paths:
+            found.setdefault(files.unstrip_protocol(one.path), (item, files, one))
     root = posixpath.commonpath(bases) if len(protocols) == 1 else ""
     named = []
-    for url, (item, files, path, problem) in found.items():
-        name = posixpath.relpath(path, root) if root else url
-        if "http" in files.protocol:
+    for url, (item, files, one) in found.items():
+        name = posixpath.relpath(one.path, root) if root else url
+        if is_web(files):
             name = name.partition("?")[0]  # the query is not part of the name
-        named.append((stable_name(name), path, item, files, problem))
-    named.sort(key=lambda row: (row[0], row[1].encode("utf-8", "surrogateescape")))
+        named.append((stable_name(name), one, item, files))
+    named.sort(key=lambda row: (row[0], row[1].path.encode("utf-8", "surrogateescape")))
     names = distinct(name for name, *_ in named)
     sources = [
-        Source(name, item, files, (path,), problem)
-        for name, (_, path, item, files, problem) in zip(names, named, strict=True)
+        Source(name, item, files, (one.path,), one.problem, (one.version,))
+        for name, (_, one, item, files) in zip(names, named, strict=True)
     ]
     return _joined(sources)
 
@@ -165,23 +165,27 @@ def _joined(sources: list[Source]) -> list[Source]:
         numbers, found = [number for number, _ in numbered], [source for _, source in numbered]
         name = name if name not in taken else f"{name} (its parts)"
         paths = tuple(source.paths[0] for source in found)
-        whole.append(
-            Source(name, found[0].item, found[0].files, paths, None if is_complete(numbers) else missing_part(numbers))
-        )
+        versions = tuple(version for source in found for version in source.versions)
+        problem = None if is_complete(numbers) else missing_part(numbers)
+        whole.append(Source(name, found[0].item, found[0].files, paths, problem, versions))
     return sorted(whole, key=lambda source: source.name)
 
 
 def _expand(item: str, flag: str) -> tuple[Any, str, list[_Found]]:
     """(file system, folder that names are relative to, files) of one input."""
+    why = "it is empty"
     try:
-        options = _web_options() if item.startswith(("http://", "https://")) else {}
-        files, path = fsspec.core.url_to_fs(item if "://" in item else os.path.expanduser(item), **options)
+        if "://" in item:
+            files, path = file_system(item)
+        else:
+            files, path = fsspec.core.url_to_fs(os.path.expanduser(item))
         base, paths = (_local if isinstance(files, LocalFileSystem) else _remote)(files, path)
-    except FileNotFoundError:
-        paths = []
+    except FileNotFoundError as error:
+        paths, why = [], reason(error)
     except Exception as error:  # network libraries raise their own types
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{flag} {item} cannot be read from {socket.gethostname()}: {reason}") from None
+        raise UserError(f"{flag} {item} cannot be read from {socket.gethostname()}: {reason(error)}") from None
+    if not paths and "://" in item:
+        raise UserError(f"{flag} {item}: no file found ({why}); check the bucket or server, and the path")
     if not paths:
         raise UserError(
             f"{flag} {item}: no file found on {socket.gethostname()}, the node that reads all input; "
@@ -190,43 +194,18 @@ def _expand(item: str, flag: str) -> tuple[Any, str, list[_Found]]:
     return files, base, paths
 
 
-def _web_options() -> dict[str, Any]:
-    """No time limit for a whole file (5 minutes by default), but one for a server that stops answering."""
-    import aiohttp
-
-    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
-
-
-def _split_glob(path: str) -> tuple[str, tuple[str, ...]]:
-    """(the folder before the first wildcard, the parts from there on)."""
-    steps = path.split("/")
-    magic = next((i for i, step in enumerate(steps) if any(character in step for character in "*?[")), len(steps))
-    if magic == len(steps):
-        raise FileNotFoundError(path)
-    return "/".join(steps[:magic]) or "/", tuple(steps[magic:])
-
-
 def _local(files: Any, path: str) -> tuple[str, list[_Found]]:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         # A glob only if no such path exists: AI Hub's folder names contain brackets.
-        base, steps = _split_glob(path)
-        return base, list(walk(base, steps)) if os.path.isdir(base) else []
+        base, steps = split_glob(path)
+        return base, [_Found(*one) for one in walk(base, steps)] if os.path.isdir(base) else []
     if stat.S_ISDIR(mode):
-        return path, list(walk(path, EVERYTHING))
-    return posixpath.dirname(path) or "/", [(path, None if stat.S_ISREG(mode) else NO_FILE)]
+        return path, [_Found(*one) for one in walk(path, EVERYTHING)]
+    return posixpath.dirname(path) or "/", [_Found(path, None if stat.S_ISREG(mode) else NO_FILE)]
 
 
 def _remote(files: Any, path: str) -> tuple[str, list[_Found]]:
-    if "http" in files.protocol and not any(character in path for character in "*["):
-        return posixpath.dirname(path), [(path, None)]  # an error of the server costs only this file
-    try:
-        folder = files.info(path)["type"] == "directory"
-    except FileNotFoundError:
-        base, _ = _split_glob(path)
-        found = [match for match in files.glob(path) if files.isfile(match)]
-    else:
-        base = path if folder else posixpath.dirname(path) or "/"
-        found = files.find(path) if folder else [path]
-    return base, [(match, SYSTEM_FILE if is_system_file(match[len(base) :]) else None) for match in found]
+    base, listed = listing(files, path)
+    return base, [_Found(one.path, SYSTEM_FILE if one.hidden else None, one.version) for one in listed]

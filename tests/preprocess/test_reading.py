@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import ray
 from pipelines import checksums, elsewhere
@@ -21,7 +22,7 @@ from preprocess.layouts import Layout, named_layout
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 from preprocess.plan import Scan, scan
-from preprocess.reading import Readers, Reading, local_bytes, spans
+from preprocess.reading import Readers, Reading, bytes_for_workers, spans
 from preprocess.sources import Source, find_sources
 
 ANALYZER = {"name": "none"}
@@ -91,6 +92,23 @@ def test_driver_reads_on_when_a_reader_is_lost(sources: list[Source]) -> None:
     assert all_texts(readers, found, 2) == texts
 
 
+def test_a_store_that_workers_cannot_reach_is_read_by_the_driver(caplog: pytest.LogCaptureFixture) -> None:
+    """As where only the driver has its credentials."""
+    memory = fsspec.filesystem("memory")
+    memory.pipe({f"/reach/{k}.jsonl": json.dumps({"text": f"글 {k}"}).encode() for k in range(3)})
+    try:
+        sources, layout = find_sources(("memory://reach",)), named_layout("plain")
+        assert bytes_for_workers(sources) >= 3 << 18, "a small object takes as long as a file of this size"
+        readers = Readers(reading_of(layout), sources)
+        found = scan(readers.outlines(), ANALYZER)
+        assert all_texts(readers, found, 2) == ["글 0", "글 1", "글 2"]
+    finally:
+        memory.rm("/reach", recursive=True)
+    lost = [record.getMessage() for record in caplog.records if "a reader was lost" in record.getMessage()]
+    assert len(lost) == 1
+    assert "(memory:///reach/2.jsonl changed while" in lost[0]
+
+
 def test_readers_are_there_again_after_a_look_at_the_beginning(sources: list[Source]) -> None:
     layout = named_layout("plain")
     readers = Readers(reading_of(layout), sources)
@@ -147,11 +165,11 @@ def test_the_driver_notices_other_texts_too(tmp_path: Path, monkeypatch: pytest.
         list(texts([found.units[i : i + 2] for i in range(0, len(found.units), 2)]))
 
 
-def test_what_is_not_a_file_of_this_machine_is_for_the_driver(sources: list[Source]) -> None:
+def test_files_of_web_servers_are_for_the_driver(sources: list[Source]) -> None:
     size = sum(os.path.getsize(path) for source in sources for path in source.paths)
-    assert local_bytes(sources) == size
+    assert bytes_for_workers(sources) == size
     web = find_sources(("http://127.0.0.1:9/a.jsonl",))
-    assert local_bytes([*sources, *web]) == 0
+    assert bytes_for_workers([*sources, *web]) == 0
 
 
 def test_spans_hold_some_megabytes_or_some_hundred_files(sources: list[Source], monkeypatch: Any) -> None:
