@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kogpt.eval.likelihood import held_out_corpus
+from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train import sample_prompts, task_evaluation
 from kogpt.train.corpora import Corpora
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
@@ -34,12 +35,18 @@ class Evaluation:
 
     def encode(self, ranks: Ranks, tasks: Path | None, tokens: float) -> None:
         """Encode the prompts and the file of tasks on rank 0, for all ranks. `tokens`: of training per evaluation."""
-        folder, texts = self.corpora.tokenizer_folder, self.prompts
-        limit = self.max_seq_len if self.corpora.kind == "conversations" else None
-        encoded = on_first(ranks, lambda: sample_prompts.encode(folder, texts, limit) if texts else [])
-        self._encoded = broadcast_object(encoded)
-        if tasks is not None:
-            self._tasks = task_evaluation.load(tasks, folder, self.max_seq_len, tokens, ranks)
+        self._encoded, self._tasks = broadcast_object(on_first(ranks, lambda: self._read(tasks, tokens)))
+
+    def _read(self, tasks: Path | None, tokens: float) -> tuple[list[list[int]], Tasks]:
+        folder, limit = self.corpora.tokenizer_folder, self.max_seq_len
+        items = [] if tasks is None else task_evaluation.choose(tasks, limit, tokens)
+        texts = task_evaluation.texts_of(items)
+        context = limit if self.corpora.kind == "conversations" else None
+        prompts, ids = sample_prompts.encode(folder, self.prompts, context, texts)
+        if not ids:
+            return prompts, Tasks([], [])
+        cls_id = open_tokenizer(folder).cls_id
+        return prompts, task_evaluation.encoded(items, dict(zip(texts, ids, strict=True)), cls_id, limit)
 
     def run(self, engine: TrainingEngine, ranks: Ranks, stop: Stop) -> dict[str, Any] | int:
         """The fields for the step's record, or the exit status of a stop. All ranks must call it."""

@@ -3,9 +3,9 @@
 Of a training on conversations, they are questions, and what follows is the assistant's answer.
 
 Encoding a prompt may need Kkma, whose JVM would replace the training's signal handlers. It therefore runs once, in a
-separate process: `python -m kogpt.train.sample_prompts TOKENIZER_FOLDER [CONTEXT]`, with prompts and tokens as JSON on
-stdin and stdout; with a context they are questions. All ranks generate together, because ZeRO 3 gathers weights only
-when all ranks call the model.
+separate process, which also encodes what else an evaluation reads: `python -m kogpt.train.sample_prompts
+TOKENIZER_FOLDER [CONTEXT]`, with [prompts, texts] and their tokens as JSON on stdin and stdout; with a context the
+prompts are questions. All ranks generate together, because ZeRO 3 gathers weights only when all ranks call the model.
 """
 
 import json
@@ -29,28 +29,33 @@ ENCODE_SECONDS, ENCODE_RATE = 120, 5000
 _SAMPLING = Sampling(max_new_tokens=40, greedy=True)
 
 
-def encode(tokenizer_folder: Path, texts: Sequence[str], context: int | None = None) -> list[list[int]]:
-    """[CLS] and the tokens of each prompt; [] with a warning if the analyzer cannot run.
+def encode(
+    tokenizer_folder: Path, prompts: Sequence[str], context: int | None = None, texts: Sequence[str] = ()
+) -> tuple[list[list[int]], list[list[int]]]:
+    """[CLS] and the tokens of each prompt, and the tokens of each text; none, with a warning, without the analyzer.
 
-    With a `context`, the texts are questions: the tokens are those of a conversation that the assistant continues.
+    With a `context`, the prompts are questions: their tokens are those of a conversation that the assistant continues.
     """
+    if not prompts and not texts:
+        return [], []
     command = [sys.executable, "-m", "kogpt.train.sample_prompts", str(tokenizer_folder)]
     command += [] if context is None else [str(context)]
     try:
         done = subprocess.run(
             command,
-            input=json.dumps(list(texts)),
+            input=json.dumps([list(prompts), list(texts)]),
             capture_output=True,
             encoding="utf-8",
-            timeout=ENCODE_SECONDS + sum(map(len, texts)) / ENCODE_RATE,
+            timeout=ENCODE_SECONDS + sum(map(len, (*prompts, *texts))) / ENCODE_RATE,
             check=True,
         )
-        return json.loads(done.stdout.splitlines()[-1])
+        of_prompts, of_texts = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError, OSError) as error:
         said = getattr(error, "stderr", None)
         reason = [*str(error).splitlines(), *(said.strip().splitlines() if isinstance(said, str) else ())][-1]
         log.warning(f"Texts cannot be encoded, so the evaluations go without prompts and tasks: {reason}")
-        return []
+        return [], []
+    return of_prompts, of_texts
 
 
 def continue_prompts(model: Decoder, tokenizer_folder: Path, prompts: list[list[int]]) -> list[str]:
@@ -70,13 +75,16 @@ def continue_prompts(model: Decoder, tokenizer_folder: Path, prompts: list[list[
 
 
 def _main() -> None:
-    codec = TextCodec(Path(sys.argv[1]))
-    prompts = json.load(sys.stdin)
-    if len(sys.argv) > 2:
-        talks = [[Message("user", question)] for question in prompts]
-        print(json.dumps([prompt(talk, codec.tokenizer, codec.encode, int(sys.argv[2])).ids for talk in talks]))
-    else:
-        print(json.dumps([[codec.tokenizer.cls_id, *codec.encode(text)] for text in prompts]))
+    folder, *context = sys.argv[1:]
+    codec = TextCodec(Path(folder))
+    prompts, texts = json.load(sys.stdin)
+
+    def start(text: str) -> list[int]:
+        if not context:
+            return [codec.tokenizer.cls_id, *codec.encode(text)]
+        return prompt([Message("user", text)], codec.tokenizer, codec.encode, int(context[0])).ids
+
+    print(json.dumps([[start(text) for text in prompts], [codec.encode(text) for text in texts]]))
 
 
 if __name__ == "__main__":

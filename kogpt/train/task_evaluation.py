@@ -17,9 +17,7 @@ from kogpt.common.errors import UserError
 from kogpt.eval.likelihood import Row, TokenNll, score_batches
 from kogpt.eval.multiple_choice import Item, above_chance, accuracies, by_task, choice_rows
 from kogpt.eval.tasks import read_items
-from kogpt.tokenizer.wordpiece import open_tokenizer
-from kogpt.train import sample_prompts
-from kogpt.train.distributed import Ranks, broadcast_object, on_first, reduce_sum
+from kogpt.train.distributed import Ranks, reduce_sum
 from kogpt.train.step_metrics import agree
 from kogpt.train.stop_signal import Stop
 
@@ -44,15 +42,8 @@ def tokens_between(eval_every: int, save_every: int, tokens_per_step: int) -> fl
     return tokens_per_step / (1 / eval_every + 1 / save_every - 1 / math.lcm(eval_every, save_every))
 
 
-def load(path: Path, tokenizer_folder: Path, max_seq_len: int, tokens: float, ranks: Ranks) -> Tasks:
-    """Read and encode the items on rank 0, for all ranks, which must call it. `tokens`: of training per evaluation.
-
-    Without an analyzer there are no items, with a warning. Raises `UserError` if the tasks do not fit.
-    """
-    return broadcast_object(on_first(ranks, lambda: _load(path, tokenizer_folder, max_seq_len, tokens)))
-
-
-def _load(path: Path, tokenizer_folder: Path, max_seq_len: int, tokens: float) -> Tasks:
+def choose(path: Path, max_seq_len: int, tokens: float) -> list[Item]:
+    """The items of a file that fit. `tokens`: of training per evaluation. Raises `UserError` if none does."""
     tasks = by_task(read_items(path), 0)
     items = list(_fitting(tasks, max_seq_len, tokens * SHARE / FORWARD))
     if not items:
@@ -60,12 +51,17 @@ def _load(path: Path, tokenizer_folder: Path, max_seq_len: int, tokens: float) -
     counts = by_task(items, 0)
     taken = ", ".join(f"{len(counts[task])} of {len(own)} {task}" for task, own in tasks.items())
     log.info(f"each evaluation answers multiple-choice items: {taken}; more of them with a larger --eval-every")
-    texts = list(dict.fromkeys(text for item in items for text in (item.prompt, *item.choices)))
-    encoded = dict(zip(texts, sample_prompts.encode(tokenizer_folder, texts), strict=False))
-    if not encoded:
-        return Tasks([], [])
-    cls_id = open_tokenizer(tokenizer_folder).cls_id
-    return Tasks(items, choice_rows(lambda text: encoded[text][1:], cls_id, items, max_seq_len))
+    return items
+
+
+def texts_of(items: Sequence[Item]) -> list[str]:
+    """Every text of the items once."""
+    return list(dict.fromkeys(text for item in items for text in (item.prompt, *item.choices)))
+
+
+def encoded(items: list[Item], tokens: dict[str, list[int]], cls_id: int, max_seq_len: int) -> Tasks:
+    """The items with their rows, from the tokens of their texts."""
+    return Tasks(items, choice_rows(tokens.__getitem__, cls_id, items, max_seq_len))
 
 
 def _fitting(tasks: dict[str, list[Item]], max_seq_len: int, tokens: float) -> Iterator[Item]:

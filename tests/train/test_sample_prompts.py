@@ -13,9 +13,10 @@ from kogpt.train import sample_prompts
 def test_encode_and_continue(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = corpus / "tokenizer"
     codec = TextCodec(folder)
-    texts = ["대한민국은", "모든 국민은"]
-    encoded = sample_prompts.encode(folder, texts)
+    texts, others = ["대한민국은", "모든 국민은"], ["국회는", "대통령은"]
+    encoded, tokens = sample_prompts.encode(folder, texts, texts=others)
     assert encoded == [[codec.tokenizer.cls_id, *codec.encode(text)] for text in texts]
+    assert tokens == [codec.encode(text) for text in others]
     assert caplog.messages == []
 
     torch.manual_seed(0)
@@ -32,6 +33,6 @@ def test_encode_and_continue(corpus: Path, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_a_folder_that_is_no_tokenizer_costs_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert sample_prompts.encode(tmp_path, ["가"]) == []
+    assert sample_prompts.encode(tmp_path, ["가"], texts=["나"]) == ([], [])
     (said,) = caplog.messages
     assert "without prompts and tasks" in said

@@ -1,6 +1,7 @@
 """Multiple-choice tasks within a training: a bounded share of its time, and the numbers of `kogpt evaluate`."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import pytest
 from trainings import Plan, deepspeed_file, flags, records, together
 
 from kogpt.common.errors import UserError
-from kogpt.eval.multiple_choice import Item
+from kogpt.data.corpus import TokenCorpus
+from kogpt.eval.multiple_choice import Item, choice_rows
 from kogpt.eval.run import evaluate_run
+from kogpt.tokenizer.codec import TextCodec
 from kogpt.train import task_evaluation
+from kogpt.train.corpora import Corpora, Part
+from kogpt.train.evaluation import Evaluation
 
 LAWS = ("모든 국민은", "대통령은", "국회는", "법률은", "이 헌법은")
 ITEMS: list[dict[str, Any]] = [
@@ -42,6 +47,20 @@ def test_a_training_gives_the_numbers_of_kogpt_evaluate(corpus: Path, items: Pat
     assert last["above_chance"] == pytest.approx(found["above_chance"]["0"]["mean"])
 
 
+def test_prompts_and_tasks_are_encoded_by_one_process(
+    corpus: Path, items: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, run = [], subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *what, **how: (started.append(what), run(*what, **how))[1])
+    corpora = Corpora([Part("laws", TokenCorpus.open(corpus), 1.0, replayed=False)])
+    prompts, tasks = Evaluation(corpora, 64, 32, LAWS[:2])._read(items, 1e6)
+    assert len(started) == 1
+    codec = TextCodec(corpora.tokenizer_folder)
+    assert prompts == [[codec.tokenizer.cls_id, *codec.encode(law)] for law in LAWS[:2]]
+    assert tasks.rows == choice_rows(codec.encode, codec.tokenizer.cls_id, tasks.items, 64)
+    assert len(tasks.rows) == 2 * len(ITEMS)
+
+
 def test_the_items_fit_a_share_of_the_tokens() -> None:
     short, long = (Item("short", "가" * 8, ("나", "다"), 0), Item("long", "가" * 500, ("나", "다"), 0))
     tasks = {"short": [short] * 100, "long": [long] * 3}
@@ -57,6 +76,6 @@ def test_evaluations_are_counted_with_those_of_checkpoints() -> None:
     assert task_evaluation.tokens_between(3, 2, 6) == pytest.approx(6 * 6 / 4)
 
 
-def test_tasks_that_do_not_fit_are_refused(items: Path, corpus: Path) -> None:
+def test_tasks_that_do_not_fit_are_refused(items: Path) -> None:
     with pytest.raises(UserError, match=r"--eval-tasks .*items\.jsonl takes more than 2%.* --eval-every"):
-        task_evaluation._load(items, corpus / "tokenizer", 64, 100.0)
+        task_evaluation.choose(items, 64, 100.0)
