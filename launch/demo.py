@@ -1,10 +1,12 @@
 """The demo: from Korean texts to a small model that answers, trained on this machine.
 
-It runs the commands that a user would type, and prints each of them. The articles are the texts in konlpy (the
-constitution and ten bills of the National Assembly), written as JSON files like those of AI Hub. The conversations are
-the project's own (launch/demo_chats.jsonl). What does not need the processors of a training runs beside it: the
-conversations are preprocessed during the first one, and texts are generated during the second. Stages that are already
-done are skipped when the demo runs again.
+It runs the commands that a user would type, and prints each of them. What they would start twice starts once: Ray, to
+which both runs of the preprocessing connect, and the ranks of both trainings (launch/demo_ranks.py). What does not need
+the processors of a training runs beside it: the conversations are preprocessed during the first one, and texts are
+generated during the second. Stages that are already done are skipped when the demo runs again.
+
+The articles are the texts in konlpy (the constitution and ten bills of the National Assembly), written as JSON files
+like those of AI Hub. The conversations are the project's own (launch/demo_chats.jsonl).
 """
 
 import json
@@ -15,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,7 @@ START = time.monotonic()
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 CHATS = ROOT / "launch/demo_chats.jsonl"
+RANKS = ROOT / "launch/demo_ranks.py"
 CHAT_STEPS = 0.1
 """Steps of the fine-tuning as a share of those of the training: with 0.3 it learns its conversations by heart."""
 PROMPTS = ("대한민국의 모든 국민은", "국회는", "이 법은 공포한 날부터")
@@ -93,13 +96,19 @@ def say(stage: int, what: str) -> None:
     print(f"\n\033[1m{line}\033[0m" if sys.stdout.isatty() else f"\n{line}", flush=True)
 
 
-def program(command: tuple[str | Path, ...]) -> list[str]:
-    """Print a command as a user types it; the words that start it."""
+def show(*command: str | Path) -> list[str]:
+    """Print a command as a user types it; its words."""
     words = [str(word) for word in command]
     shown = [os.path.relpath(word, ROOT) if word.startswith(str(ROOT)) else word for word in words]
     print("$", shlex.join([Path(shown[0]).name, *shown[1:]]), flush=True)
+    return words
+
+
+def program(*command: str | Path) -> list[str]:
+    """Print a command as a user types it; the words that start it."""
+    name, *words = show(*command)
     # Call the interpreter, because a script's first line fails if the project's path contains a space.
-    return [sys.executable, *([] if words[0] == "python" else [str(BIN / words[0])]), *words[1:]]
+    return [sys.executable, *([] if name == "python" else [str(BIN / name)]), *words]
 
 
 def check(code: int) -> None:
@@ -110,14 +119,15 @@ def check(code: int) -> None:
 
 def run(*command: str | Path) -> None:
     """Run a command, and show what it says."""
-    check(subprocess.run(program(command), cwd=ROOT).returncode)
+    check(subprocess.run(program(*command), cwd=ROOT).returncode)
 
 
 @contextmanager
 def beside(*command: str | Path) -> Iterator[None]:
-    """Run a command during the block; after the block, show what it said."""
+    """Run a command during the block, on one thread because the processors are busy; then show what it said."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-        job = subprocess.Popen(program(command), cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
+        one = os.environ | {"OMP_NUM_THREADS": "1"}
+        job = subprocess.Popen(program(*command), cwd=ROOT, env=one, stdout=said, stderr=subprocess.STDOUT)
         try:
             yield
             job.wait()
@@ -127,6 +137,47 @@ def beside(*command: str | Path) -> Iterator[None]:
         said.seek(0)
         print(said.read(), flush=True)
         check(job.returncode)
+
+
+@contextmanager
+def one_ray() -> Iterator[None]:
+    """Start Ray for all commands of the block, unless the user names a cluster, which they find themselves."""
+    if os.environ.get("RAY_ADDRESS"):
+        yield
+        return
+    import ray
+
+    from preprocess import cluster
+
+    cluster.connect(None, None)
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        ray.shutdown()
+
+
+@contextmanager
+def ranks_of(*flags: str) -> Iterator[Callable[..., None]]:
+    """Start ranks with these flags of `deepspeed`; in the block, the function has them train, and waits for it."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, str(BIN / "deepspeed"), *flags, "--master_port", str(free_port()), str(RANKS)]
+    with theirs:
+        job = subprocess.Popen(command, cwd=ROOT, stdin=theirs.fileno())
+    try:
+        with ours, ours.makefile() as answers:
+
+            def train(*words: str | Path) -> None:
+                said = json.dumps(show("deepspeed", *flags, ROOT / "launch/train.py", *words)[len(flags) + 2 :])
+                with suppress(BrokenPipeError):  # the ranks have died, and said why
+                    ours.sendall(f"{said}\n".encode())
+                answer = answers.readline()
+                check(int(answer) if answer else job.wait() or 1)
+
+            yield train
+    finally:
+        job.wait()
 
 
 def free_port() -> int:
@@ -152,7 +203,7 @@ def ask(chat: Path) -> None:
     with tempfile.TemporaryFile("w+", encoding="utf-8") as questions:
         questions.write(f"\n{FORGET}\n".join(QUESTIONS) + "\n")
         questions.seek(0)
-        command = program(("kogpt", "chat", chat, "--greedy", "--max-new-tokens", "60"))
+        command = program("kogpt", "chat", chat, "--greedy", "--max-new-tokens", "60")
         done = subprocess.run(command, cwd=ROOT, stdin=questions, stdout=subprocess.PIPE, encoding="utf-8")
     check(done.returncode)
     for question, answer in zip(QUESTIONS, done.stdout.split(FORGOTTEN), strict=True):
@@ -170,30 +221,33 @@ def main() -> None:
     say(1, f"write Korean articles in the format of AI Hub -> {articles}")
     print(f"{write_articles(articles)} JSON files")
 
-    say(2, f"analyze them with Kkma on every core (Ray), train a vocabulary, write the token corpus -> {corpus}")
-    run("python", ROOT / "preprocess/run.py", "--input", articles, "--output", corpus, "--vocab-size", "2000",
-        "--val-fraction", "0.05")  # fmt: skip
-
-    words, ranks, where = [], torch.cuda.device_count(), "GPU"
+    flags, ranks, where = ["-q"], torch.cuda.device_count(), "GPU"
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # keeps DeepSpeed from warning that it found nothing better
-        words, ranks, where = ["--num_accelerators", "2"], 2, "CPU ranks"
+        flags, ranks, where = ["-q", "--num_accelerators", "2"], 2, "CPU ranks"
+    preprocess = ("python", ROOT / "preprocess/run.py")
 
-    def train(target: Path, steps: int, *more: str | Path) -> None:
-        """Without prompts, for which each training would start a JVM: texts and answers come at the end."""
-        every = str(max(1, steps // 6))
-        run("deepspeed", "-q", *words, "--master_port", str(free_port()), ROOT / "launch/train.py", "--out", target,
-            "--deepspeed-config", deepspeed_file(folder, ranks), "--steps", str(steps), "--eval-every", every,
-            "--save-every", every, "--prompts", *more)  # fmt: skip
+    say(2, f"analyze them with Kkma on every core (Ray), train a vocabulary, write the token corpus -> {corpus}")
+    with exit_on_user_error(), ExitStack() as ray, ranks_of(*flags) as start:
 
-    say(3, f"train a small GPT with DeepSpeed ZeRO on {ranks} {where}, and preprocess conversations beside it -> {out}")
-    with beside("python", ROOT / "preprocess/run.py", "--input", CHATS, "--output", chat_corpus, "--layout", "chat",
-                "--tokenizer", corpus, "--val-fraction", "0.1", "--workers", "1"):  # fmt: skip
-        train(out, demo.steps, "--corpus", corpus, "--preset", "tiny", "--dropout", "0.2")
+        def train(target: Path, steps: int, *more: str | Path) -> None:
+            """Without prompts, for which each training would start a JVM: texts and answers come at the end."""
+            every = str(max(1, steps // 6))
+            start("--out", target, "--deepspeed-config", deepspeed_file(folder, ranks), "--steps", str(steps),
+                  "--eval-every", every, "--save-every", every, "--dropout", "0.2", "--prompts", *more)  # fmt: skip
 
-    say(4, f"teach it to answer, and generate text beside it -> {chat}")
-    with beside("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "60", "--temperature", "0.7"):
-        train(chat, max(1, round(demo.steps * CHAT_STEPS)), "--corpus", chat_corpus, "--init", out, "--dropout", "0.2")
+        ray.enter_context(one_ray())
+        run(*preprocess, "--input", articles, "--output", corpus, "--vocab-size", "2000", "--val-fraction", "0.05")
+
+        say(3, f"train a small GPT with DeepSpeed ZeRO on {ranks} {where}, and preprocess conversations -> {out}")
+        with beside(*preprocess, "--input", CHATS, "--output", chat_corpus, "--layout", "chat", "--tokenizer", corpus,
+                    "--val-fraction", "0.1", "--workers", "1"):  # fmt: skip
+            train(out, demo.steps, "--corpus", corpus, "--preset", "tiny")
+        ray.close()
+
+        say(4, f"teach it to answer, and generate text beside it -> {chat}")
+        with beside("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "60", "--temperature", "0.7"):
+            train(chat, max(1, round(demo.steps * CHAT_STEPS)), "--corpus", chat_corpus, "--init", out)
 
     say(5, "ask it")
     ask(chat)

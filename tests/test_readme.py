@@ -14,8 +14,11 @@ KOREAN = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.ko.
 
 
 def commands(name: str) -> list[str]:
-    blocks = re.findall(r"```(?:ba)?sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    """The lines of the blocks marked as sh, and of the indented ones."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```|^(    .*?)$", text, re.DOTALL | re.MULTILINE)
+    shown = [block or indented for language, block, indented in blocks if language in ("sh", "bash") or indented]
+    return [line.strip() for block in shown for line in block.splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("page", KOREAN)

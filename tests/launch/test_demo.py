@@ -1,24 +1,26 @@
 """The demo's texts, its DeepSpeed file for any number of GPUs, and how it starts programs."""
 
 import json
+import os
 import pwd
 import runpy
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from trainings import PROJECT
+from trainings import PROJECT, deepspeed_file, flags
 
 from kogpt.train.deepspeed_config import plan
 
 demo = runpy.run_path(str(PROJECT / "launch" / "demo.py"))
-deepspeed_file = demo["deepspeed_file"]
 
 
 @pytest.mark.parametrize("ranks", range(1, 17))
 def test_its_batch_divides(ranks: int, tmp_path: Path) -> None:
-    path = deepspeed_file(tmp_path, ranks)
+    path = demo["deepspeed_file"](tmp_path, ranks)
     fitted = plan(path, json.loads(path.read_text()), world_size=ranks, device="cuda", has_bf16=True)
     assert 8 <= fitted.global_batch < 8 + ranks
     assert (path.parent == tmp_path) == (ranks not in (1, 2, 4, 8))
@@ -67,6 +69,41 @@ def test_a_failure_beside_a_stage_ends_the_demo() -> None:
         demo["beside"]("python", "-c", "import time; time.sleep(60)"),
     ):
         demo["run"]("python", "-c", "raise SystemExit(4)")
+
+
+def test_its_ranks_start_once_for_several_trainings(corpus: Path, tmp_path: Path) -> None:
+    config = deepspeed_file(tmp_path / "ds.json", 2)
+    runs = [tmp_path / "실행 1", tmp_path / "실행 2"]
+    with (
+        pytest.raises(SystemExit, match="exit status"),
+        demo["ranks_of"]("-q", "--num_accelerators", "2") as train,
+    ):
+        for run in runs:
+            train(*flags(corpus, run, config, 1))
+        assert [json.loads((run / "run.json").read_text())["state"] for run in runs] == ["finished"] * 2
+        train(*flags(tmp_path / "missing", tmp_path / "실행 3", config, 1))
+
+
+def test_ray_starts_once_and_ends_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    joins = (
+        "import ray; from preprocess import cluster; print(cluster.connect(None, 1), ray.cluster_resources()['CPU'])"
+    )
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with demo["one_ray"]():
+        address = os.environ["RAY_ADDRESS"]
+        for _ in range(2):
+            said = subprocess.run([sys.executable, "-c", joins], capture_output=True, text=True, check=True).stdout
+            assert said.startswith("Ray: cluster of 1 node")
+    assert "RAY_ADDRESS" not in os.environ
+    host, port = address.split(":")
+    with pytest.raises(OSError), socket.create_connection((host, int(port)), timeout=5):
+        pass
+
+
+def test_a_cluster_that_the_user_names_is_left_to_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "node-a:6379")
+    with demo["one_ray"]():
+        assert os.environ["RAY_ADDRESS"] == "node-a:6379"
 
 
 def test_its_articles_need_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,14 @@ def test_a_training_gives_the_numbers_of_kogpt_evaluate(corpus: Path, items: Pat
 def test_prompts_and_tasks_are_encoded_by_one_process(
     corpus: Path, items: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, run = [], subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *what, **how: (started.append(what), run(*what, **how))[1])
+    started: list[Any] = []
+    run = subprocess.run
+
+    def counted(*what: Any, **how: Any) -> Any:
+        started.append(what)
+        return run(*what, **how)
+
+    monkeypatch.setattr(subprocess, "run", counted)
     corpora = Corpora([Part("laws", TokenCorpus.open(corpus), 1.0, replayed=False)])
     prompts, tasks = Evaluation(corpora, 64, 32, LAWS[:2])._read(items, 1e6)
     assert len(started) == 1
