@@ -4,7 +4,6 @@ Each command is one function: its signature is the command line, its docstring t
 work are imported when a command runs, so that `kogpt --help` is fast.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from kogpt.common.errors import exit_on_user_error
-from kogpt.common.files import atomic_write
 from kogpt.common.flags import (
     FilePath,
     FilePaths,
@@ -135,6 +133,7 @@ def evaluate(
     /,
     corpus: OptionalPath = None,
     texts: OptionalSource = None,
+    uncut: bool = False,
     choices: OptionalSource = None,
     shots: tuple[Annotated[int, Range(0)], ...] = (0,),
     limit: OptionalCount = None,
@@ -149,6 +148,7 @@ def evaluate(
     Args:
         corpus: Score the validation articles of this token corpus. It must use the run's tokenizer.
         texts: Score the articles of this file or folder (.txt, .json, .jsonl, also with .gz) as raw text.
+        uncut: Score corpus and texts also without the analyzer, as programs read them that cannot call it.
         choices: Answer the multiple-choice items of this file (.jsonl, .jsonl.gz), such as KoBEST.
         shots: Number of solved examples before each item. Give several numbers to compare them.
         limit: Use only the first N articles, and the first N items of each task.
@@ -162,13 +162,14 @@ def evaluate(
 
     from kogpt.eval.report import numbers, table
     from kogpt.eval.run import evaluate_run
-    from kogpt.tracking.metrics_file import finite
+    from kogpt.tracking.metrics_file import write_json
     from kogpt.tracking.wandb_run import log_evaluation
 
     result = evaluate_run(
         run,
         corpus=corpus,
         texts=texts,
+        uncut=uncut,
         choices=choices,
         shots=shots,
         limit=limit,
@@ -176,9 +177,7 @@ def evaluate(
         checkpoint=checkpoint,
     )
     if json_file is not None:
-        with atomic_write(json_file) as file:
-            text = json.dumps(finite(result), ensure_ascii=False, indent=1)
-            file.write(text.encode(errors="backslashreplace") + b"\n")  # a name of texts that is not UTF-8
+        write_json(result, json_file)
     Console().print(table(result))
     log_evaluation(Path(result["run"]), wandb, wandb_project, result["step"], numbers(result))
 
@@ -223,6 +222,7 @@ def export(
     license: OptionalText = None,
     gguf: OptionalQuantization = None,
     push: OptionalText = None,
+    corpus: OptionalPath = None,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Write a run's model as a folder that `transformers` loads without this project.
@@ -232,10 +232,11 @@ def export(
         license: License of the weights for the model card, for example cc-by-sa-4.0. Default: unknown.
         gguf: Also write a file for llama.cpp and a Modelfile for Ollama: f16, or q8_0, which is half as large.
         push: Also upload the folder to the Hugging Face hub under this name, USER/NAME. A new repository is private.
+        corpus: State in the model card what the model loses without the analyzer, on 100 validation articles of this.
     """
     from kogpt.hub.export import export_model
 
-    address = export_model(run, folder, license=license, gguf=gguf, checkpoint=checkpoint, push=push)
+    address = export_model(run, folder, license=license, gguf=gguf, checkpoint=checkpoint, push=push, corpus=corpus)
     print(f"Load it with AutoModelForCausalLM.from_pretrained({push or str(folder)!r}).")
     if address is not None:
         print(f"Uploaded to {address}. A new repository is private; its settings there make it public.")

@@ -11,6 +11,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from kogpt.data.corpus_writer import CorpusWriter
+from kogpt.data.split import is_uncut
 from kogpt.tokenizer.wordpiece import Tokenizer
 from preprocess.options import Options
 from preprocess.plan import PlannedUnit, Scan, dropped_row
@@ -31,6 +32,7 @@ def assemble(
         options.output_folder, tokenizer, val_fraction=options.val_fraction, settings=settings, kind=kind
     )
     notes = list(found.dropped)
+    uncut = 0
     bar = tqdm(total=len(found.units), desc="corpus", unit=" units", leave=False)
     for units, batch in encoded:
         articles = pa.Table.from_batches([unit.articles for unit in units])
@@ -41,6 +43,8 @@ def assemble(
             reason, _, detail = batch.degraded[i].as_py().partition(": ")
             id, source = articles["id"][i].as_py(), articles["source"][i].as_py()
             notes.append(dropped_row(id, source, reason, detail, status="degraded"))
+        if options.uncut:
+            uncut += sum(is_uncut(sha256, options.uncut) for sha256 in articles["text_sha256"].to_pylist())
         writer.add_many(articles, batch.ids, batch.lengths, batch.unknown_ids, batch.learnt)
         bar.update(len(units))
     bar.close()
@@ -50,4 +54,5 @@ def assemble(
         removed_controls=found.removed_controls,
         removed_surrogates=found.removed_surrogates,
         masked=found.masked if options.personal_data == "mask" else None,
+        uncut=uncut if options.uncut else None,
     )

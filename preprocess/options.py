@@ -43,6 +43,10 @@ class Options:
     analyzer: Literal["kkma", "kiwi", "none"] = "kkma"
     """Morphological analyzer."""
 
+    uncut: ShareBelowOne = 0.0
+    """Share of the training articles whose words are not cut into morphemes, so that the model also learns text as
+    programs without the analyzer read it (docs/export.md)."""
+
     spacing: Literal["original", "morphemes"] = "original"
     """original: the tokens restore the text exactly. morphemes: the tokens of ' '.join(morphemes), which lose the
     spacing."""
@@ -100,6 +104,11 @@ class Options:
             problems.append("--layout and --text-path exclude each other; give only one of them")
         if self.vocab_size is not None and self.tokenizer != _TOKENIZER:
             problems.append("--tokenizer and --vocab-size exclude each other; give only one of them")
+        if self.uncut + self.val_fraction > 1:
+            problems.append(
+                f"--uncut {self.uncut} and --val-fraction {self.val_fraction} are more than all articles together; "
+                "lower one of them"
+            )
         if "://" in (self.cache or ""):
             problems.append(f"--cache {self.cache} must be a folder on this machine or a shared one")
         if problems:

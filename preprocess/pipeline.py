@@ -285,13 +285,14 @@ class _Run:
         store = Store(self.folder / WORK / "ids")
         units = self.scan.units
         groups = [units[i : i + MOST_UNITS] for i in range(0, len(units), MOST_UNITS)]
-        by_key = {ids_key([unit.key for unit in group], tokenizer): group for group in groups}
+        uncut = self.options.uncut
+        by_key = {ids_key([unit.key for unit in group], tokenizer, uncut): group for group in groups}
         missing = {key: group for key, group in by_key.items() if store.get(key) is None}
 
         def content(key: str) -> tuple[Any, ...]:
             return _sizes(missing[key]), *(cache.existing(unit.key) for unit in missing[key])
 
-        work, packing = stages.encoding_with(tokenizer), stages.EncodingPacking()
+        work, packing = stages.encoding_with(tokenizer, uncut), stages.EncodingPacking()
 
         def commit(key: str, results: list[Any] | Packed) -> None:
             if isinstance(results, Packed):
@@ -324,9 +325,10 @@ def _sizes(units: Iterable[PlannedUnit]) -> stages.Sizes:
     return [unit.articles["chars"].to_pylist() for unit in units]
 
 
-def ids_key(keys: Iterable[str], tokenizer: Tokenizer) -> str:
+def ids_key(keys: Iterable[str], tokenizer: Tokenizer, uncut: float = 0.0) -> str:
     """The key of the tokens of units: theirs, the vocabulary, and the code that encodes, which an update may change."""
-    return key_of(["tokens of units", *keys, tokenizer.sha256, tokenizer.spacing, encoder_digest()])
+    share = [f"uncut {uncut}"] if uncut else []
+    return key_of(["tokens of units", *keys, tokenizer.sha256, tokenizer.spacing, encoder_digest(), *share])
 
 
 def _reasons(found: Scan) -> str:

@@ -30,8 +30,9 @@ from preprocess.units import Unit, group
 WORK = ".work"
 _FLAGS = {"tokenizer": "--tokenizer", "analyzer": "--analyzer", "spacing": "--spacing", "layout": "--layout"}
 _FLAGS |= {"limit": "--limit", "val_fraction": "--val-fraction", "personal_data": "--personal-data"}
-_FLAGS |= {"quality": "--quality", "near_duplicates": "--near-duplicates", "held_out": "--held-out"}
-_ABSENT = {"personal_data": "keep", "quality": "none", "near_duplicates": None, "held_out": None}
+_FLAGS |= {"uncut": "--uncut", "quality": "--quality", "near_duplicates": "--near-duplicates", "held_out": "--held-out"}
+_ABSENT: dict[str, Any] = {"personal_data": "keep", "quality": "none", "near_duplicates": None, "held_out": None}
+_ABSENT |= {"uncut": 0.0}
 """What it means that a setting is not recorded, for settings that are recorded only where they are not the default."""
 
 
@@ -146,6 +147,7 @@ def settings_of(
         "personal_data": options.personal_data,
         "quality": _quality(options),
         "spacing": options.spacing,
+        "uncut": options.uncut,
         "tokenizer": trained if tokenizer is None else f"{tokenizer.source} ({tokenizer.base_sha256[:12]})",
         "val_fraction": options.val_fraction,
     }

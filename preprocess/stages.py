@@ -6,6 +6,7 @@ document and settings. `MorphemePacking` and `EncodingPacking` make files of the
 for each unit, of stage 2 one for the units of a chunk.
 """
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kogpt.data.split import is_uncut
 from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
 from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
 from kogpt.tokenizer.chat import Message, render
@@ -110,8 +112,14 @@ def find_morphemes(text: str, analyzer: Analyzer) -> CutText:
     return CutText(text, np.array(cuts, dtype="<i4").tobytes(), MESSAGE_SEPARATOR.join(morphemes), degraded)
 
 
-def analyzed_messages(document: CutText) -> list[tuple[Message, Analysis]]:
-    """The messages of a conversation, each with its own analysis; an article is one message."""
+def analyzed_messages(document: CutText, uncut: float = 0.0) -> list[tuple[Message, Analysis]]:
+    """The messages of a conversation, each with its own analysis; an article is one message.
+
+    Where the document is one of the share `uncut` of all, their words are not cut.
+    """
+    if uncut and is_uncut(hashlib.sha256(document.text.encode()).hexdigest(), uncut):
+        whole = load_analyzer("none")
+        return [(message, whole.analyze(message.content)) for _, message in placed_messages(document.text)]
     cuts = np.frombuffer(document.cuts, dtype="<i4")
     found: list[tuple[Message, Analysis]] = []
     for (start, message), morphemes in zip(
@@ -145,24 +153,25 @@ class EncodingStage:
     """Stage 2: `CutText` -> `Encoded`."""
 
     files: dict[str, bytes]
+    uncut: float = 0.0
 
     def __call__(self) -> Callable[[CutText], Encoded]:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in self.files.items():
                 Path(folder, name).write_bytes(content)
             tokenizer = open_tokenizer(Path(folder))
-        return lambda document: _encoded(document, tokenizer)
+        return lambda document: _encoded(document, tokenizer, self.uncut)
 
 
-def encoding_with(tokenizer: Tokenizer) -> EncodingStage:
-    """Stage 2 with this tokenizer."""
+def encoding_with(tokenizer: Tokenizer, uncut: float = 0.0) -> EncodingStage:
+    """Stage 2 with this tokenizer, and this share of uncut documents."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
-        return EncodingStage({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+        return EncodingStage({path.name: path.read_bytes() for path in Path(folder).iterdir()}, uncut)
 
 
-def _encoded(document: CutText, tokenizer: Tokenizer) -> Encoded:
-    parts = analyzed_messages(document)
+def _encoded(document: CutText, tokenizer: Tokenizer, uncut: float) -> Encoded:
+    parts = analyzed_messages(document, uncut)
     if parts[0][0].role:
         analyses = {message.content: analysis for message, analysis in parts}
         ids, learnt = render(

@@ -83,7 +83,7 @@ def trained(options: Options, found: Scan, cache: Store, analyzer: dict[str, str
         (message.content, analysis)
         for cut, part in zip(cut_texts, split, strict=True)
         if part == "train"
-        for message, analysis in stages.analyzed_messages(cut)
+        for message, analysis in stages.analyzed_messages(cut, options.uncut)
     )
     tokenizer = train_tokenizer(documents, options.vocab_size, spacing=options.spacing, analyzer=analyzer)
     tokenizer.save(stored)

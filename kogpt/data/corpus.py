@@ -62,6 +62,7 @@ def count_rows(counts: dict[str, Any]) -> list[tuple[str, str]]:
         ("unknown or byte tokens", f"{counts['unknown_ids']:,} ({counts['unknown_ids'] / max(1, ids):.2%})"),
         ("control characters removed", f"{counts['removed_controls']:,}"),
         ("lone surrogates removed", f"{counts['removed_surrogates']:,}"),
+        *([("not cut into morphemes", f"{counts['uncut']:,} {things}")] if "uncut" in counts else []),
         *((f"masked: {kind}", f"{count:,}") for kind, count in counts.get("masked", {}).items()),
     ]
 

@@ -189,11 +189,13 @@ class CorpusWriter:
         removed_controls: int,
         removed_surrogates: int,
         masked: dict[str, int] | None = None,
+        uncut: int | None = None,
     ) -> str:
         """Check the counts; write the tables, the tokenizer, and last the manifest; return the fingerprint.
 
         The rows of `dropped` have the columns of dropped.parquet. Those with status "degraded" are in the corpus too.
-        `masked` is the number of masks by kind of personal data, where masking was asked for.
+        `masked` is the number of masks by kind of personal data, where masking was asked for, and `uncut` that of the
+        articles that are not cut into morphemes, where a share was asked for.
         """
         if self._open:
             self._close_shard()
@@ -239,6 +241,7 @@ class CorpusWriter:
                 "removed_controls": removed_controls,
                 "removed_surrogates": removed_surrogates,
                 **({} if masked is None else {"masked": masked}),
+                **({} if uncut is None else {"uncut": uncut}),
                 "splits": {name: _split_counts(table, name) for name in ("train", "val")},
             },
             "settings": {**self._settings, "val_fraction": self._val_fraction},

@@ -12,6 +12,7 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
     flat = {
         f"bits_per_char/{name}": scored["bits_per_char"] for name, scored in result.get("bits_per_char", {}).items()
     }
+    flat |= {f"bits_per_char_uncut/{name}": scored["bits_per_char"] for name, scored in result.get("uncut", {}).items()}
     for shots, tasks in result.get("multiple_choice", {}).items():
         for task, scored in tasks.items():
             keys = ("accuracy", "standard_error", "bits_per_char")
@@ -27,6 +28,8 @@ def rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     for name, scored in result.get("bits_per_char", {}).items():
         value = with_error(scored["bits_per_char"], scored.get("standard_error"), 4)
         found.append((name, "bits per character", value, f"{scored['chars']:,} characters"))
+        if name in result.get("uncut", {}):
+            found += _uncut(result["uncut"][name])
     for shots, tasks in result.get("multiple_choice", {}).items():
         for task, scored in tasks.items():
             value = f"{with_error(scored['accuracy'], scored['standard_error'], 3)} (chance {scored['chance']:.2f})"
@@ -38,6 +41,15 @@ def rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             value = f"{with_error(mean['mean'], mean['standard_error'], 3)} (guessing 0, perfect 1)"
             found.append(("mean", f"accuracy above chance, {shots} shots", value, f"{len(tasks):,} tasks"))
     return found
+
+
+def _uncut(scored: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    value = with_error(scored["bits_per_char"], scored["standard_error"], 4)
+    more, error = (None if scored[key] is None else 100 * scored[key] for key in ("more", "more_standard_error"))
+    return [
+        ("", "bits per character, uncut", value, f"{scored['chars']:,} characters"),
+        ("", "more than with the analyzer (%)", with_error(more, error, 2), f"{scored['articles']:,} articles"),
+    ]
 
 
 def with_error(value: float | None, error: float | None, digits: int) -> str:

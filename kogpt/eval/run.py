@@ -14,9 +14,10 @@ from kogpt.eval.likelihood import HeldOut, held_out, held_out_corpus, score
 from kogpt.eval.multiple_choice import Item, above_chance, by_task, multiple_choice
 from kogpt.eval.tasks import read_items
 from kogpt.eval.texts import encoded_articles, read_texts
+from kogpt.eval.uncut import Articles, both_ways, score_both, uncut_articles
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.lineage import appended_roles
-from kogpt.tokenizer.wordpiece import open_tokenizer
+from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 
 
 def evaluate_run(
@@ -24,6 +25,7 @@ def evaluate_run(
     *,
     corpus: str | Path | None = None,
     texts: str | Path | None = None,
+    uncut: bool = False,
     choices: str | Path | None = None,
     shots: Sequence[int] = (0,),
     stride: int | None = None,
@@ -34,7 +36,8 @@ def evaluate_run(
     """Evaluate a run on everything given, and return one JSON-compatible object.
 
     `corpus` and `texts` (kogpt.eval.texts) give bits per character, of the validation split and of the texts; of a
-    corpus of conversations, those of the answers. `choices` is a file for kogpt.eval.tasks, evaluated at each number of
+    corpus of conversations, those of the answers. With `uncut`, both are also scored without the analyzer
+    (kogpt.eval.uncut). `choices` is a file for kogpt.eval.tasks, evaluated at each number of
     `shots`. `limit` takes the first articles, and the first items of each task. `checkpoint` says which one of the run
     (kogpt.checkpoint.choose).
     """
@@ -49,22 +52,24 @@ def evaluate_run(
     codec = TextCodec(run.tokenizer_folder)
     result: dict[str, Any] = {"run": str(run.tokenizer_folder.parent), "step": run.info.get("step")}
     measured: dict[str, HeldOut] = {}
+    both: dict[str, tuple[Articles, Articles]] = {}
     context = run.model.config.max_seq_len
     if corpus is not None:
-        opened = TokenCorpus.open(corpus)
-        try:
-            appended_roles(open_tokenizer(opened.tokenizer_folder), codec.tokenizer)
-        except ValueError:
-            raise UserError(
-                f"{corpus} has another tokenizer than {run_folder}; use the articles with --texts instead."
-            ) from None
+        opened = open_corpus(corpus, codec.tokenizer, run_folder)
+        if uncut:
+            both[str(corpus)] = both_ways(opened, codec.tokenizer, limit)
         measured[str(corpus)] = held_out_corpus(opened, context, stride, limit)
     if texts is not None:
-        measured[str(texts)] = held_out(encoded_articles(codec, raw), context, stride)
+        articles = encoded_articles(codec, raw)
+        if uncut:
+            both[str(texts)] = articles, uncut_articles(codec.tokenizer, raw)
+        measured[str(texts)] = held_out(articles, context, stride)
     for name, text in measured.items():
         scored = asdict(score(run.model, text))
         del scored["nll"]
         result.setdefault("bits_per_char", {})[name] = scored
+    if both:
+        result["uncut"] = {name: asdict(score_both(run.model, *ways, stride=stride)) for name, ways in both.items()}
     if items:
         found = {str(count): multiple_choice(run.model, codec, items, shots=count) for count in shots}
         result["multiple_choice"] = {
@@ -72,6 +77,16 @@ def evaluate_run(
         }
         result["above_chance"] = {count: asdict(above_chance(tasks.values())) for count, tasks in found.items()}
     return result
+
+
+def open_corpus(corpus: str | Path, tokenizer: Tokenizer, run: str | Path) -> TokenCorpus:
+    """The corpus. Raises `UserError` if its tokenizer is not that of the run."""
+    opened = TokenCorpus.open(corpus)
+    try:
+        appended_roles(open_tokenizer(opened.tokenizer_folder), tokenizer)
+    except ValueError:
+        raise UserError(f"{corpus} has another tokenizer than {run}; use the articles with --texts instead.") from None
+    return opened
 
 
 def _check(

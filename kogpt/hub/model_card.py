@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kogpt.checkpoint.load import LoadedRun
+from kogpt.eval.report import with_error
+from kogpt.eval.uncut import Uncut
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tracking.tracker import read_metrics
 
@@ -63,7 +65,7 @@ The weights: {license}. The articles used for training have their own licenses. 
 
 ## Tokenizer
 For training, the analyzer `{analyzer}` split the text before WordPiece. `AutoTokenizer` does not include the analyzer,
-so it tokenizes raw text differently. {differs}
+so it tokenizes raw text as kogpt does without one. {differs} Decoding restores the text exactly.
 `kogpt generate` tokenizes prompts as in training. Every article starts with [CLS] and ends with [SEP], so start a
 prompt with [CLS].
 {_chat(talks, analyzer) if chats else ""}"""
@@ -102,6 +104,17 @@ def _training_numbers(run: Path, step: int) -> dict[str, str]:
                     f"{bits:.4f} bits per character, {loss:.4f} nats per token, at step {record['step']}"
                 )
     return numbers
+
+
+def plain_tokenizer_costs(worth: Uncut) -> str:
+    """One sentence on how well the model predicts the text that AutoTokenizer reads, against that of the training."""
+    uncut = with_error(worth.bits_per_char, worth.standard_error, 3)
+    more = with_error(100 * worth.more, 100 * worth.more_standard_error, 1)
+    return (
+        f"On {worth.articles:,} held-out articles ({worth.chars:,} characters), the model needs {uncut} bits per "
+        f"character for raw text through `AutoTokenizer`, and {worth.cut_bits_per_char:.3f} for analyzed text: "
+        f"{more} % more."
+    )
 
 
 def plain_tokenizer_differs(folder: Path, codec: TextCodec, texts: Sequence[str]) -> str:

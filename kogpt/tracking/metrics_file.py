@@ -78,6 +78,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def write_json(result: dict[str, Any], path: Path) -> None:
+    """Write the result of an evaluation to a file of its own."""
+    text = json.dumps(finite(result), ensure_ascii=False, indent=1)
+    with atomic_write(path) as file:
+        file.write(text.encode(errors="backslashreplace") + b"\n")  # a name of texts that is not UTF-8
+
+
 def finite(value: Any) -> Any:
     """The value with NaN and infinity, which JSON lacks, replaced by None."""
     if isinstance(value, dict):

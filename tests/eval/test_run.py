@@ -15,7 +15,8 @@ from rich.console import Console
 
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
-from kogpt.eval.likelihood import Row, row_nll, score_articles
+from kogpt.data.corpus import TokenCorpus
+from kogpt.eval.likelihood import Row, corpus_articles, row_nll, score_articles
 from kogpt.eval.multiple_choice import Item, multiple_choice
 from kogpt.eval.report import table
 from kogpt.eval.run import evaluate_run
@@ -26,6 +27,7 @@ from kogpt.model.decoder import Decoder
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.model.loss import IGNORED
 from kogpt.optim.parameter_groups import parameter_groups
+from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.normalize import normalize
 
@@ -213,6 +215,44 @@ def test_evaluate_run_gives_json_and_a_table(run, model, codec, tmp_path):
     assert f"{on_texts['bits_per_char']:.4f}" in text
     assert "accuracy, 1 shots" in text
     assert "accuracy above chance, 1 shots" in text
+
+
+def test_uncut_text_is_compared_article_by_article(tmp_path):
+    """Here the analyzer cuts every character, so that the two ways differ."""
+    tokenizer = make_tokenizer(TEXTS * 9, 400)
+    run = make_run(tmp_path / "run", tokenizer, max_seq_len=16)
+    model = load_for_inference(run).model
+
+    def articles(cut: bool) -> list[dict[str, Any]]:
+        made = list(encoded(tokenizer, TEXTS))
+        for article, text in zip(made, TEXTS, strict=True):
+            if cut:
+                text = normalize(text)[0]
+                article["ids"] = tokenizer.encode(text, Analysis(list(range(1, len(text))), [], None))
+        return made
+
+    write_corpus(tmp_path / "cut", tokenizer, articles(True), val_fraction=0.7)
+    write_corpus(tmp_path / "uncut", tokenizer, articles(False), val_fraction=0.7)
+    expected = [evaluate_run(run, corpus=tmp_path / name)["bits_per_char"] for name in ("cut", "uncut")]
+    first, second = (next(iter(one.values()))["bits_per_char"] for one in expected)
+    result = evaluate_run(run, corpus=tmp_path / "cut", uncut=True)
+    [found] = result["uncut"].values()
+    assert (found["cut_bits_per_char"], found["bits_per_char"]) == pytest.approx((first, second))
+    assert found["more"] == pytest.approx(second / first - 1)
+    assert abs(found["more"]) > 0.01
+    cut, uncut = (score_articles(model, corpus_articles(TokenCorpus.open(tmp_path / n))).nll for n in ("cut", "uncut"))
+    # The error of a quotient of sums, by leaving out one article after the other (Quenouille's jackknife).
+    count, total = len(cut), (sum(uncut), sum(cut))
+    without = [(total[0] - u) / (total[1] - c) for u, c in zip(uncut, cut, strict=True)]
+    jackknife = math.sqrt((count - 1) / count * sum((q - statistics.mean(without)) ** 2 for q in without))
+    assert found["more_standard_error"] == pytest.approx(jackknife, rel=0.5)
+    page = Console(width=200, record=True)
+    page.print(table(result))
+    assert "more than with the analyzer (%)" in page.export_text()
+    texts = tmp_path / "texts.json"
+    texts.write_text(json.dumps([{"text": text} for text in TEXTS]))
+    raw = evaluate_run(run, texts=texts, uncut=True)["uncut"][str(texts)]
+    assert (raw["more"], raw["more_standard_error"], raw["articles"]) == (0, 0, 4), "the run's analyzer is none"
 
 
 def test_texts_are_read_as_preprocessing_reads_them(tmp_path):

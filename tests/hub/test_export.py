@@ -19,6 +19,7 @@ from kogpt.hub.export import export_model
 from kogpt.hub.weights import import_model
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.wordpiece import open_tokenizer
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -146,6 +147,20 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     assert equal == len(TEXTS)  # the analyzer is none
     assert f"gives {sum(map(len, theirs))} tokens instead of {sum(map(len, ours))}" in card
     assert f"{equal} sentences are identical" in card
+
+
+def test_the_card_states_what_is_lost_without_the_analyzer(corpus, tmp_path):
+    from kogpt.data.corpus import TokenCorpus
+
+    opened = TokenCorpus.open(corpus)
+    run = make_run(tmp_path / "run", open_tokenizer(opened.tokenizer_folder))
+    export_model(run, tmp_path / "out", corpus=corpus)
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"On {len(opened.split('val'))} held-out articles (" in card
+    assert "bits per character for raw text through `AutoTokenizer`" in card
+    assert "0.0 ± 0.0 % more" in card or "0.0 % more" in card
+    with pytest.raises(UserError, match="another tokenizer than"):
+        export_model(make_run(tmp_path / "other"), tmp_path / "out2", corpus=corpus)
 
 
 def test_an_export_is_whole_or_absent_and_overwrites_nothing(run, tmp_path, monkeypatch):
