@@ -41,6 +41,7 @@ from kogpt.train.compile import compile_blocks  # noqa: E402
 from kogpt.train.corpora import open_corpora  # noqa: E402
 from kogpt.train.distributed import Ranks  # noqa: E402
 from kogpt.train.options import model_config, parse  # noqa: E402
+from kogpt.train.setup import settle  # noqa: E402
 from kogpt.train.stop_signal import Stop  # noqa: E402
 from kogpt.train.trainer import Trainer  # noqa: E402
 
@@ -84,6 +85,7 @@ class Task:
         shipped = ROOT / "ds_config.json" if stage == 2 else ROOT / "launch" / f"ds_zero{stage}.json"
         content = json.loads(shipped.read_text())
         content |= {"train_batch_size": self.windows, "train_micro_batch_size_per_gpu": self.micro}
+        content["optimizer"] = {"type": "AdamW", "params": {"lr": 6e-4, "weight_decay": 0.1}}
         content["bf16"] = {"enabled": precision == "bf16"}
         path = self.scratch / f"zero{stage}-{precision}-{self.windows}.json"
         path.write_text(json.dumps(content))
@@ -125,7 +127,8 @@ def ours(
     if bare:
         plan = replace(plan, stage=stage, engine=plan.engine | {"zero_optimization": content["zero_optimization"]})
     options = parse(task.flags(task.scratch / f"{path.stem}-{compiled}-{bare}", path, 1_000_000))
-    trainer = Trainer(options, plan, open_corpora(options.corpora), ranks, stop)
+    corpora = open_corpora(options.corpora)
+    trainer = Trainer(options, settle(options, content, corpora, ranks), plan, corpora, ranks, stop)
     trainer.prepare()
     if compiled:
         compile_blocks(trainer.engine.module)

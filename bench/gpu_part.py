@@ -19,6 +19,7 @@ from kogpt.train import deepspeed_config, deepspeed_file
 from kogpt.train.corpora import open_corpora
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import parse
+from kogpt.train.setup import settle
 from kogpt.train.stop_signal import Stop
 from kogpt.train.trainer import Trainer
 
@@ -73,12 +74,14 @@ class Part:
         # One rank would always get stage 0, so plan for two ranks with half of the batch each.
         ranks = 2 if content["zero_optimization"]["stage"] else 1
         content["train_batch_size"] = ranks * task.windows
-        plan = deepspeed_config.plan(path, content, world_size=ranks, device=self.ranks.device.type, has_bf16=True)
-        plan = replace(plan, global_batch=task.windows, engine=plan.engine | {"train_batch_size": task.windows})
         options = parse(
             [*task.flags(self.scratch / out, path, 1_000), *flags, "--compile", "on" if compiled else "off"]
         )
-        return Trainer(options, plan, open_corpora(options.corpora), self.ranks, self.stop)
+        corpora = open_corpora(options.corpora)
+        setup = settle(options, content, corpora, self.ranks)
+        plan = deepspeed_config.plan(path, content, world_size=ranks, device=self.ranks.device.type, has_bf16=True)
+        plan = replace(plan, global_batch=task.windows, engine=plan.engine | {"train_batch_size": task.windows})
+        return Trainer(options, setup, plan, corpora, self.ranks, self.stop)
 
 
 def steps(trainer: Trainer, count: int) -> list[float]:

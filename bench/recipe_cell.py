@@ -44,11 +44,12 @@ from kogpt.model.loss import IGNORED  # noqa: E402
 from kogpt.model.qwen3 import Qwen3, Qwen3Config  # noqa: E402
 from kogpt.optim.muon import Piece, cost  # noqa: E402
 from kogpt.optim.parameter_groups import hidden_matrices  # noqa: E402
-from kogpt.train import deepspeed_config, deepspeed_file, trainer  # noqa: E402
+from kogpt.train import deepspeed_config, deepspeed_file, setup  # noqa: E402
 from kogpt.train.corpora import open_corpora  # noqa: E402
 from kogpt.train.engine import TrainingEngine  # noqa: E402
 from kogpt.train.options import parse  # noqa: E402
 from kogpt.train.stop_signal import Stop  # noqa: E402
+from kogpt.train.trainer import Trainer  # noqa: E402
 
 
 def shape(cell: Cell, vocab_size: int) -> ModelConfig:
@@ -89,7 +90,7 @@ def settings(cell: Cell) -> dict[str, Any]:
 
 def patch(cell: Cell, corpus: TokenCorpus) -> None:
     """Give this process the shape of the cell, and its piece."""
-    patched: Any = trainer
+    patched: Any = setup
     patched.model_config = lambda options, vocab_size, begun=None: shape(cell, vocab_size)
     engine: Any = TrainingEngine
     qwen3: Any = Qwen3
@@ -147,16 +148,14 @@ def train(cell: Cell, corpus: Path, run: Path) -> dict[str, Any]:
     words += ["--schedule", "wsd", "--warmup", cell.warmup, "--decay", cell.decay, "--min-lr-ratio", "0"]
     words += ["--eval-every", steps, "--save-every", 200, "--keep", 1, "--prompts", "--wandb", "off"]
     options = parse([str(word) for word in words])
-    plan = deepspeed_config.plan(
-        path,
-        deepspeed_file.read(path),
-        world_size=1,
-        device=ranks.device.type,
-        has_bf16=distributed.all_have_bf16(ranks),
-    )
     opened = TokenCorpus.open(corpus)
     patch(cell, opened)
-    if trainer.Trainer(options, plan, open_corpora(options.corpora, (), None), ranks, Stop()).train():
+    corpora = open_corpora(options.corpora, (), None)
+    made = setup.settle(options, deepspeed_file.read(path), corpora, ranks)
+    plan = deepspeed_config.plan(
+        path, made.content, world_size=1, device=ranks.device.type, has_bf16=distributed.all_have_bf16(ranks)
+    )
+    if Trainer(options, made, plan, corpora, ranks, Stop()).train():
         raise SystemExit("interrupted")
     config = shape(cell, opened.vocab_size)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -1,10 +1,10 @@
 """Train a GPT on a token corpus, on a CPU, one or more GPUs, or several nodes.
 
-    deepspeed launch/train.py --corpus CORPUS --out RUN --preset small --epochs 1
+    deepspeed launch/train.py --corpus CORPUS --out RUN --depth 12
 
 Without `deepspeed`, `python launch/train.py` trains in one process. `torchrun`, `srun`, and `mpirun` work as well.
-Batch sizes, ZeRO stage, precision, and optimizer are set in ds_config.json. Repeat the same command to resume from the
-last checkpoint.
+--depth sets everything that is not given: width, batch, learning rates, and length. ZeRO stage and precision are in
+ds_config.json. Repeat the same command to resume from the last checkpoint.
 """
 
 import os

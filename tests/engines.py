@@ -18,6 +18,7 @@ from kogpt.train import deepspeed_file
 from kogpt.train.corpora import open_corpora
 from kogpt.train.deepspeed_config import EnginePlan, plan
 from kogpt.train.options import parse
+from kogpt.train.setup import settle
 from kogpt.train.stop_signal import Stop
 from kogpt.train.trainer import Trainer
 
@@ -92,8 +93,9 @@ def train_here(line: list[str], ranks: Any) -> Trainer:
     """Run launch/train.py's command line to its end in this process, and return the trainer."""
     options = parse(line)
     path = options.run.deepspeed_config
-    made = plan(path, deepspeed_file.read(path), world_size=1, device="cpu", has_bf16=False)
     corpora = open_corpora(options.corpora, options.run.mix, options.run.max_repeat)
-    trainer = Trainer(options, made, corpora, ranks, _NoStop())
+    setup = settle(options, deepspeed_file.read(path), corpora, ranks)
+    made = plan(path, setup.content, world_size=1, device="cpu", has_bf16=False)
+    trainer = Trainer(options, setup, made, corpora, ranks, _NoStop())
     assert trainer.train() == 0
     return trainer

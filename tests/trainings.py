@@ -22,7 +22,9 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 TRAIN = PROJECT / "launch" / "train.py"
-SHAPE = ["--depth", "1", "--max-seq-len", "32", "--stride", "16", "--prompts", "--compile", "off"]
+MODEL = ["--arch", "gpt2", "--depth", "1", "--max-seq-len", "32"]
+SCHEDULE = ["--schedule", "cosine", "--min-lr-ratio", "0.1"]
+SHAPE = [*MODEL, *SCHEDULE, "--stride", "16", "--prompts", "--compile", "off"]
 GLOBAL_BATCH = 8
 
 
@@ -298,6 +300,7 @@ def _main() -> None:
     from kogpt.train import deepspeed_config, deepspeed_file
     from kogpt.train.corpora import open_corpora
     from kogpt.train.options import parse
+    from kogpt.train.setup import settle
     from kogpt.train.stop_signal import Stop
     from kogpt.train.trainer import Trainer, TrainingFailed
 
@@ -310,17 +313,17 @@ def _main() -> None:
         path, old_gpu = options.run.deepspeed_config, plan["sabotage"].get("old_gpu", False)
         if old_gpu:  # torch's CPU kernels support fp16, but DeepSpeed does not offer it on a CPU
             get_accelerator().is_fp16_supported = lambda: True
-        fitted = deepspeed_config.plan(
-            path,
-            deepspeed_file.read(path),
-            world_size=ranks.world_size,
-            device="cuda" if old_gpu else "cpu",
-            has_bf16=not old_gpu,
-        )
         try:
-            trainer = Trainer(
-                options, fitted, open_corpora(options.corpora, options.run.mix, options.run.max_repeat), ranks, Stop()
+            corpora = open_corpora(options.corpora, options.run.mix, options.run.max_repeat)
+            setup = settle(options, deepspeed_file.read(path), corpora, ranks)
+            fitted = deepspeed_config.plan(
+                path,
+                setup.content,
+                world_size=ranks.world_size,
+                device="cuda" if old_gpu else "cpu",
+                has_bf16=not old_gpu,
             )
+            trainer = Trainer(options, setup, fitted, corpora, ranks, Stop())
             with pytest.MonkeyPatch.context() as patch:
                 _sabotage(trainer, plan["sabotage"], patch)
                 ends.append(trainer.train())

@@ -5,6 +5,7 @@ Reading takes numpy slices of mapped files, so there are no worker processes, an
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,6 +60,12 @@ class TrainBatches:
         self.sources = [open_source(corpus, max_seq_len) for corpus, _ in corpora]
         sizes = [source.windows for source in self.sources]
         self.mixture = Mixture(sizes, [weight for _, weight in corpora], seed=seed, max_repeat=max_repeat)
+
+    def of(self, share: Share) -> "TrainBatches":
+        """The same windows for another part of each batch."""
+        other = copy(self)
+        other.share = share
+        return other
 
     def step(self, consumed_samples: int) -> StepBatches:
         """This rank's part of the step that begins after `consumed_samples` windows.

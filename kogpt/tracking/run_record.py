@@ -137,6 +137,7 @@ class RunRecord:
             "corpus": ", ".join(f"{one['name']} {one['share']:.3g}" for one in self.corpora),
             "corpus.fingerprint": ", ".join(str(one["corpus"])[:12] for one in self.corpora),
             **options.get("schedule", {}),
+            **{key: value for key, value in about.get("recipe", {}).items() if key != "optimizer"},
             **{key: value for key, value in options.get("run", {}).items() if key not in _OWN + _PATHS},
             **{key: Path(path).name for key in _PATHS if (path := options.get("run", {}).get(key))},
             **{key: about.get(key) for key in ("steps", "global_batch", "tokens_per_step", "precision", "zero_stage")},

@@ -18,6 +18,7 @@ from kogpt.train import deepspeed_config, deepspeed_file, distributed
 from kogpt.train.corpora import Corpora, open_corpora
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import TrainOptions, parse, together
+from kogpt.train.setup import settle
 from kogpt.train.stop_signal import Stop
 from kogpt.train.trainer import Trainer, TrainingFailed
 
@@ -50,16 +51,17 @@ def train(command: Command, ranks: Ranks, stop: Stop) -> int:
     allow_tf32()
     if options.run.deterministic:
         be_deterministic()
+    setup = settle(options, command.deepspeed, command.corpora, ranks)
     plan = deepspeed_config.plan(
         options.run.deepspeed_config,
-        command.deepspeed,
+        setup.content,
         world_size=ranks.world_size,
         device=ranks.device.type,
         has_bf16=distributed.all_have_bf16(ranks),
     )
-    for line in (*plan.notes, f"run folder: {options.out}"):
+    for line in (*setup.notes, *plan.notes, f"run folder: {options.out}"):
         log.info(line)
-    return Trainer(options, plan, command.corpora, ranks, stop).train()
+    return Trainer(options, setup, plan, command.corpora, ranks, stop).train()
 
 
 def end(run: Callable[[], int]) -> NoReturn:

@@ -1,6 +1,6 @@
 """Fit the DeepSpeed file to this machine. In: its content, the number of ranks. Out: `EnginePlan`.
 
-Batch sizes, ZeRO stage, precision, clipping, and the optimizer are set only in this file. `train_batch_size` is always
+kogpt.train.setup has completed the content where it names no batch and no optimizer. `train_batch_size` is always
 kept, because it affects the result. `train_micro_batch_size_per_gpu` is an upper limit for what one rank holds at
 once. The accumulation follows from both.
 

@@ -74,7 +74,6 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
         for name in ("bf16", "fp16", "torch_autocast")
     },
 }
-REQUIRED = ("train_batch_size",)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -115,9 +114,7 @@ def _problems(content: dict[str, Any]) -> list[str]:
     ]
     for place, (valid, wanted) in VALUES.items():
         value = _at(content, place, _ABSENT)
-        if value is _ABSENT and place in REQUIRED:
-            problems.append(f'"{place}" is missing; give {wanted}.')
-        elif value is not _ABSENT and place not in autos and not valid(value):
+        if value is not _ABSENT and place not in autos and not valid(value):
             problems.append(f'"{place}" is {json.dumps(value)}; give {wanted}.')
     for section, known in (("optimizer", {"type", "params"}), ("data_types", {"grad_accum_dtype"})):
         problems += _unknown(content, section, known)

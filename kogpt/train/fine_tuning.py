@@ -21,6 +21,7 @@ from kogpt.model.registry import config_from_dict
 from kogpt.tokenizer.lineage import appended_roles
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.corpora import Corpora
+from kogpt.train.older_runs import recipe_of
 from kogpt.train.resume import begun
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 def origin(run: Path, init: Path | None, resume: str) -> tuple[Path | None, dict[str, Any]]:
     """The checkpoint to begin `run` with, if --init names one and the run has not begun; what is known of the model.
 
-    The second is the config.json of the checkpoint to go on with, or its "model" and "init" for a new run.
+    The second is the config.json of the checkpoint to go on with, or its "model", "recipe", and "init" for a new run.
     """
     if init is None or step_folders(run) or resume not in ("auto", "never"):
         if init is not None:
@@ -38,7 +39,8 @@ def origin(run: Path, init: Path | None, resume: str) -> tuple[Path | None, dict
     base = choose(init, kinds=(MODEL, CONFIG)).resolve()
     config = json.loads((base / CONFIG).read_bytes())
     about = {"run": base.parent.parent.name, "step": config["step"], "corpus": config.get("corpus")}
-    return base, {"model": config_from_dict(config["model"]).to_dict(), "init": about}
+    model = config_from_dict(config["model"]).to_dict()
+    return base, {"model": model, "recipe": recipe_of(base, config), "init": about}
 
 
 def begin(run: Path, base: Path, corpora: Corpora, shape: ModelConfig, about: dict[str, Any]) -> None:

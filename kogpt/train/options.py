@@ -1,11 +1,12 @@
 """The options of a training run: frozen dataclasses that are also the command line of launch/train.py.
 
 In: flags. Out: `TrainOptions` (validated on construction, with all problems in one `UserError`) and `model_config`.
-Batch sizes, precision, ZeRO stage, clipping, and the optimizer are in kogpt.train.deepspeed_config.
+Precision, ZeRO stage, and clipping are in the DeepSpeed file (kogpt.train.deepspeed_config). What no flag names,
+kogpt.train.setup settles.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,10 +26,11 @@ from kogpt.common.flags import (
     WeightedPath,
     WeightedPaths,
 )
-from kogpt.common.ranges import Count, Range, Share, ShareBelowOne
+from kogpt.common.ranges import Count, Range, ShareBelowOne
 from kogpt.common.ranges import problems as outside
 from kogpt.model import registry
 from kogpt.model.config import ModelConfig
+from kogpt.train.recipe import ARCH, DEPTH
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_FILE = PROJECT / "ds_config.json"
@@ -48,16 +50,8 @@ Preset = Annotated[
     tyro.conf.arg(metavar="{tiny,small,medium,large,xl}", help_behavior_hint=""),
 ]
 Arch = Annotated[Literal["gpt2", "qwen3"] | None, tyro.conf.arg(metavar="{gpt2,qwen3}", help_behavior_hint="")]
-DEFAULT_ARCH = "gpt2"
-DEFAULT_DEPTH = 4
-"""For an architecture without presets."""
 ScheduleName = Annotated[Literal["cosine", "wsd"] | None, tyro.conf.arg(metavar="{cosine,wsd}", help_behavior_hint="")]
-DEFAULT_STEPS = 200
 DEFAULT_STRIDE = 128
-TUNING_EPOCHS = 2
-TUNING_LR = 0.8
-"""The peak learning rate of a fine-tuning (--init), as a share of that of a pre-training (nanochat's). The warm-down is
-linear, over the second half."""
 PROMPTS = ("대한민국은", "모든 국민은", "이 법은")
 QUESTIONS = ("안녕하세요?", "대한민국의 수도는 어디인가요?", "잠이 오지 않을 때는 어떻게 하면 좋을까요?")
 
@@ -67,12 +61,13 @@ class ModelOptions:
     """Architecture and size of the model."""
 
     arch: Arch = None
-    """Architecture: gpt2, or qwen3 (rotary positions, RMSNorm, SwiGLU). Default: that of the checkpoint in --out, or
-    gpt2."""
+    """Architecture: qwen3 (rotary positions, RMSNorm, SwiGLU), or gpt2. Default: that of the checkpoint in --out, or
+    qwen3."""
     preset: Preset = None
-    """Size: tiny, or small (124M) to xl (1.5B) of GPT-2. Default: that of the checkpoint in --out, or tiny for gpt2."""
+    """Size of a gpt2: tiny, or small (124M) to xl (1.5B) of GPT-2."""
     depth: OptionalCount = None
-    """Size by number of layers, with a width of 64 per layer (12 is small). Default for qwen3: 4."""
+    """Size by number of layers, with a width of 64 per layer (12 is as large as GPT-2 small). It also sets whatever
+    else is not given: batch, learning rate, and length. Default: that of the checkpoint in --out, or 4."""
     kv_heads: OptionalCount = None
     """qwen3: number of heads of the keys and values, for grouped-query attention. Default: that of the queries."""
     untied_head: bool = False
@@ -85,32 +80,24 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """Length of the training, and the learning rate over time. Its peak is `lr` in the DeepSpeed file."""
+    """Length of the training, and the learning rate over time. Defaults: those of the checkpoint in --out; for a new
+    run, by size."""
 
     steps: OptionalCount = None
-    """Length in optimizer steps. Default: 200 (with --init: 2 epochs), unless --tokens or --epochs is given."""
+    """Length in optimizer steps. Default for a new run: 20 tokens per parameter, at most 4 epochs (with --init: 2
+    epochs)."""
     tokens: OptionalAmount = None
     """Length in tokens, for example 1e9."""
     epochs: OptionalAmount = None
     """Length in passes over the corpus."""
     schedule: ScheduleName = None
-    """cosine: falls over the whole training. wsd: stays at the peak and falls linearly at the end. Default: cosine, or
-    wsd with --init."""
-    warmup: Share = 0.05
-    """Share of the steps for the warm-up, in which the learning rate rises linearly from 0."""
+    """cosine: falls over the whole training. wsd: stays at the peak and falls linearly at the end. Default: wsd."""
+    warmup: OptionalShare = None
+    """Share of the steps for the warm-up, in which the learning rate rises linearly from 0. Default: 0.05."""
     decay: OptionalShare = None
-    """Share of the steps at the end in which the learning rate of wsd falls. Default: 0.2, or 0.5 with --init."""
+    """Share of the steps at the end in which the learning rate of wsd falls. Default: 0.4, or 0.5 with --init."""
     min_lr_ratio: OptionalShare = None
-    """Final learning rate as a share of the peak. Default: 0.1, or 0 with --init."""
-
-    def settled(self, *, tuning: bool = False) -> "ScheduleOptions":
-        """With the defaults of what is not given, for a pre-training or a fine-tuning."""
-        defaults: dict[str, Any] = {"schedule": "cosine", "decay": 0.2, "min_lr_ratio": 0.1}
-        if tuning:
-            defaults = {"schedule": "wsd", "decay": 0.5, "min_lr_ratio": 0.0}
-        if tuning and self.steps is self.tokens is self.epochs is None:
-            defaults["epochs"] = TUNING_EPOCHS
-        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+    """Final learning rate as a share of the peak. Default: 0."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +117,8 @@ class RunOptions:
     out: OptionalPath = None
     """Run folder for checkpoints, metrics.jsonl, curves.png, run.json, and W&B files. Default: runs/SIZE."""
     deepspeed_config: FilePath = DEFAULT_FILE
-    """JSON file with batch sizes, ZeRO stage, precision, gradient clipping, and optimizer. Variants are in launch/."""
+    """JSON file with micro-batch, ZeRO stage, precision, and gradient clipping; also optimizer and batch, if they are
+    not to be set by size. Variants are in launch/."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 1
     """Seed of the initialization, the order of the data, and dropout."""
     resume: Location = "auto"
@@ -176,8 +164,11 @@ class TrainOptions:
     run: tyro.conf.OmitArgPrefixes[RunOptions] = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
-        schedule = _schedule_problems(self.schedule, tuning=self.run.init is not None)
-        if problems := [*_model_problems(self.model), *schedule, *_run_problems(self.run)]:
+        if problems := [
+            *_model_problems(self.model),
+            *_schedule_problems(self.schedule),
+            *_run_problems(self.run),
+        ]:
             raise UserError("\n".join(problems))
 
     @property
@@ -196,7 +187,8 @@ class TrainOptions:
     def shape_name(self) -> str:
         """The model as the user named it, for the default run folder."""
         model = self.model
-        size = f"depth-{model.depth}" if model.depth is not None else model.preset or ("" if model.arch else "tiny")
+        depth = model.depth or (DEPTH if model.arch is None else 0)
+        size = model.preset or (f"depth-{depth}" if depth else None)
         return "-".join(filter(None, (model.arch, size)))
 
     @property
@@ -214,17 +206,13 @@ def _model_problems(options: ModelOptions) -> list[str]:
     return problems
 
 
-def _schedule_problems(options: ScheduleOptions, *, tuning: bool) -> list[str]:
+def _schedule_problems(options: ScheduleOptions) -> list[str]:
     lengths = {name: getattr(options, name) for name in ("steps", "tokens", "epochs")}
     given = {name: value for name, value in lengths.items() if value is not None}
     problems = outside(ScheduleOptions, vars(options))
     if len(given) > 1:
         named = " and ".join(f"--{name} {value}" for name, value in given.items())
         problems.append(f"{named} both set the length; give one.")
-    settled = options.settled(tuning=tuning)
-    decay = settled.decay or 0.0
-    if settled.schedule == "wsd" and options.warmup + decay > 1:
-        problems.append(f"--warmup {options.warmup} and --decay {decay} add up to more than 1; lower one.")
     return problems
 
 
@@ -251,11 +239,6 @@ def _run_problems(options: RunOptions) -> list[str]:
     return problems
 
 
-def peak_share(options: RunOptions, *, tuning: bool) -> float:
-    """The peak learning rate as a share of that of the DeepSpeed file: lower for fine-tuning, unless one is named."""
-    return TUNING_LR if tuning and options.deepspeed_config == DEFAULT_FILE else 1.0
-
-
 def stride(options: RunOptions, max_seq_len: int) -> int:
     """--stride, or what fits the context."""
     if options.stride is None:
@@ -271,12 +254,12 @@ def model_config(options: ModelOptions, vocab_size: int, begun: dict[str, Any] |
     Raises `UserError` for a flag that the architecture lacks, or a value that it cannot have.
     """
     begun = begun or {}
-    arch = options.arch or ("gpt2" if options.preset is not None else begun.get("arch", DEFAULT_ARCH))
+    arch = options.arch or ("gpt2" if options.preset is not None else begun.get("arch", ARCH))
     config = registry.ARCHITECTURES[arch].config
     if begun.get("arch") == arch:
         shape = dict(begun)
     else:
-        shape = {"arch": arch, **(PRESETS["tiny"] if arch == "gpt2" else config.shape_of_depth(DEFAULT_DEPTH))}
+        shape = {"arch": arch, **(PRESETS["tiny"] if arch == "gpt2" else config.shape_of_depth(DEPTH))}
     if options.preset is not None:
         shape |= PRESETS[options.preset]
     elif options.depth is not None:
@@ -290,15 +273,6 @@ def model_config(options: ModelOptions, vocab_size: int, begun: dict[str, Any] |
             raise UserError(f"{flag} is not a setting of {arch}; remove it, or give --arch qwen3.")
         shape |= {} if value is None else {name: value}
     return registry.config_from_dict(shape | {"vocab_size": vocab_size, "dropout": options.dropout})
-
-
-def length_in_steps(options: ScheduleOptions, *, tokens_per_step: int, windows: int, global_batch: int) -> int:
-    """The training's length: as given, or enough steps for the tokens or epochs asked for (rounded up)."""
-    if options.tokens is not None:
-        return -int(-options.tokens // tokens_per_step)
-    if options.epochs is not None:
-        return -int(-options.epochs * windows // global_batch)
-    return options.steps or DEFAULT_STEPS
 
 
 def parse(argv: Sequence[str], description: str | None = None) -> TrainOptions:

@@ -1,8 +1,8 @@
 """Find the checkpoint to resume from. In: the run folder and the options. Out: `Start`, the same on all ranks.
 
 Model, corpus, seed, and global batch must be those of the checkpoint; otherwise it is refused, with both values named.
-A model shape that no flag sets is taken from the checkpoint. Ranks, ZeRO stage, precision, micro-batch, and length may
-change. A checkpoint of `kogpt import` fixes only the model and the corpus.
+What neither a flag nor the DeepSpeed file sets is taken from the checkpoint (kogpt.train.setup). Ranks, ZeRO stage,
+precision, micro-batch, and length may change. A checkpoint of `kogpt import` fixes only the model and the corpus.
 
 The context of a model with rotary positions may grow, if a step keeps its number of tokens: four times as long, a
 quarter as many windows. Then every count of steps, tokens, and passes goes on, and so does the learning rate. The
@@ -21,6 +21,7 @@ from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.common.errors import UserError
 from kogpt.model.registry import config_from_dict
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
+from kogpt.train.older_runs import recipe_of
 from kogpt.train.restorer import Restorer
 
 log = logging.getLogger(__name__)
@@ -58,12 +59,16 @@ def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks) -
 
 
 def begun(run: Path, resume: str) -> dict[str, Any] | None:
-    """config.json of the checkpoint that would be resumed, "model" as `ModelConfig.to_dict`; None for a new run."""
+    """config.json of the checkpoint that would be resumed, with its "recipe"; None for a new run.
+
+    "model" is as `ModelConfig.to_dict`, "recipe" has the fields of a `Recipe`.
+    """
     named = [] if resume in ("auto", "never") else [Path(resume)]
     for folder in named or step_folders(run):
         with suppress(OSError, ValueError, KeyError):  # a damaged one; `_look` reports it
             config = json.loads((folder / CONFIG).read_bytes())
-            return config | {"model": config_from_dict(config["model"]).to_dict()}
+            model, recipe = config_from_dict(config["model"]).to_dict(), recipe_of(folder, config)
+            return config | {"model": model, "recipe": recipe}
     return None
 
 

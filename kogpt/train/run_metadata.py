@@ -41,7 +41,9 @@ def about(
         "corpus_folder": str(corpora.main.folder),
         "corpus_counts": corpora.main.manifest["counts"],
         **{
-            key: identity[key] for key in ("corpus", "seed", "global_batch", "model", "kind", "init") if key in identity
+            key: identity[key]
+            for key in ("corpus", "seed", "global_batch", "model", "recipe", "kind", "init")
+            if key in identity
         },
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if cuda else ranks.device.type,

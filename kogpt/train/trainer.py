@@ -26,17 +26,18 @@ from kogpt.train.checkpoints import Checkpoints
 from kogpt.train.compile import compile_as_wished
 from kogpt.train.corpora import Corpora
 from kogpt.train.deepspeed_config import EnginePlan
-from kogpt.train.distributed import PATIENT_SECONDS, Ranks, broadcast_object, on_first, set_timeouts
+from kogpt.train.distributed import PATIENT_SECONDS, Ranks, on_first, set_timeouts
 from kogpt.train.engine import TrainingEngine
 from kogpt.train.evaluation import Evaluation
-from kogpt.train.fine_tuning import begin, origin
+from kogpt.train.fine_tuning import begin
 from kogpt.train.gpu_peaks import UNITS, peak_flops
-from kogpt.train.options import TrainOptions, length_in_steps, model_config, peak_share, stride
+from kogpt.train.options import TrainOptions, stride
 from kogpt.train.planner import fit_memory
 from kogpt.train.profile import Profile
 from kogpt.train.resume import Start, find_start
 from kogpt.train.run_folder import hold
 from kogpt.train.run_metadata import about, copy_tokenizer
+from kogpt.train.setup import Setup
 from kogpt.train.step_metrics import agree, mfu
 from kogpt.train.stop_signal import Stop
 from kogpt.train.task_evaluation import tokens_between
@@ -54,28 +55,21 @@ class TrainingFailed(Exception):
 class Trainer:
     """One training, from its first step, or the step it resumes from, to its end."""
 
-    def __init__(self, options: TrainOptions, plan: EnginePlan, corpora: Corpora, ranks: Ranks, stop: Stop) -> None:
+    def __init__(
+        self, options: TrainOptions, setup: Setup, plan: EnginePlan, corpora: Corpora, ranks: Ranks, stop: Stop
+    ) -> None:
         self.options, self.corpora, self.ranks, self.stop = options, corpora, ranks, stop
         self.run = options.out
-        source = on_first(ranks, lambda: origin(self.run, options.run.init, options.run.resume))
-        self.base, known = broadcast_object(source)
-        self.init = known.get("init")
-        self.schedule = options.schedule.settled(tuning=self.init is not None)
-        self.config = model_config(options.model, corpora.vocab_size, known.get("model"))
+        self.base, self.init, self.config, self.recipe = setup.base, setup.init, setup.config, setup.recipe
         memory = {"checkpoint_activations": options.run.checkpoint_activations, "document_mask": corpora.has_documents}
         self.plan, self.memory = fit_memory(self.config, plan, ranks, self.run, **memory)
         share = Share(self.plan.micro_batch, self.plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         context = self.config.max_seq_len
-        self.batches = corpora.batches(context, options.run.seed, share)
+        self.batches = setup.batches.of(share)
         prompts = options.run.prompts if options.run.prompts is not None else corpora.prompts
         self.evaluation = Evaluation(corpora, context, stride(options.run, context), prompts)
         self.tokens_per_step = plan.global_batch * self.config.max_seq_len
-        self.steps = length_in_steps(
-            self.schedule,
-            tokens_per_step=self.tokens_per_step,
-            windows=corpora.epoch(self.batches),
-            global_batch=plan.global_batch,
-        )
+        self.steps = setup.recipe.steps
         self.profile = Profile(options.run.profile, self.run, ranks, self.steps)
         corpora.check_length(self.batches, self.steps, plan.global_batch)
         self.identity = {
@@ -83,6 +77,7 @@ class Trainer:
             "seed": options.run.seed,
             "global_batch": plan.global_batch,
             "model": self.config.to_dict(),
+            "recipe": setup.recipe.to_dict(),
             **({"kind": corpora.kind} if corpora.kind != "articles" else {}),
             **({"init": self.init} if self.init else {}),
         }
@@ -110,9 +105,11 @@ class Trainer:
     def prepare(self) -> bool:
         """Find the checkpoint, build the engine, open the files. Returns False if there is nothing left to train."""
         resume = self.options.run.resume
-        if self.base is not None:
-            resume, about = "auto", {key: self.identity[key] for key in {"corpus", "kind", "init"} & {*self.identity}}
-            on_first(self.ranks, lambda: begin(self.run, self.base, self.corpora, self.config, about))
+        base = self.base
+        if base is not None:
+            known = {"corpus", "kind", "init", "recipe"}
+            resume, about = "auto", {key: self.identity[key] for key in known & {*self.identity}}
+            on_first(self.ranks, lambda: begin(self.run, base, self.corpora, self.config, about))
         start = find_start(self.run, resume, self.identity, self.ranks)
         self._take_position(start)
         self.profile.begin(self.step)
@@ -275,7 +272,7 @@ class Trainer:
         state = start.state or {"step": 0, "skipped_steps": 0}
         self.step, self.skipped = state["step"], state["skipped_steps"]
         self.unlogged = state.get("unlogged")
-        self.warmup_steps = warmup_length(self.schedule.warmup, self.steps, state.get("warmup_steps"))
+        self.warmup_steps = warmup_length(self.recipe.warmup, self.steps, state.get("warmup_steps"))
         self.flops_per_token = self.config.flops_per_token(self.config.max_seq_len)
         self.peak = None
         if self.ranks.device.type == "cuda":
@@ -285,15 +282,15 @@ class Trainer:
 
     def _schedule(self) -> float:
         """The factor on the peak learning rate of each parameter group in this step."""
-        schedule = self.schedule
+        recipe = self.recipe
         return learning_rate(
             self.step,
-            schedule=schedule.schedule or "cosine",
-            peak=peak_share(self.options.run, tuning=self.init is not None),
+            schedule=recipe.schedule,
+            peak=1.0,
             total_steps=self.steps,
             warmup_steps=self.warmup_steps,
-            decay_steps=round((schedule.decay or 0.0) * self.steps),
-            final_ratio=schedule.min_lr_ratio or 0.0,
+            decay_steps=round(recipe.decay * self.steps),
+            final_ratio=recipe.min_lr_ratio,
         )
 
     def _start_tracking(self, start: Start) -> None:

@@ -276,11 +276,11 @@ def test_plain_python_trains_and_refuses_what_contradicts_the_checkpoint(corpus:
 def test_ready_made_files_are_accepted() -> None:
     stages = {}
     for path in [PROJECT / "ds_config.json", *(PROJECT / "launch").glob("ds_*.json")]:
-        content = read(path)
+        content = {"train_batch_size": 64} | read(path)
         for ranks in (1, 2, 8):
             fitted = plan(path, content, world_size=ranks, device="cuda", has_bf16=True)
             assert fitted.micro_batch * fitted.grad_accum * ranks == content["train_batch_size"]
         stages[path.name] = (fitted.stage, fitted.offload)
     expected = {f"ds_zero{stage}.json": (stage, False) for stage in (0, 1, 3)}
-    expected |= {"ds_config.json": (2, False), "ds_muon.json": (2, False), "ds_zero2_offload.json": (2, True)}
+    expected |= {"ds_config.json": (2, False), "ds_adamw.json": (2, False), "ds_zero2_offload.json": (2, True)}
     assert expected.items() <= stages.items()

@@ -10,13 +10,12 @@ import pytest
 import torch
 from builders import constitution, encoded, make_run, make_tokenizer, without_roles, write_corpus
 from engines import train_here
-from trainings import deepspeed_file, flags, losses, records
+from trainings import MODEL, SCHEDULE, deepspeed_file, flags, losses, records
 
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
-from kogpt.train.options import TUNING_EPOCHS, TUNING_LR, RunOptions, ScheduleOptions, peak_share
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def old_run(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def _line(corpus: Path, out: Path, steps: int, *more: str) -> list[str]:
     line = flags(corpus, out, deepspeed_file(out.with_suffix(".json"), 0), steps, *more)
-    return line[4:]  # without the shape
+    return line[len(MODEL) + len(SCHEDULE) :]
 
 
 @pytest.mark.parametrize(("arch", "shape"), [("gpt2", {}), ("qwen3", {"tied": True}), ("qwen3", {"tied": False})])
@@ -94,19 +93,6 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
         with pytest.raises(UserError, match=said):
             train_here(_line(folder, tmp_path / "out", 1, "--init", str(base), *more), ranks)
         assert not (tmp_path / "out" / "checkpoints").exists()
-
-
-def test_defaults_suit_fine_tuning_unless_something_else_is_asked_for(tmp_path: Path) -> None:
-    settled = ScheduleOptions().settled(tuning=True)
-    assert (settled.schedule, settled.decay, settled.min_lr_ratio, settled.epochs) == ("wsd", 0.5, 0.0, TUNING_EPOCHS)
-    asked = ScheduleOptions(steps=7, schedule="cosine", decay=0.1, min_lr_ratio=0.3)
-    assert asked.settled(tuning=True) == asked
-    plain = ScheduleOptions().settled()
-    assert (plain.schedule, plain.decay, plain.min_lr_ratio, plain.epochs) == ("cosine", 0.2, 0.1, None)
-    assert peak_share(RunOptions(), tuning=True) == TUNING_LR
-    assert peak_share(RunOptions(), tuning=False) == 1
-    named = RunOptions(deepspeed_config=deepspeed_file(tmp_path / "ds.json", 2))
-    assert peak_share(named, tuning=True) == 1
 
 
 def test_run_json_says_what_it_was_trained_on(corpus: Path, old_run: Path, ranks: Any, tmp_path: Path) -> None:

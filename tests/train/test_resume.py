@@ -25,6 +25,11 @@ def line(corpus: Path, run: Path, batch: int, steps: int, context: int, *more: s
 QWEN3 = ("--arch", "qwen3", "--kv-heads", "1")
 
 
+def again(*words: Any) -> list[str]:
+    """The command line without the model's flags, which a resumed run takes from its checkpoint."""
+    return line(*words)[4:]  # --arch and --depth
+
+
 def test_the_context_grows_and_the_counts_go_on(
     corpus: Path, ranks: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -40,7 +45,7 @@ def test_the_context_grows_and_the_counts_go_on(
     assert found[4]["lr"] == found[3]["lr"]
     assert abs(found[4]["loss"] - found[3]["loss"]) < 0.5, "the weights are those of before"
     assert load_for_inference(run).model.config.max_seq_len == 32
-    train_here(line(corpus, run, 4, 9, 32), ranks)
+    train_here(again(corpus, run, 4, 9, 32), ranks)
     assert len(records(run)) == 9
 
 
@@ -49,11 +54,11 @@ def test_what_does_not_fit_is_refused(corpus: Path, ranks: Any, tmp_path: Path) 
     train_here(line(corpus, run, 4, 1, 32, *QWEN3), ranks)
     train_here(line(corpus, learned, 8, 1, 16), ranks)
     with pytest.raises(UserError, match=r'has 128 tokens.*from 32 to 64; set "train_batch_size" .* to 2'):
-        train_here(line(corpus, run, 4, 2, 64), ranks)
+        train_here(again(corpus, run, 4, 2, 64), ranks)
     with pytest.raises(UserError, match=r"from 32 to 48; give --max-seq-len a divisor of 128"):
-        train_here(line(corpus, run, 4, 2, 48), ranks)
+        train_here(again(corpus, run, 4, 2, 48), ranks)
     with pytest.raises(UserError, match="max_seq_len is 16 instead of 32"):
-        train_here(line(corpus, run, 8, 2, 16), ranks)
+        train_here(again(corpus, run, 8, 2, 16), ranks)
     with pytest.raises(UserError, match="max_seq_len is 32 instead of 16"):
         train_here(line(corpus, learned, 4, 2, 32), ranks)
 
@@ -63,7 +68,7 @@ def test_init_takes_any_context_with_rotary_positions(
 ) -> None:
     for arch, context in (("qwen3", 64), ("qwen3", 16), ("gpt2", 64)):
         base, run = make_run(tmp_path / arch / "base", tokenizer, arch), tmp_path / f"{arch}-{context}"
-        words = [*line(corpus, run, 8, 1, context)[2:], "--init", str(base)]  # without --depth
+        words = [*again(corpus, run, 8, 1, context), "--init", str(base)]
         if arch == "gpt2":
             with pytest.raises(UserError, match="max_seq_len 32, not 64"):
                 train_here(words, ranks)

@@ -1,0 +1,181 @@
+"""The recipe of new runs, in one place: the architecture, the optimizer, and a dial that sets the rest by size.
+
+In: parameters, context, windows of an epoch, and what flags or the DeepSpeed file already say. Out: `Recipe`.
+Arithmetic only. kogpt.train.setup says whose word counts: flag, file, resumed run, dial.
+
+The anchor was measured (bench/recipe.py, bench/dial.py, bench/LOG.md): 4 million tokens in steps of 8,192, with a
+learning rate of 0.04. From there, for D tokens in steps of B tokens:
+
+- Architecture Qwen3 and optimizer Muon: 36 % of the tokens of GPT-2 with AdamW. Width 64 per layer and heads of 128
+  (nanochat), in `Qwen3Config.shape_of_depth`.
+- D: 20 tokens per parameter (Hoffmann et al. 2022, "Chinchilla"), but at most 4 epochs, up to which repeated text is
+  almost as good as new text (Muennighoff et al. 2023).
+- B grows with D^0.383 (nanochat, Bergsma et al. 2025), to the next power of two.
+- The learning rate grows with sqrt(B), as noise falls (nanochat, Malladi et al. 2022), and falls with D^-0.35, as in
+  Bjorck et al. 2024 (-0.32). The exponent is the one that leads from the anchor to nanochat's 0.02 at D = 11e9 and
+  B = 524,288. Muon's update is scaled by shape (kogpt.optim.muon), so the width does not matter.
+- Weight decay 0.1 at every size. wsd: a warm-up over 5 % of the steps, a fall to 0 over the last 40 %.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kogpt.common.errors import UserError
+from kogpt.optim.schedule import Schedule
+
+ARCH = "qwen3"
+DEPTH = 4
+"""Layers of a model for which no flag names a size."""
+
+TOKENS_PER_PARAMETER = 20
+MOST_EPOCHS = 4
+TOKENS, STEP_TOKENS, LR = 4_000_000, 8192, 0.04
+"""The anchor: length, tokens of a step, learning rate of Muon."""
+BATCH_EXPONENT, LR_EXPONENT = 0.383, -0.35
+WEIGHT_DECAY = 0.1
+ADAM_LR = 6e-4
+
+TUNING_EPOCHS = 2
+TUNING_LR = 0.8
+"""The peak learning rate of a fine-tuning (--init), as a share of that of a pre-training (nanochat's). The warm-down is
+linear, over the second half."""
+OLD_BATCH, OLD_STEPS = 64, 200
+"""Of runs from before the dial, if nobody said otherwise. A fine-tuning still has this batch."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training does besides its model and data."""
+
+    batch: int
+    """Windows per step, over all ranks."""
+    steps: int
+    optimizer: dict[str, Any]
+    """"type" and "params", as in the DeepSpeed file."""
+    schedule: Schedule = "wsd"
+    warmup: float = 0.05
+    """Share of the steps."""
+    decay: float = 0.4
+    """Share of the steps, for wsd."""
+    min_lr_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.schedule == "wsd" and self.warmup + self.decay > 1:
+            raise UserError(f"--warmup {self.warmup} and --decay {self.decay} add up to more than 1; lower one.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint's config.json, which has the batch on its own."""
+        return {name: value for name, value in asdict(self).items() if name != "batch"}
+
+
+@dataclass(frozen=True)
+class Length:
+    """What is known of a training's length; at most one of them."""
+
+    steps: int | None = None
+    tokens: float | None = None
+    epochs: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Does it say anything?"""
+        return (self.steps, self.tokens, self.epochs) != (None, None, None)
+
+    def in_steps(self, *, step_tokens: int, windows: int, batch: int) -> int:
+        """The number of steps, rounded up; `windows` are those of an epoch."""
+        if self.tokens is not None:
+            return -int(-self.tokens // step_tokens)
+        if self.epochs is not None:
+            return -int(-self.epochs * windows // batch)
+        assert self.steps is not None
+        return self.steps
+
+
+def enough_tokens(parameters: int, epoch_tokens: int) -> float:
+    """How many tokens to train a model on, of a corpus that has so many."""
+    return min(TOKENS_PER_PARAMETER * parameters, MOST_EPOCHS * epoch_tokens)
+
+
+def best_step(tokens: float) -> int:
+    """Tokens of a step, a power of two, for a training of so many."""
+    return _power_of_two(STEP_TOKENS * (tokens / TOKENS) ** BATCH_EXPONENT)
+
+
+def best_step_for(steps: int) -> int:
+    """The same for a training of so many steps: B = b (S B / D)^e, solved for B."""
+    share = steps * STEP_TOKENS / TOKENS
+    return _power_of_two(STEP_TOKENS * share ** (BATCH_EXPONENT / (1 - BATCH_EXPONENT)))
+
+
+def best_lr(tokens: float, step_tokens: int) -> float:
+    """Muon's peak learning rate, to three digits."""
+    lr = LR * math.sqrt(step_tokens / STEP_TOKENS) * (tokens / TOKENS) ** LR_EXPONENT
+    return float(f"{lr:.3g}")
+
+
+def muon(lr: float) -> dict[str, Any]:
+    """The "optimizer" of a DeepSpeed file."""
+    return {"type": "Muon", "params": {"lr": lr, "weight_decay": WEIGHT_DECAY}}
+
+
+def adamw(lr: float) -> dict[str, Any]:
+    """The same with AdamW."""
+    return {"type": "AdamW", "params": {"lr": lr, "weight_decay": WEIGHT_DECAY}}
+
+
+def dial(
+    parameters: int,
+    context: int,
+    windows: int,
+    *,
+    ranks: int = 1,
+    length: Length = Length(),
+    batch: int | None = None,
+) -> Recipe:
+    """The recipe of a new run on windows of `context` tokens, of which an epoch has so many.
+
+    `length` and `batch` are those that a flag or a file names. The batch is a multiple of `ranks`.
+    """
+    if not length.given:
+        length = Length(tokens=enough_tokens(parameters, windows * context))
+    if batch is None:
+        epochs = None if length.epochs is None else length.epochs * windows * context
+        tokens = length.tokens if length.tokens is not None else epochs
+        step = best_step_for(length.steps or 1) if tokens is None else best_step(tokens)
+        batch = divisible(max(1, round(step / context)), ranks)
+    steps = length.in_steps(step_tokens=batch * context, windows=windows, batch=batch)
+    return Recipe(batch, steps, muon(best_lr(steps * batch * context, batch * context)))
+
+
+def tuning(
+    base: dict[str, Any], context: int, windows: int, *, ranks: int, length: Length, batch: int | None
+) -> Recipe:
+    """The recipe of a fine-tuning of a run with the optimizer `base`. Muon keeps 0.8 of its learning rate."""
+    batch = batch or divisible(OLD_BATCH, ranks)
+    if not length.given:
+        length = Length(epochs=TUNING_EPOCHS)
+    steps = length.in_steps(step_tokens=batch * context, windows=windows, batch=batch)
+    return Recipe(batch, steps, tuned(base), decay=0.5)
+
+
+def tuned(base: dict[str, Any]) -> dict[str, Any]:
+    """The optimizer for fine-tuning what `base` has trained."""
+    if base["type"] == "AdamW":
+        return adamw(TUNING_LR * ADAM_LR)
+    slower = {name: TUNING_LR * value for name, value in base["params"].items() if name in ("lr", "muon_lr", "adam_lr")}
+    return base | {"params": base["params"] | slower}
+
+
+def divisible(batch: int, ranks: int) -> int:
+    """The next larger batch that the ranks can divide evenly."""
+    return -(-batch // ranks) * ranks
+
+
+def changed(recipe: Recipe, **said: Any) -> Recipe:
+    """The recipe with everything that is said (not None)."""
+    return replace(recipe, **{name: value for name, value in said.items() if value is not None})
+
+
+def _power_of_two(tokens: float) -> int:
+    return 1 << max(0, round(math.log2(tokens)))

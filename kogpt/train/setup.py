@@ -1,0 +1,91 @@
+"""What a training will be, before ranks and memory shape it. In: options, DeepSpeed file, corpora. Out: `Setup`.
+
+Where several say something, this is the order: a flag; the DeepSpeed file; the run that is resumed; the dial of
+kogpt.train.recipe, or its settings for fine-tuning. On a run that is resumed the dial changes nothing.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kogpt.data.loader import Share, TrainBatches
+from kogpt.model.config import ModelConfig
+from kogpt.train.corpora import Corpora
+from kogpt.train.distributed import Ranks, broadcast_object, on_first
+from kogpt.train.fine_tuning import origin
+from kogpt.train.options import TrainOptions, model_config
+from kogpt.train.recipe import Length, Recipe, changed, dial, divisible, tuning
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A training: its model, its windows, its recipe."""
+
+    base: Path | None
+    """The checkpoint that a new run begins with (--init)."""
+    init: dict[str, Any] | None
+    """What `base` was, also of a run that is resumed."""
+    config: ModelConfig
+    batches: TrainBatches
+    """One window at a time, until the micro-batch is known."""
+    recipe: Recipe
+    content: dict[str, Any]
+    """The DeepSpeed file, with the batch and the optimizer of the recipe."""
+    notes: tuple[str, ...]
+
+
+def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ranks: Ranks) -> Setup:
+    """Decide what to train. All ranks must call it, and get the same."""
+    run = options.run
+    base, known = broadcast_object(on_first(ranks, lambda: origin(options.out, run.init, run.resume)))
+    config = model_config(options.model, corpora.vocab_size, known.get("model"))
+    context = config.max_seq_len
+    batches = corpora.batches(context, run.seed, Share(1, 1, ranks.rank, ranks.world_size, ranks.device))
+    windows = corpora.epoch(batches)
+    said = options.schedule
+    length, batch = Length(said.steps, said.tokens, said.epochs), content.get("train_batch_size")
+    notes: list[str] = []
+    if base is not None:
+        optimizer = known["recipe"]["optimizer"]
+        recipe = tuning(optimizer, context, windows, ranks=ranks.world_size, length=length, batch=batch)
+    elif "recipe" in known:
+        recipe = _begun(known, context, windows, ranks.world_size, length, batch)
+    else:
+        size = config.parameter_count
+        recipe = dial(size, context, windows, ranks=ranks.world_size, length=length, batch=batch)
+    flags = {name: getattr(said, name) for name in ("schedule", "warmup", "decay", "min_lr_ratio")}
+    recipe = changed(recipe, optimizer=content.get("optimizer"), **flags)
+    if not known:
+        notes.append(_described(recipe, config, windows, "optimizer" in content))
+    settled = content | {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer}
+    return Setup(base, known.get("init"), config, batches, recipe, settled, tuple(notes))
+
+
+def _begun(known: dict[str, Any], context: int, windows: int, ranks: int, length: Length, batch: int | None) -> Recipe:
+    """The recipe of a run that is resumed. A longer context keeps the tokens of a step."""
+    if batch is None and "global_batch" in known:
+        batch = max(1, known["global_batch"] * known["model"]["max_seq_len"] // context)
+    elif batch is None:
+        batch = divisible(known["recipe"]["batch"], ranks)
+    recipe = Recipe(**known["recipe"] | {"batch": batch})
+    if not length.given:
+        return recipe
+    return replace(recipe, steps=length.in_steps(step_tokens=batch * context, windows=windows, batch=batch))
+
+
+def _described(recipe: Recipe, config: ModelConfig, windows: int, named: bool) -> str:
+    """The recipe of a new run in words."""
+    step = recipe.batch * config.max_seq_len
+    tokens = recipe.steps * step
+    optimizer, params = recipe.optimizer["type"], recipe.optimizer.get("params", {})
+    lr = f", learning rate {params['lr']:g}" if "lr" in params else ""
+    fall = f", a fall over {recipe.decay:.0%}" if recipe.schedule == "wsd" else ""
+    return (
+        f"Recipe for {config.parameter_count / 1e6:.1f}M parameters: {tokens / 1e6:,.1f}M tokens "
+        f"({tokens / config.parameter_count:.1f} per parameter, {recipe.steps * recipe.batch / windows:.2f} epochs) in "
+        f"{recipe.steps:,} steps of {step:,} tokens; {optimizer}{lr}{' (of the DeepSpeed file)' if named else ''}; "
+        f"{recipe.schedule} with a warm-up over {recipe.warmup:.0%}{fall}."
+    )

@@ -1,0 +1,157 @@
+"""Whose word counts: a flag, the DeepSpeed file, the run that is resumed, the dial. And old runs, which keep theirs."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import make_run
+from engines import train_here
+
+from kogpt.checkpoint.layout import CONFIG, step_folders
+from kogpt.data.corpus import TokenCorpus
+from kogpt.tokenizer.wordpiece import Tokenizer
+from kogpt.train.corpora import open_corpora
+from kogpt.train.deepspeed_file import read
+from kogpt.train.older_runs import recipe_of
+from kogpt.train.options import parse
+from kogpt.train.recipe import TUNING_LR, Length, adamw, dial, tuned
+from kogpt.train.setup import Setup, settle
+
+OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
+
+
+def _file(path: Path, **content: Any) -> str:
+    path.write_text(json.dumps({"zero_optimization": {"stage": 0}, **content}))
+    return str(path)
+
+
+def _words(corpus: Path, out: Path, *more: str) -> list[str]:
+    quiet = ["--stride", "16", "--prompts", "--compile", "off", "--wandb", "off"]
+    return ["--corpus", str(corpus), "--out", str(out), "--max-seq-len", "32", *quiet, *more]
+
+
+def _settled(ranks: Any, corpus: Path, out: Path, *more: str) -> Setup:
+    options = parse(_words(corpus, out, *more))
+    return settle(options, read(options.run.deepspeed_config), open_corpora(options.corpora), ranks)
+
+
+def test_the_shipped_file_leaves_everything_to_the_dial(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    found = _settled(ranks, corpus, tmp_path / "run", "--depth", "1")
+    assert found.config.arch == "qwen3"
+    windows = open_corpora(parse(_words(corpus, tmp_path)).corpora).epoch(found.batches)
+    assert found.recipe == dial(found.config.parameter_count, 32, windows)
+    assert found.content["optimizer"] == found.recipe.optimizer
+    assert found.content["train_batch_size"] == found.recipe.batch
+    assert "Recipe for" in found.notes[0]
+
+
+def test_a_flag_then_the_file_then_the_run_then_the_dial(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    run, adam = tmp_path / "run", adamw(0.003)
+    file = _file(tmp_path / "ds.json", train_batch_size=6, optimizer=adam)
+    first = ("--depth", "1", "--deepspeed-config", file, "--steps", "2", "--schedule", "cosine")
+    found = _settled(ranks, corpus, run, *first)
+    assert (found.recipe.batch, found.recipe.steps, found.recipe.optimizer) == (6, 2, adam)
+    assert (found.recipe.schedule, found.recipe.min_lr_ratio) == ("cosine", 0.0), "a flag, and the dial"
+    train_here(_words(corpus, run, *first), ranks)
+    resumed = _settled(ranks, corpus, run)
+    assert resumed.recipe.optimizer["params"].items() >= adam["params"].items()
+    assert (resumed.recipe.batch, resumed.recipe.steps, resumed.recipe.schedule) == (6, 2, "cosine")
+    assert resumed.config == found.config
+    assert not resumed.notes
+    other = _file(tmp_path / "other.json", optimizer=adamw(0.001))
+    again = _settled(ranks, corpus, run, "--deepspeed-config", other, "--epochs", "1", "--warmup", "0.5")
+    assert again.recipe.optimizer == adamw(0.001)
+    assert (again.recipe.batch, again.recipe.warmup) == (6, 0.5)
+    windows = open_corpora(parse(_words(corpus, run)).corpora).epoch(again.batches)
+    assert again.recipe.steps == Length(epochs=1).in_steps(step_tokens=192, windows=windows, batch=6)
+
+
+def test_a_longer_context_keeps_the_tokens_of_a_step(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = _words(corpus, run, "--depth", "1", "--steps", "1")
+    words[words.index("--max-seq-len") + 1] = "16"
+    step = train_here(words, ranks).tokens_per_step
+    longer = train_here(_words(corpus, run, "--steps", "2"), ranks)
+    assert (longer.tokens_per_step, longer.step) == (step, 2)
+
+
+def test_an_old_run_keeps_everything(ranks: Any, tmp_path: Path) -> None:
+    """The run of version 0.1 was made with AdamW, 0.003, 4 windows of 32, 12 steps, a cosine."""
+    run = shutil.copytree(OLD / "run", tmp_path / "run")
+    bare = _file(tmp_path / "bare.json", train_micro_batch_size_per_gpu=2, gradient_clipping=1.0)
+    words = _words(OLD / "corpus", run, "--deepspeed-config", bare, "--eval-every", "6", "--save-every", "6")
+    trainer = train_here(words, ranks)
+    about = json.loads((OLD / "run" / "run.json").read_text())
+    assert trainer.config.arch == "gpt2"
+    assert trainer.recipe.optimizer == {"type": "AdamW", "params": about["adam"]}
+    assert (trainer.recipe.batch, trainer.steps, trainer.recipe.schedule) == (4, 12, "cosine")
+    lines = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (run, OLD / "run")
+    ]
+    for name in ("loss", "lr"):
+        found, expected = ([record[name] for record in records] for records in lines)
+        assert found == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize(("file", "share"), [("/far/away/ds_config.json", TUNING_LR), ("/far/away/mine.json", 1.0)])
+def test_an_old_fine_tuning_goes_on_with_its_share_of_the_learning_rate(
+    file: str, share: float, tmp_path: Path
+) -> None:
+    about = {
+        "steps": 40,
+        "options": {"schedule": {"schedule": None, "warmup": 0.1, "decay": None}, "run": {"deepspeed_config": file}},
+        "adam": {"lr": 0.0006, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.0},
+        "muon": {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1, "ns_method": "standard"},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    found = recipe_of(tmp_path / "checkpoints" / "step-1", {"global_batch": 8, "init": {}})
+    assert {name: found[name] for name in ("schedule", "warmup", "decay", "min_lr_ratio", "batch", "steps")} == {
+        "schedule": "wsd",
+        "warmup": 0.1,
+        "decay": 0.5,
+        "min_lr_ratio": 0.0,
+        "batch": 8,
+        "steps": 40,
+    }
+    assert found["optimizer"]["type"] == "Muon"
+    assert found["optimizer"]["params"]["lr"] == share * 0.02
+    assert found["optimizer"]["params"]["adam_lr"] == share * 0.0006
+
+
+def test_an_imported_model_is_trained_as_ever(tmp_path: Path) -> None:
+    found = recipe_of(tmp_path / "checkpoints" / "step-0", {"model": {}})
+    assert found == {
+        "schedule": "cosine",
+        "warmup": 0.05,
+        "decay": 0.2,
+        "min_lr_ratio": 0.1,
+        "batch": 64,
+        "steps": 200,
+        "optimizer": adamw(6e-4),
+    }
+
+
+def test_fine_tuning_takes_the_optimizer_of_its_base(
+    corpus: Path, tokenizer: Tokenizer, ranks: Any, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    train_here(_words(corpus, base, "--depth", "1", "--steps", "1"), ranks)
+    optimizer = json.loads((step_folders(base)[0] / CONFIG).read_text())["recipe"]["optimizer"]
+    assert optimizer["type"] == "Muon"
+    found = _settled(ranks, corpus, tmp_path / "next", "--init", str(base))
+    assert found.recipe.optimizer == tuned(optimizer)
+    named = _file(tmp_path / "ds.json", optimizer=adamw(0.003))
+    found = _settled(ranks, corpus, tmp_path / "next", "--init", str(base), "--deepspeed-config", named)
+    assert found.recipe.optimizer == adamw(0.003), "a file keeps its learning rate"
+    old = make_run(tmp_path / "old", tokenizer, "gpt2")
+    assert _settled(ranks, corpus, tmp_path / "next", "--init", str(old)).recipe.optimizer == tuned(adamw(1))
+
+
+def test_runs_say_their_recipe(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    trainer = train_here(_words(corpus, tmp_path / "run", "--depth", "1", "--steps", "1"), ranks)
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["recipe"] == trainer.recipe.to_dict()
+    assert TokenCorpus.open(corpus).fingerprint == about["corpus"]
