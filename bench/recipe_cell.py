@@ -7,7 +7,6 @@ patched in here, because what does not help should not be written into kogpt fir
 
     z-loss      1e-4 * logsumexp(logits)^2 per target beside the cross-entropy (PaLM, section 5)
     cautious    weight decay only where it points the same way as the update (Chen et al. 2025, arXiv 2510.12402)
-    documents   attention stays within a document (its first token is [CLS])
     head-64     heads of 64 instead of 128 (qwen3)
 
 qwen3 gets the width of its MLP that makes its parameters as many as those of gpt2 (within 2 %).
@@ -35,7 +34,6 @@ from torch import Tensor  # noqa: E402
 from bench.recipe import CONTEXT, Cell  # noqa: E402
 from kogpt.common.files import atomic_write  # noqa: E402
 from kogpt.common.log import set_up_logging  # noqa: E402
-from kogpt.data.batch import Batch  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
 from kogpt.model import registry  # noqa: E402
 from kogpt.model.config import ModelConfig  # noqa: E402
@@ -88,7 +86,7 @@ def settings(cell: Cell) -> dict[str, Any]:
     }
 
 
-def patch(cell: Cell, corpus: TokenCorpus) -> None:
+def patch(cell: Cell) -> None:
     """Give this process the shape of the cell, and its piece."""
     patched: Any = setup
     patched.model_config = lambda options, vocab_size, begun=None: shape(cell, vocab_size)
@@ -96,8 +94,6 @@ def patch(cell: Cell, corpus: TokenCorpus) -> None:
     qwen3: Any = Qwen3
     if cell.piece == "z-loss":
         qwen3.forward = _forward_with_z_loss
-    elif cell.piece == "documents":
-        engine.loss = _loss_within_documents(engine.loss, int(corpus.article(0)[0]))
     elif cell.piece == "cautious":
         engine.__init__ = _with_cautious_decay(engine.__init__)
 
@@ -108,13 +104,6 @@ def _forward_with_z_loss(self: Qwen3, ids: Tensor, targets: Tensor | None = None
         return logits
     z = torch.logsumexp(logits, -1)[targets != IGNORED]
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") + 1e-4 * (z**2).sum()
-
-
-def _loss_within_documents(whole: Any, first: int) -> Any:
-    def loss(self: TrainingEngine, batch: Batch) -> Tensor:
-        return whole(self, batch._replace(documents=(batch.ids == first).long().cumsum(1)))
-
-    return loss
 
 
 def _with_cautious_decay(whole: Any) -> Any:
@@ -146,10 +135,11 @@ def train(cell: Cell, corpus: Path, run: Path) -> dict[str, Any]:
     steps = math.ceil(cell.tokens / (cell.batch * CONTEXT))
     words = ["--corpus", corpus, "--out", run, "--deepspeed-config", path, "--steps", steps, "--seed", cell.seed]
     words += ["--schedule", "wsd", "--warmup", cell.warmup, "--decay", cell.decay, "--min-lr-ratio", "0"]
+    words += ["--attend", "article" if cell.piece == "documents" else "window"]
     words += ["--eval-every", steps, "--save-every", 200, "--keep", 1, "--prompts", "--wandb", "off"]
     options = parse([str(word) for word in words])
     opened = TokenCorpus.open(corpus)
-    patch(cell, opened)
+    patch(cell)
     corpora = open_corpora(options.corpora, (), None)
     made = setup.settle(options, deepspeed_file.read(path), corpora, ranks)
     plan = deepspeed_config.plan(

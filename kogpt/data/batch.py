@@ -16,6 +16,6 @@ class Batch(NamedTuple):
     targets: Tensor
     """The token that follows each of them, [B, T]; `kogpt.model.loss.IGNORED` if it is not scored."""
     positions: Tensor | None = None
-    """Position of each token in its document, [T] or [B, T]."""
+    """Position of each token, [T] or [B, T]."""
     documents: Tensor | None = None
     """Number of each token's document, [B, T]. Tokens attend only within their own document."""

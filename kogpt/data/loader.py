@@ -54,10 +54,15 @@ class TrainBatches:
         seed: int,
         share: Share,
         max_repeat: int | None = None,
+        by_article: bool = False,
     ) -> None:
-        """`corpora` are pairs (corpus, share of the windows); the shares may have any sum."""
+        """`corpora` are pairs (corpus, share of the windows); the shares may have any sum.
+
+        With `by_article`, tokens of articles attend only within their own.
+        """
         self.max_seq_len, self.share = max_seq_len, share
-        self.sources = [open_source(corpus, max_seq_len) for corpus, _ in corpora]
+        self.sources = [open_source(corpus, max_seq_len, by_article) for corpus, _ in corpora]
+        self.has_documents = any(source.has_documents for source in self.sources)
         sizes = [source.windows for source in self.sources]
         self.mixture = Mixture(sizes, [weight for _, weight in corpora], seed=seed, max_repeat=max_repeat)
 
@@ -89,9 +94,11 @@ class TrainBatches:
             yield self._batch([self.sources[i].window(int(w)) for i, w in zip(sources, windows, strict=True)])
 
     def _batch(self, rows: list[Window]) -> Batch:
-        """Rows as a micro-batch on the device. If a source has documents, the rows of the others are one each."""
-        if any(source.has_documents for source in self.sources):
+        """Rows as a micro-batch on the device. What only some sources state is filled in for the others."""
+        if self.has_documents:
             rows = [row if row.documents is not None else _one_document(row) for row in rows]
+        if any(row.positions is not None for row in rows):
+            rows = [row if row.positions is not None else _from_zero(row) for row in rows]
         ids, targets, positions, documents = map(self._to_device, zip(*rows, strict=True))
         assert ids is not None
         assert targets is not None
@@ -109,4 +116,8 @@ class TrainBatches:
 
 
 def _one_document(row: Window) -> Window:
-    return row._replace(positions=np.arange(len(row.ids)), documents=np.zeros_like(row.ids))
+    return row._replace(documents=np.zeros_like(row.ids))
+
+
+def _from_zero(row: Window) -> Window:
+    return row._replace(positions=np.arange(len(row.ids)))

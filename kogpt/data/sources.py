@@ -1,6 +1,7 @@
 """Sources: a corpus as numbered windows to train on. In: a token corpus, a context length. Out: `Window`s.
 
 Articles are packed into one stream and cut into full windows, in which every token is a target (kogpt.data.windows).
+With `by_article`, tokens attend only within their own article, of which a window may hold several.
 Conversations are packed whole (kogpt.data.packing): positions restart with each of them, tokens attend only within
 their own, and only learnt tokens are targets. What they do not fill is padding, a document of its own without targets.
 """
@@ -49,10 +50,10 @@ class Source(Protocol):
 class ArticleWindows:
     """The train split of a corpus of articles as full windows of its packed stream."""
 
-    has_documents = False
-
-    def __init__(self, corpus: TokenCorpus, max_seq_len: int) -> None:
+    def __init__(self, corpus: TokenCorpus, max_seq_len: int, by_article: bool = False) -> None:
+        self.has_documents = by_article
         self._stream, self._max_seq_len = corpus.stream("train"), max_seq_len
+        self._first = int(corpus.article(0)[0]) if by_article else None  # [CLS], which begins every article
         self.windows = train_windows(len(self._stream), max_seq_len)
         if not self.windows:
             raise UserError(
@@ -66,7 +67,8 @@ class ArticleWindows:
     def window(self, window: int) -> Window:
         start = train_window(window, len(self._stream), self._max_seq_len)
         tokens = self._stream.read(start, self._max_seq_len + 1)
-        return Window(tokens[:-1], tokens[1:])
+        documents = None if self._first is None else (tokens[:-1] == self._first).cumsum()
+        return Window(tokens[:-1], tokens[1:], documents=documents)
 
     def facts(self) -> dict[str, Any]:
         return {}
@@ -129,7 +131,8 @@ class ConversationWindows:
         return [packed, *self._talks.report()]
 
 
-def open_source(corpus: TokenCorpus, max_seq_len: int) -> Source:
+def open_source(corpus: TokenCorpus, max_seq_len: int, by_article: bool = False) -> Source:
     """The windows of a corpus's train split. Raises `UserError` if there is none."""
-    kind = ConversationWindows if corpus.kind == "conversations" else ArticleWindows
-    return kind(corpus, max_seq_len)
+    if corpus.kind == "conversations":
+        return ConversationWindows(corpus, max_seq_len)
+    return ArticleWindows(corpus, max_seq_len, by_article)

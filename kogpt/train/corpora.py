@@ -55,19 +55,16 @@ class Corpora:
         return "conversations" if "conversations" in main else "articles"
 
     @property
-    def has_documents(self) -> bool:
-        """Whether windows have documents that do not attend to each other."""
-        return any(part.corpus.kind == "conversations" for part in self.parts)
-
-    @property
     def prompts(self) -> tuple[str, ...]:
         """What the model continues at each evaluation unless --prompts says otherwise."""
         return QUESTIONS if self.kind == "conversations" else PROMPTS
 
-    def batches(self, max_seq_len: int, seed: int, share: Share) -> TrainBatches:
-        """The training batches."""
+    def batches(self, max_seq_len: int, seed: int, share: Share, *, by_article: bool = False) -> TrainBatches:
+        """The training batches. With `by_article`, tokens of articles attend only within their own."""
         pairs = [(part.corpus, part.share) for part in self.parts]
-        return TrainBatches(pairs, max_seq_len=max_seq_len, seed=seed, share=share, max_repeat=self.max_repeat)
+        return TrainBatches(
+            pairs, max_seq_len=max_seq_len, seed=seed, share=share, max_repeat=self.max_repeat, by_article=by_article
+        )
 
     def epoch(self, batches: TrainBatches) -> int:
         """The number of windows, replayed ones included, in which those of --corpus are read once on average."""

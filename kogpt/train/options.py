@@ -50,6 +50,9 @@ Preset = Annotated[
     tyro.conf.arg(metavar="{tiny,small,medium,large,xl}", help_behavior_hint=""),
 ]
 Arch = Annotated[Literal["gpt2", "qwen3"] | None, tyro.conf.arg(metavar="{gpt2,qwen3}", help_behavior_hint="")]
+AttendName = Annotated[
+    Literal["article", "window"] | None, tyro.conf.arg(metavar="{article,window}", help_behavior_hint="")
+]
 ScheduleName = Annotated[Literal["cosine", "wsd"] | None, tyro.conf.arg(metavar="{cosine,wsd}", help_behavior_hint="")]
 DEFAULT_STRIDE = 128
 PROMPTS = ("대한민국은", "모든 국민은", "이 법은")
@@ -109,6 +112,9 @@ class RunOptions:
     news=0.3). Default: the corpus of `make demo`."""
     mix: WeightedPaths = ()
     """Token corpora to replay beside --corpus, each with its share of the windows (wiki=0.1)."""
+    attend: AttendName = None
+    """What a token may attend to: the earlier ones of its own article, or all earlier ones of its window. Default: that
+    of the checkpoint in --out, or article for qwen3. A conversation never attends to another one."""
     max_repeat: OptionalCount = None
     """Largest number of times that a corpus is read. The others then take its share. Default: no limit."""
     init: OptionalPath = None

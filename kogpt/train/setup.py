@@ -15,7 +15,7 @@ from kogpt.train.corpora import Corpora
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.fine_tuning import origin
 from kogpt.train.options import TrainOptions, model_config
-from kogpt.train.recipe import Length, Recipe, changed, dial, divisible, tuning
+from kogpt.train.recipe import Attend, Length, Recipe, changed, dial, divisible, tuning
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
     base, known = broadcast_object(on_first(ranks, lambda: origin(options.out, run.init, run.resume)))
     config = model_config(options.model, corpora.vocab_size, known.get("model"))
     context = config.max_seq_len
-    batches = corpora.batches(context, run.seed, Share(1, 1, ranks.rank, ranks.world_size, ranks.device))
+    attend = run.attend or _attention(config, known.get("recipe") if base is None else None)
+    share = Share(1, 1, ranks.rank, ranks.world_size, ranks.device)
+    batches = corpora.batches(context, run.seed, share, by_article=attend == "article")
     windows = corpora.epoch(batches)
     said = options.schedule
     length, batch = Length(said.steps, said.tokens, said.epochs), content.get("train_batch_size")
@@ -57,11 +59,21 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
         size = config.parameter_count
         recipe = dial(size, context, windows, ranks=ranks.world_size, length=length, batch=batch)
     flags = {name: getattr(said, name) for name in ("schedule", "warmup", "decay", "min_lr_ratio")}
-    recipe = changed(recipe, optimizer=content.get("optimizer"), **flags)
+    recipe = changed(recipe, optimizer=content.get("optimizer"), attend=attend, **flags)
     if not known:
         notes.append(_described(recipe, config, windows, "optimizer" in content))
     settled = content | {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer}
     return Setup(base, known.get("init"), config, batches, recipe, settled, tuple(notes))
+
+
+def _attention(config: ModelConfig, begun: dict[str, Any] | None) -> Attend:
+    """What tokens attend to if no flag says it: as in the run that is resumed, or by architecture.
+
+    With learned positions it was not measured, so a new run of those has the window, as always.
+    """
+    if begun is not None:
+        return "article" if begun.get("attend") == "article" else "window"
+    return "article" if config.any_context else "window"
 
 
 def _begun(known: dict[str, Any], context: int, windows: int, ranks: int, length: Length, batch: int | None) -> Recipe:

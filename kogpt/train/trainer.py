@@ -61,7 +61,10 @@ class Trainer:
         self.options, self.corpora, self.ranks, self.stop = options, corpora, ranks, stop
         self.run = options.out
         self.base, self.init, self.config, self.recipe = setup.base, setup.init, setup.config, setup.recipe
-        memory = {"checkpoint_activations": options.run.checkpoint_activations, "document_mask": corpora.has_documents}
+        memory = {
+            "checkpoint_activations": options.run.checkpoint_activations,
+            "document_mask": setup.batches.has_documents,
+        }
         self.plan, self.memory = fit_memory(self.config, plan, ranks, self.run, **memory)
         share = Share(self.plan.micro_batch, self.plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         context = self.config.max_seq_len

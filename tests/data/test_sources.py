@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from kogpt.common.errors import UserError
 from kogpt.data.conversations import Conversations
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.loader import Share, TrainBatches
-from kogpt.data.sources import ConversationWindows
+from kogpt.data.sources import ArticleWindows, ConversationWindows
 from kogpt.model.loss import IGNORED
 from kogpt.tokenizer.chat import Message, prompt
 from kogpt.tokenizer.wordpiece import Tokenizer
@@ -147,22 +148,41 @@ def test_one_that_is_too_long_is_what_a_chat_would_keep_of_it(tmp_path: Path, to
         ConversationWindows(TokenCorpus.open(folder), 10)
 
 
-@given(seed=st.integers(0, 1000), world=st.sampled_from([1, 2, 4]), consumed=st.integers(0, 500))
+def test_a_window_of_articles_knows_where_they_begin(corpus: Path, tokenizer: Tokenizer) -> None:
+    opened = TokenCorpus.open(corpus)
+    plain, split = ArticleWindows(opened, 48), ArticleWindows(opened, 48, by_article=True)
+    assert plain.windows == split.windows
+    begins = 0
+    for number in range(split.windows):
+        ids, targets, positions, documents = split.window(number)
+        assert positions is None, "rotary positions need not restart"
+        assert documents is not None
+        assert [ids.tolist(), targets.tolist()] == [part.tolist() for part in plain.window(number)[:2]]
+        steps = np.diff(documents, prepend=0)
+        assert ((steps == 1) == (ids == tokenizer.cls_id)).all()
+        assert ((steps == 0) == (ids != tokenizer.cls_id)).all()
+        begins += int(steps.sum())
+    assert begins > 1
+
+
+@given(
+    seed=st.integers(0, 1000), world=st.sampled_from([1, 2, 4]), consumed=st.integers(0, 500), by_article=st.booleans()
+)
 def test_the_number_of_targets_is_known_to_every_rank(
-    chat_corpus: Path, corpus: Path, seed: int, world: int, consumed: int
+    chat_corpus: Path, corpus: Path, seed: int, world: int, consumed: int, by_article: bool
 ) -> None:
+    more: dict[str, Any] = {"seed": seed, "by_article": by_article}
     mixed = [(TokenCorpus.open(chat_corpus), 0.8), (TokenCorpus.open(corpus), 0.2)]
     targets, scored, rows = set(), 0, []
     for rank in range(world):
-        step = TrainBatches(mixed, max_seq_len=64, seed=seed, share=Share(2, 4 // world, rank, world, CPU)).step(
-            consumed
-        )
+        share = Share(2, 4 // world, rank, world, CPU)
+        step = TrainBatches(mixed, max_seq_len=64, share=share, **more).step(consumed)
         targets.add(step.targets)
         for ids, wanted, positions, documents in step.micro_batches:
-            assert positions is not None
             assert documents is not None
+            assert positions is None or positions.shape == ids.shape
             scored += int((wanted != IGNORED).sum())
             rows += [row.tolist() for row in ids]
     assert targets == {scored}
-    whole = TrainBatches(mixed, max_seq_len=64, seed=seed, share=Share(8, 1, 0, 1, CPU)).step(consumed)
+    whole = TrainBatches(mixed, max_seq_len=64, share=Share(8, 1, 0, 1, CPU), **more).step(consumed)
     assert sorted(rows) == sorted(row.tolist() for batch in whole.micro_batches for row in batch.ids)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,29 @@ def test_the_shipped_file_leaves_everything_to_the_dial(corpus: Path, ranks: Any
     found = _settled(ranks, corpus, tmp_path / "run", "--depth", "1")
     assert found.config.arch == "qwen3"
     windows = open_corpora(parse(_words(corpus, tmp_path)).corpora).epoch(found.batches)
-    assert found.recipe == dial(found.config.parameter_count, 32, windows)
+    assert found.recipe == replace(dial(found.config.parameter_count, 32, windows), attend="article")
     assert found.content["optimizer"] == found.recipe.optimizer
     assert found.content["train_batch_size"] == found.recipe.batch
     assert "Recipe for" in found.notes[0]
+
+
+def test_articles_are_kept_apart_unless_a_flag_or_the_run_says_otherwise(
+    corpus: Path, ranks: Any, tmp_path: Path
+) -> None:
+    def attention(out: Path, *more: str) -> tuple[str, bool]:
+        found = _settled(ranks, corpus, out, "--depth", "1", "--steps", "1", *more)
+        return found.recipe.attend, found.batches.has_documents
+
+    run = tmp_path / "run"
+    assert attention(run) == ("article", True)
+    assert attention(run, "--arch", "gpt2") == ("window", False)
+    train_here(_words(corpus, run, "--depth", "1", "--steps", "1", "--attend", "window"), ranks)
+    assert attention(run) == ("window", False)
+    assert attention(run, "--attend", "article") == ("article", True)
+    config = json.loads((step_folders(run)[0] / CONFIG).read_bytes())
+    del config["recipe"]["attend"]
+    (step_folders(run)[0] / CONFIG).write_text(json.dumps(config))
+    assert attention(run) == ("window", False), "a run from before --attend"
 
 
 def test_a_flag_then_the_file_then_the_run_then_the_dial(corpus: Path, ranks: Any, tmp_path: Path) -> None:
