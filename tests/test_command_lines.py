@@ -244,7 +244,7 @@ def test_train(name: str, action: Any, corpus: Path, ranks: Any, capsys: Any, mo
     monkeypatch.setattr("kogpt.train.sample_prompts.encode", _begin)
     monkeypatch.setattr("kogpt.train.trainer.TrainingEngine", _begin)
     base = ["--corpus", str(corpus), "--out", "run", "--wandb", "off", "--max-seq-len", "32"]
-    found = _mistakes(Program(train.main, capsys, monkeypatch), base, action)
+    found = _mistakes(Program(lambda: train.end(train.run), capsys, monkeypatch), base, action)
     assert not found, "\n".join(found)
 
 
