@@ -100,6 +100,8 @@ def export_model(
             write_gguf(temporary / file, gguf, adapter, shape, state, tokenizer, special, template)
             (temporary / "Modelfile").write_text(modelfile(file, shape, chat=chat), encoding="utf-8")
         differs = plain_tokenizer_differs(temporary, codec, texts) if worth is None else plain_tokenizer_costs(worth)
-        card = model_card(run, adapter.title, license or "unknown", differs, tokenizer.roles is not None)
+        card = model_card(
+            run, adapter.title, license or "unknown", differs, tokenizer.roles is not None, gguf is not None
+        )
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return None if push is None else upload(folder, push)

@@ -27,10 +27,12 @@ SAMPLE_TEXTS = (
 """Raw text (from the constitution of the Republic of Korea) on which the card measures the plain tokenizer."""
 
 
-def model_card(run: LoadedRun, architecture: str, license: str, differs: str, chats: bool = False) -> str:
+def model_card(
+    run: LoadedRun, architecture: str, license: str, differs: str, chats: bool = False, gguf: bool = False
+) -> str:
     """The card: what the model is, how it was trained, and how AutoTokenizer differs from the training.
 
-    `chats`: the vocabulary has role tokens, so the folder has a chat template.
+    `chats`: the vocabulary has role tokens, so the folder has a chat template. `gguf`: it has a file for llama.cpp.
     """
     talks = run.info.get("kind") == "conversations"
     analyzer = json.loads((run.tokenizer_folder / "kogpt.json").read_bytes())["analyzer"]["name"]
@@ -68,11 +70,16 @@ For training, the analyzer `{analyzer}` split the text before WordPiece. `AutoTo
 so it tokenizes raw text as kogpt does without one. {differs} Decoding restores the text exactly.
 `kogpt generate` tokenizes prompts as in training. Every article starts with [CLS] and ends with [SEP], so start a
 prompt with [CLS].
-{_chat(talks, analyzer) if chats else ""}"""
+{_LLAMA_CPP if gguf else ""}{_chat(talks, analyzer) if chats else ""}"""
 
 
 _CONTINUES = "This model continues Korean text."
 _ANSWERS = "This model answers in Korean conversations."
+
+_LLAMA_CPP = """
+llama.cpp cuts the words of raw text by a rule of its own, so some of its tokens are neither those of the training nor
+those of `AutoTokenizer`. It also takes token ids.
+"""
 
 
 def _chat(talks: bool, analyzer: str) -> str:

@@ -139,6 +139,7 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     assert "| training loss | 2.5000 nats per token |" in card
     assert "| validation | 3.2500 bits per character, 2.5000 nats per token, at step 4 |" in card
     assert "/home/me" not in card
+    assert "llama.cpp" not in card
     plain = AutoTokenizer.from_pretrained(exported)
     codec = TextCodec(run / "tokenizer")
     ours = [codec.encode(text) for text in TEXTS]

@@ -74,6 +74,7 @@ def test_the_file_holds_the_model(run: Path, kind: Any, off: float, words: Token
     # Sums of absolute values do not depend on names or on whether a matrix is transposed.
     sums = [sorted(float(v.abs().sum()) for v in values) for values in (tensors.values(), model.state_dict().values())]
     assert sums[0] == pytest.approx(sums[1], rel=off)
+    assert "llama.cpp cuts the words of raw text by a rule of its own" in (tmp_path / "out/README.md").read_text()
     assert "PARAMETER num_ctx 64\n" in (tmp_path / "out" / "Modelfile").read_text()
     assert f"FROM ./model-{kind}.gguf\n" in (tmp_path / "out" / "Modelfile").read_text()
 

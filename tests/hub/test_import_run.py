@@ -40,6 +40,16 @@ def test_own_vocabulary_keeps_every_row(corpus, run, exported, tmp_path):
     assert verify(step_folder(tmp_path / "run", 0)) is None
 
 
+def test_own_vocabulary_keeps_every_row_as_other_programs_save_it(corpus, exported, tmp_path):
+    """Without vocab.txt, as TRL leaves it: the names in tokenizer.json are those of bytes."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (copy / name).write_bytes((exported / name).read_bytes())
+    pieces = TokenCorpus.open(corpus).vocab_size
+    assert import_run(copy, tmp_path / "run", corpus) == (pieces, pieces)
+
+
 def test_rows_go_by_piece():
     rows = torch.randn(3, 4)
     out, taken = matched_rows(rows, {"가": 2, "##나": 0, "다": 1}, ["[LF]", "가", "##나", "나"])
