@@ -10,11 +10,17 @@ A sequence gets the same tokens alone and in company: its chunks begin at multip
 themselves, it has random numbers of its own, and on a CPU with packed weights (kogpt.model.packed) each row of a pass
 comes out the same to the bit, whatever the others are. On a GPU this holds up to rounding.
 
+A sequence that is alone costs a pass over all weights per token. If the model has a draft, that guesses a few tokens
+first, at half the price each. One pass of the model over all of them, as rows of a step, then finds which are right,
+and the first that is not (speculative decoding, Leviathan et al. 2023). What is given out is chosen by the model, with
+the random numbers that belong to each token, so the text is the same with and without guesses.
+
 When a place is full, at max_seq_len, the last half of its sequence goes through the model again as a new prompt,
 because with learned absolute positions its keys would change. Each token then sees between max_seq_len / 2 and
 max_seq_len earlier tokens, at an amortized two passes per token.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,6 +35,8 @@ from kogpt.model.kv_cache import KVCache
 
 CHUNK = 64
 """The most tokens of a prompt that go through the model at once, between two tokens of the other sequences."""
+MOST_GUESSES = 4
+"""A row guesses two tokens more after a pass in which all were right, and else one less, but at least one."""
 
 
 class Step(NamedTuple):
@@ -54,7 +62,10 @@ class Row:
         self.logprobs = logprobs
         self.settings = replace(sampling, seed=0, max_new_tokens=1)  # rows that have the same are processed together
         self.random = torch.Generator().manual_seed(seed)
-        self.uniform: Tensor | None = None  # the random number of the next token
+        self.uniforms: deque[Tensor] = deque()  # the random numbers of the next tokens
+        self.known: deque[Step] = deque()  # the next tokens, if a pass has found several
+        self.left = sampling.max_new_tokens
+        self.guesses = 2
         size, device = model.config.vocab_size, model.device
         self.seen = self.made = None
         if sampling.repetition_penalty != 1.0:
@@ -63,16 +74,18 @@ class Row:
         if sampling.frequency_penalty or sampling.presence_penalty:
             self.made = torch.zeros(size, device=device)
 
-    def draw(self) -> Tensor:
-        """The random number of the next token, the same until `append`."""
-        if self.uniform is None:
-            self.uniform = torch.rand((), generator=self.random, dtype=torch.float64)
-        return self.uniform
+    def draw(self, ahead: int) -> Tensor:
+        """The random number of the next token, or of the one so many tokens after it; the same until `append`."""
+        while len(self.uniforms) <= ahead:
+            self.uniforms.append(torch.rand((), generator=self.random, dtype=torch.float64))
+        return self.uniforms[ahead]
 
     def append(self, id: int) -> None:
         """Add the chosen token."""
         self.ids.append(id)
-        self.uniform = None
+        self.left -= 1
+        if self.uniforms:
+            self.uniforms.popleft()
         if self.seen is not None:
             self.seen[id] = True
         if self.made is not None:
@@ -134,12 +147,19 @@ class Engine:
         lengths = list(self.cache.lengths)
         try:
             with self._without_gradients():
-                ready, logits = self._last_logits(rows, budget)
-                steps = _choose(ready, logits[0] if len(logits) == 1 else torch.cat(logits)) if ready else {}
+                if len(rows) == 1 and (guesses := self._guesses(rows[0])):
+                    self._look_ahead(rows[0], guesses)
+                steps = {row: row.known[0] for row in rows if row.known}
+                ready, logits = self._last_logits([row for row in rows if not row.known], budget)
+                if ready:
+                    chosen = _choose(ready, logits[0] if len(logits) == 1 else torch.cat(logits))
+                    steps |= zip(ready, chosen, strict=True)
         except BaseException:
             self.cache.lengths = lengths
             raise
         for row, step in steps.items():
+            if row.known:
+                row.known.popleft()
             row.append(step.id)
             if self.cache.lengths[row.place] == self.cache.capacity:
                 row.start = len(row.ids) - max(1, self.cache.capacity // 2)
@@ -165,19 +185,49 @@ class Engine:
             logits.append(self._forward(single, [row.ids[-1:] for row in single]))
         return ready, logits
 
-    def _forward(self, rows: list[Row], ids: list[list[int]]) -> Tensor:
-        """Send the next tokens of each row through the model; the logits [B, V] after the last."""
+    def _guesses(self, row: Row) -> int:
+        """How many tokens after the next to guess: none in a prompt, before a place is full, or with penalties."""
+        length = self.cache.lengths[row.place]
+        if self.model.draft is None or row.known or row.seen is not None or row.made is not None:
+            return 0
+        if row.start + length < len(row.ids) - 1:
+            return 0
+        return max(0, min(row.guesses, row.left - 1, self.cache.capacity - length - 2))
+
+    def _look_ahead(self, row: Row, guesses: int) -> None:
+        """Guess tokens with the draft, and find `row.known` by one pass of the model over all of them."""
+        length, ids = self.cache.lengths[row.place], row.ids[-1:]
+        for turn in range(guesses):
+            logits = self._forward([row], [ids[-1:]], self.model.draft)
+            ids += [step.id for step in _choose([row], logits, [turn])]
+        self.cache.lengths[row.place] = length  # the model writes its own keys and values over those of the draft
+        rows = [row] * len(ids)
+        steps = _choose(rows, self._forward(rows, [[id] for id in ids]), range(len(ids)))
+        right = 0
+        while right < guesses and steps[right].id == ids[right + 1]:
+            right += 1
+        row.known.extend(steps[: right + 1])
+        self.cache.lengths[row.place] = length + right + 1
+        row.guesses = min(row.guesses + 2, MOST_GUESSES) if right == guesses else max(1, row.guesses - 1)
+
+    def _forward(self, rows: list[Row], ids: list[list[int]], model: Decoder | None = None) -> Tensor:
+        """Send the next tokens of each row through the model (or its draft); the logits [B, V] after the last."""
+        model = model or self.model
         self.cache.rows = [row.place for row in rows]
-        hidden = self.model.hidden(torch.tensor(ids, device=self._device), cache=self.cache)
-        return self.model.logits(hidden.select(1, -1)).float()
+        hidden = model.hidden(torch.tensor(ids, device=self._device), cache=self.cache)
+        return model.logits(hidden.select(1, -1)).float()
 
 
-def _choose(rows: list[Row], logits: Tensor) -> dict[Row, Step]:
-    """The next token of each row, from the logits [B, V] after its last. Rows of the same settings go together."""
+def _choose(rows: list[Row], logits: Tensor, ahead: Sequence[int] | None = None) -> list[Step]:
+    """The next token of each row, from the logits [B, V] after its last. Rows of the same settings go together.
+
+    `ahead`: the token of a row is so many tokens after its next one.
+    """
+    ahead = ahead or [0] * len(rows)
     groups: dict[Sampling, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row.settings, []).append(i)
-    steps = {}
+    steps: dict[int, Step] = {}
     for sampling, members in groups.items():
         own, after = [rows[i] for i in members], logits if len(groups) == 1 else logits[members]
         seen = [row.seen for row in own if row.seen is not None]
@@ -185,10 +235,13 @@ def _choose(rows: list[Row], logits: Tensor) -> dict[Row, Step]:
         scores = process_logits(
             after, torch.stack(seen) if seen else None, sampling, torch.stack(made) if made else None
         )
-        chosen = scores.argmax(-1) if sampling.greedy else draw(scores, torch.stack([row.draw() for row in own]))
+        if sampling.greedy:
+            chosen = scores.argmax(-1)
+        else:
+            chosen = draw(scores, torch.stack([rows[i].draw(ahead[i]) for i in members]))
         for i, row, id in zip(members, own, chosen.tolist(), strict=True):
-            steps[row] = Step(id) if row.logprobs is None else _with_logprobs(id, logits[i], row.logprobs)
-    return steps
+            steps[i] = Step(id) if row.logprobs is None else _with_logprobs(id, logits[i], row.logprobs)
+    return [steps[i] for i in range(len(rows))]
 
 
 def _with_logprobs(id: int, logits: Tensor, count: int) -> Step:

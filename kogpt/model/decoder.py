@@ -23,6 +23,8 @@ class Decoder(nn.Module, ABC):
     """Parameters, by the end of their names, that are several matrices of one shape above each other; how many."""
 
     config: ModelConfig
+    draft: "Decoder | None" = None
+    """A copy that computes nearly the same in less time. Only models for decoding have one (kogpt.model.packed)."""
     blocks: nn.ModuleList
     """The layers, in order."""
 

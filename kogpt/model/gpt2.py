@@ -21,7 +21,7 @@ from kogpt.model.config import ModelConfig, Precision
 from kogpt.model.decoder import Decoder
 from kogpt.model.kv_cache import KVCache
 from kogpt.model.layers import VocabMatrix, document_mask
-from kogpt.model.packed import added, layer_norm, linear
+from kogpt.model.packed import Linear, layer_norm
 
 
 @dataclass(frozen=True)
@@ -148,21 +148,25 @@ class Block(nn.Module):
         x = x + self.attn(self.ln_1(x), cache, mask)
         return x + self.mlp(self.ln_2(x))
 
-    def decoding(self) -> Callable[[Tensor, KVCache, None], Tensor]:
+    def decoding(self, linear: Linear) -> Callable[[Tensor, KVCache, None], Tensor]:
         """`forward` with a cache, for kogpt.model.packed."""
         attn, mlp = self.attn, self.mlp
         layer, heads = attn.layer, attn.n_head
         norm_1, norm_2 = layer_norm(self.ln_1), layer_norm(self.ln_2)
-        qkv, attn_proj = linear(attn.qkv.weight, attn.qkv.bias), added(attn.proj.weight, attn.proj.bias)
-        fc, mlp_proj = linear(mlp.fc.weight, mlp.fc.bias, "gelu", "tanh"), added(mlp.proj.weight, mlp.proj.bias)
+        qkv, attn_proj = linear(attn.qkv.weight, attn.qkv.bias), linear(attn.proj.weight, attn.proj.bias)
+        fc, mlp_proj = linear(mlp.fc.weight, mlp.fc.bias, "gelu", "tanh"), linear(mlp.proj.weight, mlp.proj.bias)
 
         def block(x: Tensor, cache: KVCache, mask: None) -> Tensor:
             batch, length, width = x.shape
             rows = x.view(-1, width)
-            parts = qkv(norm_1(rows)).view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-            out = cache.attend(layer, *parts.unbind(0))
-            rows = attn_proj(out.transpose(1, 2).reshape(-1, width), rows)
-            return mlp_proj(fc(norm_2(rows)), rows).view(batch, length, width)
+            parts = qkv(norm_1(rows))
+            if length == 1:  # nothing to transpose
+                out = cache.attend(layer, *parts.view(batch, 3, heads, 1, -1).unbind(1)).view(-1, width)
+            else:
+                parts = parts.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+                out = cache.attend(layer, *parts.unbind(0)).transpose(1, 2).reshape(-1, width)
+            rows = attn_proj(out).add_(rows)
+            return mlp_proj(fc(norm_2(rows))).add_(rows).view(batch, length, width)
 
         return block
 

@@ -23,6 +23,7 @@ class KVCache:
     """`keys` and `values`, [layer, place, KV head, max_seq_len, head size] each; `lengths`: tokens in each place.
 
     `rows` are the places that the next forward pass continues: row b of its batch is place rows[b]. By default all.
+    A place that is named several times is continued by each of these rows after the one before.
     An attention layer calls `attend`. One that computes attention in another way calls `append` and takes `mask`.
     """
 
@@ -59,13 +60,14 @@ class KVCache:
         """Count the tokens that every layer has appended. The end of a forward pass."""
         for row in self.rows:
             self.lengths[row] += count
+        self._last = None
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Append keys and values [B, KV head, count, D] of one layer; return those of all slots that `mask` covers."""
         rows, slots = self._pass(key.size(2)).rows, self.positions(key.size(2))
         self.keys[layer].transpose(1, 2)[rows[:, None], slots] = key.transpose(1, 2)
         self.values[layer].transpose(1, 2)[rows[:, None], slots] = value.transpose(1, 2)
-        used = self.capacity - self.room + key.size(2)
+        used = self.mask(key.size(2)).size(-1)
         return self.keys[layer, rows, :, :used], self.values[layer, rows, :, :used]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ class KVCache:
         return F.scaled_dot_product_attention(query, keys, values, self.mask(query.size(2)))
 
     def _attend_by_row(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        slots = self._pass(key.size(2)).slots[layer]
+        slots = (self._last or self._pass(key.size(2))).slots[layer]
         if torch.is_grad_enabled():  # the cache is not part of any graph
             key, value = key.detach(), value.detach()
         if len(slots) == 1:
@@ -98,7 +100,8 @@ class KVCache:
 
     def _pass(self, count: int) -> "_Pass":
         """The tensors of the forward pass, the same for all layers: on a GPU each is a copy from the host."""
-        state = count, list(self.rows), [self.lengths[row] for row in self.rows]
+        lengths = [self.lengths[row] + count * self.rows[:i].count(row) for i, row in enumerate(self.rows)]
+        state = count, list(self.rows), lengths
         if self._last is None or self._last.state != state:
             self._last = _Pass(state, self.keys, self.values)
         return self._last

@@ -10,10 +10,12 @@ multiples of 32: torch computes an activation's last elements in another way tha
 
 A step of a small model takes two milliseconds, of which every call into torch and every module in Python is a part
 that counts. So a module may have a method `decoding`, which gives a function that takes its place in the copy: for the
-arguments of `forward` with a cache and without a mask, written out in as few calls as possible.
+arguments of `forward` with a cache and without a mask, written out in as few calls as possible. It makes its matrices
+with the function that it is given, because there are two copies: the model, and its `draft` with weights in fp16, which
+takes half as long and guesses tokens for kogpt.generate.engine.
 
-Memory: each matrix once more. Cost: one pass over the weights. Without oneDNN, on a GPU, and in other precisions the
-model stays as it is.
+Memory: each matrix once more, and once in fp16. Cost: one pass over the weights. Without oneDNN, on a GPU, and in other
+precisions the model stays as it is; without fbgemm (x86 with AVX2) it has no draft.
 """
 
 import copy
@@ -22,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kogpt.model.decoder import Decoder
@@ -31,22 +34,32 @@ from kogpt.model.layers import RMSNorm, VocabMatrix
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 Layer = Callable[[Tensor], Tensor]
+Linear = Callable[..., Layer]
+"""`linear` or `linear_fp16`."""
 
 
 def packed(model: Decoder) -> Decoder:
     """The model, for decoding only, if the machine can: a packed copy. It does not follow later changes of weights."""
     if model.device.type != "cpu" or model.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return model
-    shared: dict[int, Any] = {id(weight): nn.Parameter(weight.detach(), False) for weight in model.parameters()}
-    made = copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
-    for name, part in made.named_children():  # a plain attribute is found at once, before those of nn.Module
-        made.__dict__[name] = [_function(each) for each in part] if isinstance(part, nn.ModuleList) else _function(part)
+    made = _copy(model, linear)
+    if torch.backends.quantized.engine in ("x86", "fbgemm"):
+        made.__dict__["draft"] = _copy(model, linear_fp16)
     return made
 
 
-def _function(module: nn.Module) -> Callable[..., Any]:
+def _copy(model: Decoder, linear: Linear) -> Decoder:
+    shared: dict[int, Any] = {id(weight): nn.Parameter(weight.detach(), False) for weight in model.parameters()}
+    made = copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
+    for name, part in made.named_children():  # a plain attribute is found at once, before those of nn.Module
+        parts = [_function(each, linear) for each in (part if isinstance(part, nn.ModuleList) else [part])]
+        made.__dict__[name] = parts if isinstance(part, nn.ModuleList) else parts[0]
+    return made
+
+
+def _function(module: nn.Module, linear: Linear) -> Callable[..., Any]:
     if isinstance(module, VocabMatrix):
-        return _Vocab(module)
+        return _Vocab(module, linear)
     if isinstance(module, nn.Embedding):
         weight = module.weight
         return lambda ids: torch.embedding(weight, ids)
@@ -55,7 +68,7 @@ def _function(module: nn.Module) -> Callable[..., Any]:
     if isinstance(module, RMSNorm):
         return rms_norm(module.weight, module.eps)
     decoding: Any = getattr(module, "decoding", None)
-    return module.forward if decoding is None else decoding()
+    return module.forward if decoding is None else decoding(linear)
 
 
 def linear(weight: Tensor, bias: Tensor | None = None, activation: str = "none", algorithm: str = "") -> Layer:
@@ -64,10 +77,13 @@ def linear(weight: Tensor, bias: Tensor | None = None, activation: str = "none",
     return lambda x: product(x, matrix, bias, activation, [], algorithm)
 
 
-def added(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-    """`nn.Linear` of rows [N, in], added to rows [N, out]."""
-    matrix, product = _pack(weight), torch.ops.mkldnn._linear_pointwise.binary
-    return lambda x, rows: product(x, rows, matrix, bias, "add")
+def linear_fp16(weight: Tensor, bias: Tensor | None = None, activation: str = "none", algorithm: str = "none") -> Layer:
+    """`linear`, nearly: the weights are rounded to fp16, so that there is half as much to read."""
+    matrix = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+    product = torch.ops.quantized.linear_dynamic_fp16.default
+    if activation == "gelu":
+        return lambda x: F.gelu(product(x, matrix), approximate=algorithm)
+    return lambda x: product(x, matrix)
 
 
 def layer_norm(module: nn.LayerNorm) -> Layer:
@@ -89,13 +105,13 @@ def _pack(weight: Tensor) -> Tensor:
 class _Vocab:
     """`VocabMatrix` as embedding and head, with logits on packed weights."""
 
-    def __init__(self, matrix: VocabMatrix) -> None:
-        self.weight = matrix.weight
+    def __init__(self, matrix: VocabMatrix, linear: Linear) -> None:
+        self.weight, self.linear = matrix.weight, linear
         self.head: Layer | None = None  # made when needed: an embedding may not be the head
 
     def __call__(self, x: Tensor, use: str) -> Tensor:
         if use == "embed":
             return torch.embedding(self.weight, x)
         if self.head is None:
-            self.head = linear(self.weight)
+            self.head = self.linear(self.weight)
         return self.head(x)

@@ -26,7 +26,7 @@ from kogpt.model.config import ModelConfig, Precision
 from kogpt.model.decoder import Decoder
 from kogpt.model.kv_cache import KVCache
 from kogpt.model.layers import RMSNorm, VocabMatrix, document_mask
-from kogpt.model.packed import added, linear, rms_norm
+from kogpt.model.packed import Linear, rms_norm
 
 HEAD_DIM = 128
 """The size of a head in `shape_of_depth`; nanochat found 128 better than 64."""
@@ -145,7 +145,7 @@ class Rotary(nn.Module):
     def forward(self, positions: Tensor) -> Rotation:
         return rotation_of(positions, self.config)
 
-    def decoding(self) -> Callable[[Tensor], Rotation]:
+    def decoding(self, linear: Linear) -> Callable[[Tensor], Rotation]:
         """The rotations of positions [B, T], [B, T, 1, D] each, for `Block.decoding`: from a table of all positions."""
         cos, sin = rotation_of(torch.arange(self.config.max_seq_len), self.config)
         cos, sin = torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
@@ -218,7 +218,7 @@ class Block(nn.Module):
         x = x + self.self_attn(self.input_layernorm(x), rotation, cache, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
-    def decoding(self) -> Callable[[Tensor, Rotation, KVCache, None], Tensor]:
+    def decoding(self, linear: Linear) -> Callable[[Tensor, Rotation, KVCache, None], Tensor]:
         """`forward` with a cache, for kogpt.model.packed: one product for queries, keys, and values, one for the MLP's
         first two, and one norm and rotation for queries and keys."""
         attn, mlp, eps = self.self_attn, self.mlp, self.input_layernorm.eps
@@ -229,7 +229,7 @@ class Block(nn.Module):
         norm_heads = rms_norm(torch.cat(weights), eps)
         project = linear(torch.cat([part.weight for part in (attn.q_proj, attn.k_proj, attn.v_proj)]))
         gate_up = linear(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
-        o_proj, down_proj = added(attn.o_proj.weight), added(mlp.down_proj.weight)
+        o_proj, down_proj = linear(attn.o_proj.weight), linear(mlp.down_proj.weight)
 
         def block(x: Tensor, rotation: Rotation, cache: KVCache, mask: None) -> Tensor:
             batch, length, width = x.shape
@@ -239,9 +239,9 @@ class Block(nn.Module):
             both = torch.addcmul(both * cos, both.roll(half, -1), sin)
             query, key = both.transpose(1, 2).split([heads, kv_heads], 1)
             out = cache.attend(layer, query, key, value.transpose(1, 2))
-            rows = o_proj(out.transpose(1, 2).reshape(-1, heads * size), rows)
+            rows = o_proj(out.transpose(1, 2).reshape(-1, heads * size)).add_(rows)
             gate, up = gate_up(norm_2(rows)).chunk(2, -1)
-            return down_proj(F.silu(gate) * up, rows).view(batch, length, width)
+            return down_proj(F.silu(gate) * up).add_(rows).view(batch, length, width)
 
         return block
 

@@ -51,6 +51,23 @@ def test_both_ways_to_attend_are_causal_attention_over_each_place_s_own_tokens()
         assert cache.room == 0
 
 
+def test_a_place_that_is_named_several_times_is_continued_by_each_row_in_turn() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(4, 6, 1, 8), torch.randn(4, 2, 1, 8), torch.randn(4, 2, 1, 8)
+
+    def attend(way: Callable[..., torch.Tensor], cache: KVCache, rows: list[int], part: slice) -> torch.Tensor:
+        cache.rows = rows
+        made = way(cache, 1, query[part], key[part], value[part])
+        cache.advance(1)
+        return made
+
+    for way in (KVCache._attend_by_row, KVCache._attend_together):
+        together, in_turn = KVCache(CONFIG, 3), KVCache(CONFIG, 3)
+        wanted = torch.cat([attend(way, in_turn, [row], slice(i, i + 1)) for i, row in enumerate([2, 2, 0, 2])])
+        assert (attend(way, together, [2, 2, 0, 2], slice(4)) - wanted).abs().max() < 1e-6
+        assert together.lengths == in_turn.lengths == [1, 0, 3]
+
+
 def test_places_take_memory_only_as_far_as_they_are_filled() -> None:
     def resident() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -25,6 +25,11 @@ def test_packed_logits_are_those_of_the_model(arch: str) -> None:
         assert (fast(ids, cache=KVCache(model.config, 3)) - model(ids)).abs().max() < 1e-5
     shared = {parameter.data_ptr() for parameter in model.parameters()}
     assert {parameter.data_ptr() for parameter in fast.parameters()} <= shared
+    if fast.draft is not None:
+        with torch.no_grad():
+            difference = (fast.draft(ids, cache=KVCache(model.config, 3)) - model(ids)).abs().max()
+        assert 1e-5 < difference < 0.1
+        assert {parameter.data_ptr() for parameter in fast.draft.parameters()} <= shared
     assert packed(model.bfloat16()) is model
 
 
