@@ -183,7 +183,8 @@ def _expand(item: str, flag: str) -> tuple[Any, str, list[_Found]]:
     except FileNotFoundError as error:
         paths, why = [], reason(error)
     except Exception as error:  # network libraries raise their own types
-        raise UserError(f"{flag} {item} cannot be read from {socket.gethostname()}: {reason(error)}") from None
+        why = reason(error) if "://" in item else " ".join(str(error).split())
+        raise UserError(f"{flag} {item} cannot be read from {socket.gethostname()}: {why}") from None
     if not paths and "://" in item:
         raise UserError(f"{flag} {item}: no file found ({why}); check the bucket or server, and the path")
     if not paths:

@@ -258,6 +258,14 @@ def test_a_disk_that_is_full_when_the_result_is_there(kogpt: Any, run: Path, cor
         assert "No space left" in ended.stderr
 
 
+def test_a_url_where_a_path_belongs(kogpt: Any, run: Path) -> None:
+    for line in (["inspect", "s3://bucket/corpus"], ["export", run, "s3://bucket/model"]):
+        ended = kogpt(*line)
+        assert ended.returncode == 2
+        assert f"{line[-1]} is a URL; name a path" in " ".join(ended.stderr.replace("│", " ").split())
+    assert not Path("s3:").exists()
+
+
 def test_texts_may_have_names_that_are_not_utf8(
     kogpt: Any, run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

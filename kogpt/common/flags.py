@@ -47,9 +47,18 @@ def _location(text: str) -> str:
     return _text(_source(text))
 
 
+def _path(text: str, checked: Callable[[str], str] = _location) -> Path:
+    """A file or folder of this machine."""
+    if "://" in text:
+        raise ValueError(
+            f"{text[:300]} is a URL; name a path, and copy from or to the URL, for example with aws s3 sync"
+        )
+    return Path(checked(text))
+
+
 def _new_file(text: str) -> Path:
     """A file to write: found out now, not after hours of the work whose result it gets."""
-    path = Path(_location(text))
+    path = _path(text)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file")
     if not path.absolute().parent.is_dir():
@@ -61,7 +70,7 @@ def _new_file(text: str) -> Path:
 
 def _new_folder(text: str) -> Path:
     """A folder to write, which may be there: what lies above it must be a folder that takes new names."""
-    path = Path(_location(text))
+    path = _path(text)
     above = next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
     if not above.is_dir():
         raise ValueError(f"{above} is a file; name a folder")
@@ -120,12 +129,12 @@ def _span(text: str) -> Span:
 def _weighted(text: str) -> WeightedPath:
     """PATH or PATH=SHARE; a path that exists may have a `=` of its own."""
     start, equals, end = text.rpartition("=")
-    if not equals or Path(_location(text)).exists():
-        return WeightedPath(Path(_location(text)))
+    if not equals or _path(text).exists():
+        return WeightedPath(_path(text))
     share = _number(end)
     if not 0 < share < 10**6:
         raise ValueError(f"{text[:300]}: the share {end} is not a number above 0")
-    return WeightedPath(Path(_location(start)), share)
+    return WeightedPath(_path(start), share)
 
 
 def _spec(make: Callable[[str], Any], metavar: str = "PATH") -> Any:
@@ -152,16 +161,16 @@ def _optional(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="")
 
 
-_PATH, _LOCATION, _TEXT = _spec(lambda text: Path(_location(text))), _spec(_location), _spec(_text, "STR")
+_PATH, _LOCATION, _TEXT = _spec(_path), _spec(_location), _spec(_text, "STR")
 
 FilePath = Annotated[Path, _PATH]
-FilePaths = Annotated[tuple[Path, ...], _several(lambda text: Path(_location(text)), "PATH ...")]
+FilePaths = Annotated[tuple[Path, ...], _several(_path, "PATH ...")]
 NewFolder = Annotated[Path, _spec(_new_folder)]
 Location = Annotated[str, _LOCATION]
 """A path, or a URL."""
 Source = Annotated[str, _spec(_source)]
 """A path, glob, or URL of articles."""
-OptionalSource = Annotated[Path | None, _spec(lambda text: Path(_source(text))), _optional("PATH")]
+OptionalSource = Annotated[Path | None, _spec(lambda text: _path(text, _source)), _optional("PATH")]
 """A file or folder of texts."""
 OptionalPath = Annotated[Path | None, _PATH, _optional("PATH")]
 OptionalNewFile = Annotated[Path | None, _spec(_new_file), _optional("PATH")]
