@@ -93,9 +93,10 @@ def claim(url: str, settings: dict[str, Any]) -> bool:
             except (ValueError, KeyError, TypeError):
                 raise UserError(f"--output {url} holds another corpus; name another URL, or delete it") from None
             return True
-        if (plan := place.read(_PLAN)) is not None:
-            refuse_other(url, json.loads(plan), settings, "was begun")
-        else:
+        plan = json.loads(place.read(_PLAN) or "null")
+        if plan is not None:
+            refuse_other(url, plan, settings, "was begun")
+        if plan is None or plan.keys() < settings.keys():  # the articles are known only when the scan has ended
             place.write(_PLAN, json.dumps(settings, ensure_ascii=False).encode())
     return False
 

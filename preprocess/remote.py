@@ -144,17 +144,29 @@ def open_remote(files: Any, path: str, version: Version | None) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_Remote(files, path, version), 1 << 20))
 
 
+def _opened(files: Any, path: str, version: Version | None) -> Any:
+    if version is None or not version.etag:
+        # fsspec reads the web in ranges, which not every server supports: read one response from start to end instead.
+        return files.open(path, "rb", block_size=0 if is_web(files) else _BLOCK)
+    if "s3" in protocols(files):  # no request for what the listing said; each range is asked for in this version
+        file = files.open(path, "rb", block_size=_BLOCK, size=version.size)
+        file.details = {"name": path, "type": "file", "size": version.size, "ETag": version.etag}
+        file.read_kw = {**file.read_kw, "IfMatch": version.etag}
+        return file
+    file = files.open(path, "rb", block_size=_BLOCK)
+    if _version(file.details) != version:
+        raise FileNotFoundError(path)
+    return file
+
+
 class _Remote(io.RawIOBase):
     """A remote file."""
 
     def __init__(self, files: Any, path: str, version: Version | None):
         self._file: Any = io.BytesIO()
         self._url, self._web = files.unstrip_protocol(path), is_web(files)
-        # fsspec reads the web in ranges, which not every server supports: read one response from start to end instead.
-        self._file = self._tried(lambda: files.open(path, "rb", block_size=0 if self._web else _BLOCK))
+        self._file = self._tried(_opened, files, path, version)
         self._seekable = not self._web and self._file.seekable()
-        if version and version.etag and (now := _version(self._file.details)) != version:
-            self._fail(FileNotFoundError(f"ETag {now and now.etag}"))
 
     def _tried(self, function: Any, *arguments: Any) -> Any:
         try:

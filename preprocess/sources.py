@@ -64,8 +64,9 @@ class Source:
         return self.files.unstrip_protocol(self.paths[0])
 
     def reach(self) -> None:
-        """Open the first of the paths. Raises `UserError` where this machine cannot, or has no credentials."""
-        self._open_path(self.paths[0], self.versions[0]).close()
+        """Read from the first of the paths. Raises `UserError` where this machine cannot, or has no credentials."""
+        with self._open_path(self.paths[0], self.versions[0]) as stream:
+            stream.read(1)
 
     @property
     def sizes(self) -> tuple[int, ...]:

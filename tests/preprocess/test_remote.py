@@ -17,7 +17,7 @@ from stores import Store, store
 
 from kogpt.common.errors import UserError
 from preprocess import remote
-from preprocess.sources import find_sources
+from preprocess.sources import Source, find_sources
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,10 @@ def contents(*inputs: str) -> list[tuple[str, Any]]:
             except EOFError as error:
                 found.append((name, str(error)))
     return found
+
+
+def read(source: Source) -> list[Any]:
+    return [stream.read() for _, stream in source.members()]
 
 
 def files(folder: Path) -> None:
@@ -95,18 +99,26 @@ def test_a_large_archive_is_read_in_ranges(server: Store, monkeypatch: pytest.Mo
     assert sum(method == "GET" for method, _ in server.requests) < 60
 
 
+def test_an_object_costs_one_request(server: Store) -> None:
+    server.put("one/a.txt", b"x" * 10_000)
+    (source,) = find_sources((server.url("one"),))
+    server.requests.clear()
+    assert read(source) == [b"x" * 10_000]
+    assert server.requests == [("GET", f"/{server.bucket}/one/a.txt")]
+
+
 def test_another_version_than_the_listed_one_ends_the_run(server: Store) -> None:
     server.put("change/a.txt", b"before")
     (source,) = find_sources((server.url("change"),))
     state = source.state()
     server.put("change/a.txt", b"behind")
     with pytest.raises(UserError, match=rf"{source.url} changed while the input was read; repeat the same command"):
-        list(source.members())
+        read(source)
     (again,) = find_sources((server.url("change"),))
     assert again.state() != state, "the size is the same, the ETag is not"
     server.delete("change/")
     with pytest.raises(UserError, match="changed while the input was read"):
-        list(again.members())
+        read(again)
 
 
 def test_an_object_that_changes_while_it_is_read(server: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +177,7 @@ def test_a_server_that_is_away_for_a_while_is_asked_again(server: Store, asked_o
     server.stop()
     try:
         with pytest.raises(UserError, match=r"Could not connect to .*; repeat the same command when it"):
-            list(source.members())
+            read(source)
         with pytest.raises(UserError, match=r"--input .* cannot be read from .*Could not connect"):
             find_sources((server.url("away"),))
         asked_once.delenv("AWS_MAX_ATTEMPTS")
