@@ -36,6 +36,8 @@ class Store:
         self.held: Callable[[str, str], bool] = lambda method, path: False
         """Which requests get no answer until `release`."""
         self.release = threading.Event()
+        self.refused: Callable[[str, str], tuple[str, str] | None] = lambda method, path: None
+        """The HTTP status and S3's code for requests that are refused."""
         self.port = 0
         self._server: BaseWSGIServer | None = None
         self._app = DomainDispatcherApplication(create_backend_app)
@@ -52,6 +54,10 @@ class Store:
         self.requests.append(request)
         if self.held(*request):
             self.release.wait(60)
+        if (refusal := self.refused(*request)) is not None:
+            status, code = refusal
+            start_response(status, [("Content-Type", "application/xml")])
+            return [f"<Error><Code>{code}</Code><Message>{code} says the server</Message></Error>".encode()]
         return self._app(environ, start_response)
 
     def start(self) -> None:

@@ -189,6 +189,25 @@ def test_a_server_that_is_away_for_a_while_is_asked_again(server: Store, asked_o
             server.start()
 
 
+def test_a_refused_object_is_not_left_out_of_the_corpus(server: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local file without permission is; but another node might be allowed to read this one."""
+    server.put("mine/a.txt", b"x")
+    (source,) = find_sources((server.url("mine"),))
+    monkeypatch.setattr(server, "refused", lambda *_: ("403 Forbidden", "AccessDenied"))
+    for refused in (lambda: read(source), lambda: find_sources((server.url("mine"),))):
+        with pytest.raises(
+            UserError, match=r"cannot be read from .*: (AccessDenied says the server|Forbidden); check the credent"
+        ):
+            refused()
+
+
+def test_a_busy_server_is_asked_again(server: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.put("busy/a.txt", b"x")
+    answers = iter([("503 Slow Down", "SlowDown"), ("500 Internal Server Error", "InternalError")])
+    monkeypatch.setattr(server, "refused", lambda *_: next(answers, None))
+    assert contents(server.url("busy")) == [("a.txt", b"x")]
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
