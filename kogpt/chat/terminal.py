@@ -38,7 +38,7 @@ _PROMPT = ">>> "
 def chat(run: Path, sampling: Sampling, *, checkpoint: Wish = None, device: str | None = None) -> None:
     """Talk until the input ends. Raises `UserError` for a run that was never taught to answer."""
     loaded, codec = load_with_codec(run, device, checkpoint)
-    if not is_taught(loaded.info, codec.tokenizer):
+    if not is_taught(loaded, codec.tokenizer):
         raise UserError(how_to_teach(str(run)))
     model = packed(loaded.model)
     codec.encode("안녕")  # the first answer does not wait for the analyzer, and what is wrong with it is said now
@@ -151,6 +151,10 @@ def _interruptible() -> Iterator[None]:
 def _file(name: str, command: str) -> Path:
     if not name:
         raise UserError(f"{command} needs a file name, for example {command} talk.json.")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name!a} is no file name: a part of a character is missing; type it anew.") from None
     return Path(os.path.expanduser(name))
 
 

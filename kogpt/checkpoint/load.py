@@ -21,6 +21,11 @@ class LoadedRun:
     tokenizer_folder: Path
     info: dict[str, Any]
 
+    @property
+    def talks(self) -> bool:
+        """Whether it was trained on conversations."""
+        return self.info.get("kind") == "conversations"
+
 
 def load_for_inference(
     run_or_step_folder: Path, device: str | torch.device = "cpu", checkpoint: Wish = None

@@ -25,7 +25,9 @@ def decode(content: bytes) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, unpacked if its name ends in .gz; `UserError` if it cannot be read."""
+    """The text of a file, unpacked if its name ends in .gz; `UserError` if it cannot be read, as a device or pipe."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # it may have no end
+        raise UserError(f"{path} is no regular file; give the name of a text file.")
     try:
         content = path.read_bytes()
         return decode(gzip.decompress(content) if path.suffix == ".gz" else content)

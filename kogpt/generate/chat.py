@@ -6,8 +6,8 @@ leave first (kogpt.tokenizer.chat.prompt). An answer ends at [END], or when its 
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Any
 
+from kogpt.checkpoint.load import LoadedRun
 from kogpt.common.system import launcher
 from kogpt.generate.decode import generate
 from kogpt.generate.sampling import Sampling
@@ -15,9 +15,6 @@ from kogpt.model.decoder import Decoder
 from kogpt.tokenizer.chat import Message, prompt
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.wordpiece import StreamDecoder, Tokenizer
-
-CONVERSATIONS = "conversations"
-"""`kind` of a run that was trained on them."""
 
 
 def how_to_teach(run: str) -> str:
@@ -28,9 +25,9 @@ def how_to_teach(run: str) -> str:
     )
 
 
-def is_taught(info: dict[str, Any], tokenizer: Tokenizer) -> bool:
-    """Whether a run was trained on conversations; `info` is its config.json."""
-    return info.get("kind") == CONVERSATIONS and tokenizer.roles is not None
+def is_taught(run: LoadedRun, tokenizer: Tokenizer) -> bool:
+    """Whether a run was trained on conversations, with this tokenizer, which has role tokens."""
+    return run.talks and tokenizer.roles is not None
 
 
 def prompt_limit(context: int, max_new_tokens: int | None) -> int:

@@ -38,7 +38,7 @@ class Model:
         self.module, self.step = loaded.model, loaded.info.get("step")
         self.config = self.module.config
         self._codec = TextCodec(loaded.tokenizer_folder)
-        self._name, self._info = str(run), loaded.info
+        self._name, self._run = str(run), loaded
 
     def __repr__(self) -> str:
         millions = self.config.parameter_count / 1e6
@@ -62,7 +62,7 @@ class Model:
         `sampling` is as for `generate`. The oldest turns are left out if the context is full. Raises `UserError` for a
         run that was never fine-tuned on conversations.
         """
-        if not is_taught(self._info, self._codec.tokenizer):
+        if not is_taught(self._run, self._codec.tokenizer):
             raise UserError(how_to_teach(self._name))
         talk = [
             message if isinstance(message, Message) else Message(message["role"], message["content"])

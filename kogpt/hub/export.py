@@ -67,7 +67,7 @@ def export_model(
     if corpus is not None:
         ways = both_ways(open_corpus(corpus, tokenizer, run_folder), tokenizer, MEASURED_ARTICLES)
         worth = score_both(run.model, *ways)
-    chat = run.info.get("kind") == "conversations"
+    chat = run.talks
     special = {
         "bos_token_id": tokenizer.cls_id,
         "eos_token_id": tokenizer.end_id if chat else tokenizer.sep_id,

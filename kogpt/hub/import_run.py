@@ -22,15 +22,23 @@ from kogpt.data.corpus import TokenCorpus
 from kogpt.hub.weights import import_model
 from kogpt.tokenizer.hf import library_pieces
 from kogpt.tokenizer.wordpiece import open_tokenizer
+from kogpt.train.run_folder import hold
 from kogpt.train.run_metadata import copy_tokenizer
 
 
 def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -> tuple[int, int]:
     """Write `run`; return how many tokens keep their row, and how many there are.
 
-    Raises `UserError`, and leaves no checkpoint, if this is not possible.
+    Raises `UserError`, and leaves no checkpoint, if this is not possible, or if a training has the run folder.
     """
-    folder, run = Path(folder), Path(run)
+    lock = hold(Path(run))
+    try:
+        return _import_run(Path(folder), Path(run), corpus_folder)
+    finally:
+        lock.release()
+
+
+def _import_run(folder: Path, run: Path, corpus_folder: str | Path) -> tuple[int, int]:
     if step_folders(run):
         raise UserError(f"{run} already holds checkpoints; name a new folder for the run.")
     corpus = TokenCorpus.open(corpus_folder)

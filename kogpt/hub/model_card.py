@@ -34,7 +34,7 @@ def model_card(
 
     `chats`: the vocabulary has role tokens, so the folder has a chat template. `gguf`: it has a file for llama.cpp.
     """
-    talks = run.info.get("kind") == "conversations"
+    talks = run.talks
     analyzer = json.loads((run.tokenizer_folder / "kogpt.json").read_bytes())["analyzer"]["name"]
     shape = run.model.config
     numbers = {

@@ -50,9 +50,7 @@ def open_service(loaded: LoadedRun, name: str) -> Service:
     row_bytes = 2 * math.prod(model.config.kv_cache_shape(1)) * model.dtype.itemsize
     codec = TextCodec(loaded.tokenizer_folder)
     places = max(1, min(PLACES, CACHE_BYTES // row_bytes))
-    return Service(
-        model, codec, name=name, answers_chat=is_taught(loaded.info, codec.tokenizer), places=places, queue=QUEUE
-    )
+    return Service(model, codec, name=name, answers_chat=is_taught(loaded, codec.tokenizer), places=places, queue=QUEUE)
 
 
 def run_name(folder: Path) -> str:

@@ -28,12 +28,12 @@ def hold(run: Path) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout:  # an OSError, too
         raise UserError(
-            f"--out {run} is in use by another training; wait until it ends, or name another --out."
+            f"The run folder {run} is in use by another training; wait until it ends, or name another one."
         ) from None
     except NotImplementedError:
         log.warning(f"The file system of {run} has no locks; make sure that no other training writes there.")
     except OSError as error:
-        raise UserError(f"--out {run} cannot be written: {error.strerror}; name another folder.") from None
+        raise UserError(f"The run folder {run} cannot be written: {error.strerror}; name another one.") from None
     remove_strays(run)
     return lock
 

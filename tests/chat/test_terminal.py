@@ -20,7 +20,7 @@ import pytest
 from builders import make_chat_run, make_endless_run
 
 import kogpt as package
-from kogpt.chat.terminal import _lines
+from kogpt.chat.terminal import Terminal, _lines
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.wordpiece import Tokenizer
 
@@ -165,6 +165,15 @@ def test_a_pipe_that_is_no_text_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     assert [next(lines), next(lines)] == ["안녕\n", "하나\n"]
     with pytest.raises(UserError, match=r"line 3 of the standard input .* UTF-8 or cp949"):
         next(lines)
+
+
+def test_a_file_name_with_half_a_character_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A terminal that is not UTF-8 gives lone surrogates. The conversation goes on."""
+    Terminal(lambda *_: pytest.fail("nothing to answer")).run(iter(["/save \ud83d.json", "/load \udcff", "/clear"]))
+    shown = capsys.readouterr()
+    assert shown.err.count("is no file name") == 2
+    assert r"'\ud83d.json'" in shown.err
+    assert shown.out == "A new conversation.\n"
 
 
 def test_a_base_run_was_never_taught(kogpt: Any, run: Path) -> None:

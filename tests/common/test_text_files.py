@@ -1,6 +1,7 @@
 """Text files in the encodings of Korean files."""
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     for name in ("cut.gz", "binary", "absent"):
         with pytest.raises(UserError, match=f"{name} cannot be read"):
             read_text(tmp_path / name)
+
+
+def test_a_device_or_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    """They may have no end. So may a link to one, which can have any name."""
+    (tmp_path / "device.txt").symlink_to(os.devnull)
+    os.mkfifo(tmp_path / "pipe.txt")
+    for name in ("device", "pipe"):
+        with pytest.raises(UserError, match=rf"{name}\.txt is no regular file"):
+            read_text(tmp_path / f"{name}.txt")
 
 
 def test_json_lines_name_the_line(tmp_path: Path) -> None:

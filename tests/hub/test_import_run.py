@@ -19,6 +19,7 @@ from kogpt.data.loader import Share, TrainBatches
 from kogpt.hub.export import export_model
 from kogpt.hub.import_run import as_wordpiece, import_run, read_pieces
 from kogpt.tokenizer.wordpiece import open_tokenizer
+from kogpt.train.run_folder import hold
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,16 @@ def test_what_cannot_be_imported(corpus, exported, tmp_path):
     import_run(exported, run, corpus)
     with pytest.raises(UserError, match="already holds checkpoints"):
         import_run(exported, run, corpus)
+
+
+def test_a_run_folder_that_a_training_has_is_left_alone(corpus, exported, tmp_path):
+    run = tmp_path / "run"
+    lock = hold(run)
+    with pytest.raises(UserError, match="in use by another training"):
+        import_run(exported, run, corpus)
+    assert [path.name for path in run.iterdir()] == [".lock"]
+    lock.release()
+    import_run(exported, run, corpus)
 
 
 def test_a_tokenizer_left_by_a_start_that_came_to_nothing_gives_way(corpus, exported, tmp_path):

@@ -130,7 +130,7 @@ def test_a_run_folder_belongs_to_one_training(corpus: Path, tmp_path: Path) -> N
     writing = run / "checkpoints" / ".step-00000002.cafe"
     writing.mkdir(parents=True)
     [end] = together(1, [_plan(corpus, run, 0)], tmp_path / "second")
-    assert f"--out {run} is in use by another training" in end
+    assert f"The run folder {run} is in use by another training" in end
     assert writing.exists()
     program = "from kogpt.train.run_folder import *; lock = hold(Path(input())); print(1, flush=True); input()"
     command = [sys.executable, "-c", program]
