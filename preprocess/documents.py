@@ -39,11 +39,6 @@ class Document:
     """what the text has instead of personal data: (kind, number of masks)"""
 
     @property
-    def length(self) -> int:
-        """of the text, in code points"""
-        return len(self.text)
-
-    @property
     def sizes(self) -> dict[str, int]:
         """as `preprocess.conversations.sizes` counts"""
         return sizes(self.text)
@@ -51,24 +46,6 @@ class Document:
     def dropped(self, reason: str, detail: str) -> "Dropped":
         """This document, left out for a reason."""
         return Dropped(self.id, self.source, reason, detail)
-
-
-@dataclass(frozen=True)
-class Outline(Document):
-    """A document without its text, which is where it was read."""
-
-    own_length: int = 0
-    own_sizes: dict[str, int] = field(default_factory=dict)
-    place: tuple[int, int] = (0, 0)
-    """span, number within it (preprocess.reading)"""
-
-    @property
-    def length(self) -> int:
-        return self.own_length
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        return self.own_sizes
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ Cost: 0.1 ms of a worker's CPU for an article of 700 morphemes; 10 bytes for eac
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -27,8 +27,10 @@ from preprocess.documents import Document
 from preprocess.filters import ExactDuplicates, kept, not_empty
 from preprocess.layouts import Layout
 from preprocess.near_duplicates import hashed_windows
+from preprocess.outlines import outlined
 from preprocess.parsers import PARSE_ERRORS, one_line, values
-from preprocess.plan import Scan, dropped_row
+from preprocess.reading import TextsOf
+from preprocess.scan import Block, PlannedUnit, Scan, dropped_row
 from preprocess.sources import find_sources
 from preprocess.stages import MESSAGE_SEPARATOR
 from preprocess.streams import Broken
@@ -66,6 +68,21 @@ def held_out_documents(paths: Sequence[str]) -> Iterator[Document]:
     for document in kept(documents(), [not_empty, ExactDuplicates()]):
         if isinstance(document, Document):
             yield document
+
+
+def scanned(paths: Sequence[str], store: Store, analyzer: dict[str, str]) -> tuple[Scan, TextsOf]:
+    """The scan of the held-out texts, and the texts, which stay in memory. Their outlines go into `store`."""
+    documents = list(held_out_documents(paths))
+    blocks = []
+    for number, content in enumerate(outlined(documents)):
+        blocks.append(Block(0, key_of(["held out", str(number), hashlib.sha256(content).hexdigest()])))
+        store.put(blocks[-1].key, content)
+
+    def texts(chunks: Iterable[Sequence[PlannedUnit]]) -> Iterator[tuple[Sequence[PlannedUnit], tuple[Any, ...]]]:
+        for chunk in chunks:
+            yield chunk, tuple([own.text for own in documents[u.first : u.first + u.documents]] for u in chunk)
+
+    return Scan(blocks, store, analyzer).finish(), texts
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -133,8 +150,9 @@ def held_out_grams(found: Scan, cache: Store) -> HeldOut:
     numbers: dict[str, int] = {}
     grams: dict[int, int] = {}
     for unit in found.units:
-        for row, cut in zip(unit.articles.to_pylist(), unpack_cut_texts(cache.existing(unit.key)), strict=True):
-            number = numbers.setdefault(row["source"], len(numbers))
+        sources = found.rows([unit])["source"].to_pylist()
+        for source, cut in zip(sources, unpack_cut_texts(cache.existing(unit.key)), strict=True):
+            number = numbers.setdefault(source, len(numbers))
             for gram in _grams(cut.morphemes.split(MORPHEME_SEPARATOR)).tolist():
                 grams.setdefault(gram, number)
     if not grams:
@@ -176,11 +194,10 @@ def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> N
     )
     found.units = [unit._replace(gone=gone.get(unit.key, {})) for unit in found.units]
     for unit in found.units:
-        rows = unit.articles.select(["id", "source"]).to_pylist() if unit.gone else []
-        for i, detail in sorted(unit.gone.items()):
-            found.dropped.append(dropped_row(**rows[i], reason="held out", detail=detail))
-            found.documents -= 1
-            found.masks.pop(rows[i]["id"], None)
-            found.removals.pop(rows[i]["id"], None)
+        if unit.gone:
+            rows = found.rows([unit]).select(["id", "source"]).to_pylist()
+            notes = [dropped_row(**rows[i], reason="held out", detail=why) for i, why in sorted(unit.gone.items())]
+            found.drop(notes)
+            found.documents -= len(notes)
     if found.units and not found.documents:
         raise UserError(f"every article shares {GRAM} morphemes in a row with --held-out; is it the input itself?")

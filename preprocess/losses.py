@@ -5,14 +5,16 @@ failed to deliver (unreadable files) are only reported.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from kogpt.common.errors import UserError
-from preprocess.documents import Document, Dropped
+from preprocess.documents import Dropped
 from preprocess.sources import Source
 
+SAME = ("duplicate", "near-duplicate")
+"""Reasons of articles that are in the corpus, under another name."""
 # Common in every corpus, so they are not reported.
-_QUIET = {"duplicate", "near-duplicate", "empty", "system file"}
+_QUIET = {*SAME, "empty", "system file"}
 
 
 class Losses:
@@ -27,19 +29,13 @@ class Losses:
         self._found: set[str] = set()
         self._last = ("", "")
 
-    def watched(self, articles: Iterable[Document | Dropped]) -> Iterator[Document | Dropped]:
-        """Yield the same articles, and count them."""
-        for article in articles:
-            item = self._item(article.source)
-            if isinstance(article, Document):
-                self._found.add(item)
-            else:
-                self._note(item, article)
-            yield article
+    def found_in(self, sources: Iterable[str]) -> None:
+        """These sources have articles."""
+        self._found.update(map(self._item, sources))
 
-    def _note(self, item: str, dropped: Dropped) -> None:
-        if dropped.reason in ("duplicate", "near-duplicate"):
-            self._found.add(item)
+    def note(self, dropped: Dropped) -> None:
+        """Count what was left out."""
+        item = self._item(dropped.source)
         self._counts[item][dropped.reason] += 1
         self._first.setdefault(dropped.reason, dropped)
         known = self._examples.get(item)

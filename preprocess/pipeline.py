@@ -11,8 +11,9 @@ in flight.
 
 import logging
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,36 +22,40 @@ from typing import Any
 import ray
 from filelock import FileLock, Timeout
 from ray.exceptions import RayError, RayTaskError
-from tqdm import tqdm
 
 from kogpt.common.errors import DISK_FULL, UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.analyzers.load import analyzer_identity
-from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest
+from kogpt.tokenizer.wordpiece import Tokenizer
 from preprocess import cluster, stages
 from preprocess.assembly import assemble
 from preprocess.auto_layout import guess_layout
 from preprocess.chat_layout import ChatLayout
 from preprocess.checks import check, not_ours
-from preprocess.documents import Document, Dropped, read_documents
-from preprocess.filters import ExactDuplicates, filters_of, kept, single_filters
-from preprocess.held_out import drop_held_out, held_out_documents, held_out_grams
+from preprocess.documents import Document, read_documents
+from preprocess.filters import filters_of, kept, single_filters
+from preprocess.held_out import drop_held_out, held_out_grams, scanned
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.losses import Losses
 from preprocess.options import Options
-from preprocess.plan import WORK, PlannedUnit, Scan, open_output, scan, settings_of
+from preprocess.plan import WORK, Plan, open_output, settings_of
 from preprocess.publish import claim, publish
-from preprocess.reading import CHANGED, LARGE, Readers, Reading, TextsOf, bytes_for_workers, fetched
+from preprocess.reading import Readers, Reading, TextsOf, fetched
 from preprocess.report import log_to_wandb, show_summary
 from preprocess.report_page import write_report
-from preprocess.screen import Verdict, screen, screened, screening_of
-from preprocess.sources import Source, find_sources
-from preprocess.units import CutText, EncodedBatch, Store, group, key_of, pack_cut_texts, unpack_encoded
+from preprocess.scan import PlannedUnit, Scan
+from preprocess.screen import screen, screening_of
+from preprocess.sources import find_sources
+from preprocess.spans import LARGE, bytes_for_workers
+from preprocess.units import CutText, EncodedBatch, Store, pack_cut_texts, unpack_encoded
 from preprocess.vocabulary import loaded, settled, trained
-from preprocess.work import MOST_UNITS, Work
+from preprocess.work import MOST_UNITS, Known, Work
 from preprocess.worker import Failed, Packed
 
 log = logging.getLogger(__name__)
+
+PLENTY = 1_000
+"""Units that wait for workers while the scan looks for more."""
 
 
 def preprocess(options: Options) -> None:
@@ -109,8 +114,6 @@ class _Run:
         self.options = options = settled(options)
         self.folder = options.output_folder
         self.identity = analyzer_identity(options.analyzer)
-        self.verdicts: dict[str, Verdict] = {}
-        self.readers: Readers | None = None  # of a large input
 
     def go(self) -> None:
         options = self.options
@@ -118,34 +121,38 @@ class _Run:
         self.sources = not_ours(find_sources(options.input), options)
         self.layout = self._choose_layout()
         self.work = Work(options)
-        cache = Store(options.cache_folder)
-        screening = screening_of(options, self.layout.kind)
-        if screening is not None:
-            self.verdicts = screen(screening, self._documents, cache, self.work, self.folder / WORK)
-        self.scan = self._scan()
-        held_out = scan(self._held_out(), self.identity) if options.held_out else None
-        self.settings = settings_of(options, self.scan, self.layout.name, self.identity, tokenizer, held_out)
-        if "://" in options.output and claim(options.output, self.settings):
+        cache, self.outlines = Store(options.cache_folder), Store(self.folder / WORK / "outlines")
+        held_out = None
+        if options.held_out:
+            held_out = scanned(options.held_out, self.outlines, self.identity)
+        settings = settings_of(options, self.layout.name, self.identity, tokenizer, held_out and held_out[0])
+        at_url = "://" in options.output and claim(options.output, settings)
+        plan = None if at_url else open_output(self.folder, settings)
+        self.readers, self.scan = self._begin_scan(cache)
+        if plan is None:
+            claim(options.output, {**settings, "articles": self.scan.finish().account})
+            self.readers.close()
             log.info(f"{options.output} is finished; there is nothing to do")
             return
-        corpus = open_output(self.folder, self.settings)
-        if corpus is not None:
-            log.info(f"{self.folder} is finished: {len(corpus):,} {corpus.kind}; there is nothing to do")
+        if plan.corpus is not None or not self.readers.ahead:
+            self.scan.finish()
+            self._check_scan(plan)
+        if plan.corpus is not None:
+            self.readers.close()
+            log.info(f"{self.folder} is finished: {len(plan.corpus):,} {plan.corpus.kind}; there is nothing to do")
             return
-        if options.limit is None or not self.scan.units:
-            self.losses.refuse_empty_inputs()
-        with log_to_wandb(options.wandb, self.folder, self.settings) as wandb:
+        with log_to_wandb(options.wandb, self.folder, plan.settings) as wandb:
             self.work.wandb = wandb
-            self._analyse("morphemes", cache, self.scan, self.texts)
-            if self.readers is not None:
-                self.readers.close()
+            self._analyse("morphemes", cache, self.scan, self._texts)
+            self._check_scan(plan)
+            self.readers.close()
             if held_out is not None:
-                self._analyse("held-out texts", cache, held_out, self._texts_of(self._held_out))
-                drop_held_out(held_out_grams(held_out, cache), self.scan, cache, self.work)
+                self._analyse("held-out texts", cache, *held_out)
+                drop_held_out(held_out_grams(held_out[0], cache), self.scan, cache, self.work)
             if tokenizer is None:
                 tokenizer = trained(options, self.scan, cache, self.identity)
             encoded = self._encode(cache, tokenizer)
-            fingerprint = assemble(options, self.scan, self.settings, self.layout.kind, tokenizer, encoded)
+            fingerprint = assemble(options, self.scan, plan.settings, self.layout.kind, tokenizer, encoded)
             write_report(self.folder, self.work.happened, self.work.speeds)
             counts = TokenCorpus.open(self.folder).manifest["counts"]
             wandb.finish({"fingerprint": fingerprint, **counts})
@@ -164,65 +171,110 @@ class _Run:
         log.info(sentence)
         return layout
 
-    def _scan(self) -> Scan:
-        self.losses = Losses(self.sources, self.layout.kind)
-        self.texts = self._texts_of(self._documents)
-        articles: Iterable[Document | Dropped]
-        if screening_of(self.options, self.layout.kind) is None and bytes_for_workers(self.sources) >= LARGE:
+    def _begin_scan(self, cache: Store) -> tuple[Readers, Scan]:
+        options = self.options
+        screening = screening_of(options, self.layout.kind)
+        verdicts = {}
+        if screening is not None:
+            verdicts = screen(screening, self._documents, cache, self.work, self.folder / WORK)
+        large = bytes_for_workers(self.sources) >= LARGE
+        if large:
             self.work.connect()
-            self.readers = Readers(Reading(self.layout, single_filters(self.options)), self.sources)
-            self.texts = self.readers.texts
-            bar: Any = tqdm(self.readers.outlines(), desc="read", unit=f" {self.layout.kind}", leave=False)
-            articles = kept(bar, [ExactDuplicates()], self.options.limit)
-        else:
-            bar = tqdm(self.sources, desc="read", unit=" files", leave=False)
-            articles = self._articles(bar)
-        found = scan(self.losses.watched(articles), self.identity)
+        readers = Readers(Reading(self.layout, single_filters(options)), self.sources, self.outlines, large)
+        self.losses = Losses(self.sources, self.layout.kind)
+        scan = Scan(
+            readers.outlines(),
+            self.outlines,
+            self.identity,
+            limit=options.limit,
+            verdicts=verdicts,
+            losses=self.losses,
+        )
+        return readers, scan
+
+    def _check_scan(self, plan: Plan) -> None:
+        """Say what a scan that has ended found, once, and refuse other articles than before."""
+        if "articles" in plan.settings:
+            return
+        found, kind = self.scan, self.layout.kind
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(found.reasons.items())) or "none"
         log.info(
-            f"{found.documents:,} {self.layout.kind} ({found.chars:,} characters) in {len(self.sources):,} files; "
-            f"dropped: {_reasons(found)}"
+            f"{found.documents:,} {kind} ({found.chars:,} characters) in {len(self.sources):,} files; "
+            f"dropped: {reasons}"
         )
         for line in self.losses.lines():
             log.warning(line)
         if found.documents == 1 and self.options.val_fraction:
             log.warning(
-                f"The input is one {self.layout.kind[:-1]}, which is used for training. The corpus has no validation "
+                f"The input is one {kind[:-1]}, which is used for training. The corpus has no validation "
                 "split, so training reports no validation loss. Give several files, or JSON lines with one on each."
             )
-        return found
+        if plan.corpus is None and (self.options.limit is None or not found.units):
+            self.losses.refuse_empty_inputs()
+        plan.confirm(found)
+        if "://" in self.options.output:
+            claim(self.options.output, plan.settings)
+
+    def _documents(self) -> Iterator[Document]:
+        """The documents that the screening judges."""
+        articles = kept(read_documents(self.sources, self.layout), filters_of(self.options), self.options.limit)
+        return (article for article in articles if isinstance(article, Document))
+
+    def _texts(self, chunks: Iterable[Sequence[PlannedUnit]]) -> Iterator[tuple[Sequence[PlannedUnit], Any]]:
+        return self.readers.texts((chunk, self.scan.wanted(chunk)) for chunk in chunks)
 
     # ---- the two stages
 
     def _analyse(self, stage: str, cache: Store, found: Scan, texts: TextsOf) -> None:
         """Stage 1: analyze every unit that is not in the cache. `texts` gives those of chunks of units, in parts."""
-        missing = {unit.key: unit for unit in found.units if cache.get(unit.key) is None}
-        flying: dict[tuple[str, ...], tuple[Any, ...]] = {}
+        waiting: deque[PlannedUnit] = deque()
+        flying: dict[tuple[str, ...], tuple[Sequence[PlannedUnit], tuple[Any, ...]]] = {}
+        known, all_known = 0, False  # documents whose unit is in the cache; whether the others wait
+
+        def missing() -> Iterator[PlannedUnit]:
+            """The units to analyze. The scan goes on by at most one block for each, while there are others."""
+            nonlocal known, all_known
+            for units in found.coming():
+                for unit in units:
+                    if cache.get(unit.key) is None:
+                        waiting.append(unit)
+                    else:
+                        known += unit.documents
+                    if len(waiting) > PLENTY:
+                        yield waiting.popleft()
+                if waiting and not found.ended:
+                    yield waiting.popleft()
+                elif not units:
+                    time.sleep(0.01)
+            all_known = True
+            while waiting:
+                yield waiting.popleft()
 
         def chunks() -> Iterator[tuple[tuple[str, ...], tuple[Any, ...]]]:
-            planned = list(self.work.in_chunks(list(missing.values())) if missing else ())
-            for units, parts in zip(planned, texts(planned), strict=True):
+            left = lambda: len(waiting) if all_known else None  # noqa: E731
+            for units, parts in texts(self.work.in_chunks(missing(), left)):
                 keys = tuple(unit.key for unit in units)
-                flying[keys] = parts
-                yield keys, (_sizes(units), *parts)
+                flying[keys] = units, parts
+                yield keys, ([found.sizes(unit) for unit in units], *parts)
 
         too_slow: list[str] = []
 
         def commit(keys: tuple[str, ...], results: list[Any] | Packed) -> None:
-            parts = flying.pop(keys)
+            units, parts = flying.pop(keys)
             if isinstance(results, Packed):
                 for key, content in zip(keys, results.content, strict=True):
                     cache.put(key, content)
                 return
             own = (text for part in parts for text in fetched(part))
             both = zip(own, results, strict=True)
-            for key in keys:
-                put(key, list(islice(both, missing[key].articles.num_rows)))
+            for unit in units:
+                put(unit, list(islice(both, unit.documents)))
 
-        def put(key: str, both: list[tuple[str, Any]]) -> None:
+        def put(unit: PlannedUnit, both: list[tuple[str, Any]]) -> None:
             """Commit the (text, result) of a unit in whose chunk something failed."""
             slow = [i for i, (_, result) in enumerate(both) if isinstance(result, Failed) and result.too_slow]
             if slow:
-                ids = missing[key].articles["id"].to_pylist()
+                ids = found.rows([unit])["id"].to_pylist()
                 too_slow.extend(f"{ids[i]} ({len(both[i][0]):,} characters)" for i in slow)
                 return  # not cached: the result must not depend on a clock
             analyses = [
@@ -231,7 +283,7 @@ class _Run:
                 else CutText(text, *result)
                 for text, result in both
             ]
-            cache.put(key, pack_cut_texts(analyses))
+            cache.put(unit.key, pack_cut_texts(analyses))
 
         self.work.through_pool(
             stage,
@@ -240,8 +292,7 @@ class _Run:
             commit,
             packing=stages.MorphemePacking(),
             chars=stages.all_sizes,
-            total=found.documents,
-            to_do=sum(unit.articles.num_rows for unit in missing.values()),
+            known=lambda: Known(found.documents if found.ended else None, known),
             threads=stages.THREADS[self.options.analyzer],
             memory_mib=stages.MEMORY_MIB[self.options.analyzer],
             spare=self.options.analyzer != "none",
@@ -255,42 +306,21 @@ class _Run:
                 f"busy, or remove the article from {place}"
             )
 
-    def _held_out(self) -> Iterator[Document]:
-        return held_out_documents(self.options.held_out)
-
-    def _documents(self) -> Iterator[Document]:
-        return (article for article in self._articles(self.sources) if isinstance(article, Document))
-
-    def _articles(self, sources: Iterable[Source]) -> Iterator[Document | Dropped]:
-        """All that the sources hold, filtered."""
-        articles = kept(read_documents(sources, self.layout), filters_of(self.options), self.options.limit)
-        return screened(articles, self.verdicts)
-
-    def _texts_of(self, documents: Callable[[], Iterable[Document]]) -> TextsOf:
-        """The texts of chunks of units, read by the driver."""
-
-        def texts(chunks: Sequence[Sequence[PlannedUnit]]) -> Iterator[tuple[list[str]]]:
-            wanted = {unit.key for chunk in chunks for unit in chunk}
-            units = (unit for unit in group(documents(), self.identity) if unit.key in wanted)
-            for chunk in chunks:
-                own = list(islice(units, len(chunk)))
-                if [unit.key for unit in own] != [unit.key for unit in chunk]:
-                    raise UserError(CHANGED)
-                yield ([document.text for unit in own for document in unit.documents],)
-
-        return texts
-
     def _encode(self, cache: Store, tokenizer: Tokenizer) -> Iterator[tuple[list[PlannedUnit], EncodedBatch]]:
         """Stage 2: encode every unit; return neighboring units and their tokens, in order."""
         store = Store(self.folder / WORK / "ids")
         units = self.scan.units
         groups = [units[i : i + MOST_UNITS] for i in range(0, len(units), MOST_UNITS)]
         uncut = self.options.uncut
-        by_key = {ids_key([unit.key for unit in group], tokenizer, uncut): group for group in groups}
+        by_key = {stages.ids_key([unit.key for unit in group], tokenizer, uncut): group for group in groups}
         missing = {key: group for key, group in by_key.items() if store.get(key) is None}
 
+        total = sum(unit.documents for unit in units)
+        done = Known(total, total - sum(unit.documents for group in missing.values() for unit in group))
+
         def content(key: str) -> tuple[Any, ...]:
-            return _sizes(missing[key]), *(cache.existing(unit.key) for unit in missing[key])
+            sizes = [self.scan.sizes(unit) for unit in missing[key]]
+            return sizes, *(cache.existing(unit.key) for unit in missing[key])
 
         work, packing = stages.encoding_with(tokenizer, uncut), stages.EncodingPacking()
 
@@ -299,7 +329,7 @@ class _Run:
                 store.put(key, results.content)
                 return
             documents = packing.items(*content(key))
-            ids = [id for unit in missing[key] for id in unit.articles["id"].to_pylist()]
+            ids = self.scan.rows(missing[key])["id"].to_pylist()
             for i, result in enumerate(results):
                 if isinstance(result, Failed):  # no article is lost here: once more, in this process, without a limit
                     log.warning(f"article {ids[i]}: {result.cause} while it was encoded; the driver encodes it")
@@ -313,24 +343,8 @@ class _Run:
             commit,
             packing=packing,
             chars=stages.all_sizes,
-            total=sum(unit.articles.num_rows for unit in units),
-            to_do=sum(unit.articles.num_rows for group in missing.values() for unit in group),
+            known=lambda: done,
             memory_mib=stages.ENCODE_MEMORY_MIB,
             seconds=lambda content: [n / stages.SLOWEST_ENCODED_CHARS_PER_SECOND for n in stages.all_sizes(content)],
         )
         return ((group, unpack_encoded(store.existing(key))) for key, group in by_key.items())
-
-
-def _sizes(units: Iterable[PlannedUnit]) -> stages.Sizes:
-    return [unit.articles["chars"].to_pylist() for unit in units]
-
-
-def ids_key(keys: Iterable[str], tokenizer: Tokenizer, uncut: float = 0.0) -> str:
-    """The key of the tokens of units: theirs, the vocabulary, and the code that encodes, which an update may change."""
-    share = [f"uncut {uncut}"] if uncut else []
-    return key_of(["tokens of units", *keys, tokenizer.sha256, tokenizer.spacing, encoder_digest(), *share])
-
-
-def _reasons(found: Scan) -> str:
-    counts = Counter(row["reason"] for row in found.dropped)
-    return ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.items())) or "none"

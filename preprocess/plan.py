@@ -1,31 +1,22 @@
-"""The plan of a run, and the check that it belongs to its output folder.
+"""The settings of a run, and the check that they belong to its output folder.
 
-`scan` reads all articles once and yields units with their keys, the columns of the table, what is dropped, and a
-fingerprint of all articles. `open_output` compares settings and fingerprint with those in the output folder
-(`.work/plan.json` of an unfinished corpus, `manifest.json` of a finished one), and refuses with the difference.
-
-Memory: about 430 bytes per article, a third of it the plan, the rest what the filters remember until the scan ends.
+`open_output` compares them with those in the output folder (`.work/plan.json` of an unfinished corpus, `manifest.json`
+of a finished one), and refuses with the difference. The articles are a setting as well, which is known when the scan
+has ended: `Plan.confirm` compares their fingerprint, before anything is written into the corpus.
 """
 
-import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
-
-import pyarrow as pa
+from typing import Any
 
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.data.corpus import TokenCorpus
-from kogpt.tokenizer.normalize import Removed
 from kogpt.tokenizer.wordpiece import Tokenizer
-from preprocess.documents import Document, Dropped, Outline
 from preprocess.options import Options
-from preprocess.units import Unit, group
+from preprocess.scan import Scan
 
 WORK = ".work"
 _FLAGS = {"tokenizer": "--tokenizer", "analyzer": "--analyzer", "spacing": "--spacing", "layout": "--layout"}
@@ -36,110 +27,17 @@ _ABSENT |= {"uncut": 0.0}
 """What it means that a setting is not recorded, for settings that are recorded only where they are not the default."""
 
 
-class PlannedUnit(NamedTuple):
-    """A unit without its texts."""
-
-    key: str
-    chars: int
-    articles: pa.RecordBatch
-    """id, source, text_sha256, chars; of conversations also learnt_chars"""
-    gone: Mapping[int, str] = MappingProxyType({})
-    """rows that are dropped after the analysis, and why"""
-    places: Sequence[tuple[int, int]] = ()
-    """of the documents, if workers read them (`Outline`)"""
-
-
-@dataclass
-class Scan:
-    """Everything known about the input before the work starts."""
-
-    units: list[PlannedUnit] = field(default_factory=list)
-    dropped: list[dict[str, Any]] = field(default_factory=list)
-    documents: int = 0
-    chars: int = 0
-    removals: dict[str, Removed] = field(default_factory=dict)
-    """id -> what normalization removed, of the documents that lost anything"""
-    masks: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
-    """id -> (kind, number of masks), of the documents that have any"""
-    fingerprint: str = ""
-
-    @property
-    def removed_controls(self) -> int:
-        return sum(own.controls for own in self.removals.values())
-
-    @property
-    def removed_surrogates(self) -> int:
-        return sum(own.surrogates for own in self.removals.values())
-
-    @property
-    def masked(self) -> dict[str, int]:
-        """Masks by kind."""
-        counts: Counter[str] = Counter()
-        for own in self.masks.values():
-            counts.update(dict(own))
-        return dict(counts)
-
-    @property
-    def articles_in(self) -> int:
-        return self.documents + len(self.dropped)
-
-
-def scan(articles: Iterable[Document | Dropped], analyzer: dict[str, str]) -> Scan:
-    """Read all articles once."""
-    result = Scan()
-    digest = hashlib.sha256()
-
-    def documents() -> Iterable[Document]:
-        for article in articles:
-            if isinstance(article, Dropped):
-                digest.update(f"{article!r}\n".encode())
-                result.dropped.append(dropped_row(article.id, article.source, article.reason, article.detail))
-                continue
-            digest.update(f"{article.id} {article.source} {article.sha256}\n".encode())
-            result.documents += 1
-            result.chars += article.sizes["chars"]
-            if any(article.removed):
-                result.removals[article.id] = article.removed
-            if article.masked:
-                result.masks[article.id] = article.masked
-            yield article
-
-    result.units.extend(map(_planned, group(documents(), analyzer)))
-    result.fingerprint = digest.hexdigest()
-    return result
-
-
-def _planned(unit: Unit) -> PlannedUnit:
-    counts = [document.sizes for document in unit.documents]
-    columns: dict[str, list[Any]] = {
-        "id": [document.id for document in unit.documents],
-        "source": [document.source for document in unit.documents],
-        "text_sha256": [document.sha256 for document in unit.documents],
-        **{name: [own[name] for own in counts] for name in counts[0]},
-    }
-    places = [document.place for document in unit.documents if isinstance(document, Outline)]
-    return PlannedUnit(unit.key, sum(columns["chars"]), pa.record_batch(columns), places=places)
-
-
-def dropped_row(id: str, source: str, reason: str, detail: str, status: str = "dropped") -> dict[str, Any]:
-    """A row of dropped.parquet. Lone surrogates in the detail (from a JSON key) are written as \\ud800."""
-    detail = detail.encode("utf-8", "backslashreplace").decode()
-    return {"id": id, "source": source, "status": status, "reason": reason, "detail": detail}
-
-
 def settings_of(
     options: Options,
-    found: Scan,
     layout: str,
     analyzer: dict[str, str],
     tokenizer: Tokenizer | None,
     held_out: Scan | None = None,
 ) -> dict[str, Any]:
-    """Everything that the bytes of the corpus depend on, and nothing else. No tokenizer: one is to be trained."""
+    """All that the bytes of the corpus depend on besides the articles. No tokenizer: one is to be trained."""
     trained = f"trained on the train split, {options.vocab_size} pieces"
     settings = {
         "analyzer": analyzer,
-        "articles": {"in": found.articles_in, "sha256": found.fingerprint},
         "layout": layout,
         "held_out": held_out and {"name": _names(options.held_out), "sha256": held_out.fingerprint},
         "limit": options.limit,
@@ -167,28 +65,60 @@ def _quality(options: Options) -> dict[str, Any] | str:
     return {"name": Path(options.quality).name, "rules": rules}
 
 
-def open_output(folder: Path, settings: dict[str, Any]) -> TokenCorpus | None:
-    """The finished corpus of exactly these settings, or None if there is work to do; then the plan is on disk."""
-    plan = folder / WORK / "plan.json"
+@dataclass
+class Plan:
+    """The settings of a run, and what its output folder says of earlier ones."""
+
+    folder: Path
+    settings: dict[str, Any]
+    begun: dict[str, Any]
+    """the settings there; without the articles if no scan has ended yet"""
+    corpus: TokenCorpus | None
+    """if it is finished"""
+
+    def confirm(self, found: Scan) -> None:
+        """Add the articles of a scan that has ended to the settings, and compare them with those of earlier runs."""
+        self.settings = {**self.settings, "articles": found.account}
+        if "articles" not in self.begun:
+            _write(self.folder, self.settings)
+        self.refuse_other()
+
+    def refuse_other(self) -> None:
+        """Raise a `UserError` if the folder has other settings."""
+        state = "was made" if self.corpus is not None else "was begun"
+        refuse_other(str(self.folder), self.begun, self.settings, state)
+
+
+def open_output(folder: Path, settings: dict[str, Any]) -> Plan:
+    """The plan of a run, which is on the disk then. Raises `UserError` if the folder has other settings."""
     finished = (folder / "manifest.json").is_file()
     corpus = TokenCorpus.open(folder) if finished else None
-    begun = corpus.manifest["settings"] if corpus is not None else _read(plan)
-    if begun is not None:
-        refuse_other(str(folder), begun, settings, "was made" if finished else "was begun")
-    elif corpus is None:
-        with atomic_write(plan) as file:
-            file.write((json.dumps(settings, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
-    return corpus
+    begun = corpus.manifest["settings"] if corpus is not None else _read(folder / WORK / "plan.json")
+    if begun is None:
+        _write(folder, settings)
+    plan = Plan(folder, settings, settings if begun is None else begun, corpus)
+    plan.refuse_other()
+    return plan
 
 
 def refuse_other(place: str, begun: dict[str, Any], settings: dict[str, Any], state: str) -> None:
-    """Raise a `UserError` that names the differences if a corpus there has other settings than this run."""
-    changed = [name for name in {**settings, **_recorded(begun)} if begun.get(name) != settings.get(name)]
-    if changed != ["articles"]:  # otherwise a consequence of another flag
-        changed = [name for name in changed if name != "articles"]
-    differences = [_difference(name, begun.get(name), settings.get(name)) for name in changed]
+    """Raise a `UserError` that names the differences if a corpus there has other settings than this run.
+
+    The articles are compared where both know them.
+    """
+    names = [name for name in {**settings, **_recorded(begun)} if name != "articles" or name in begun]
+    differences = [
+        _difference(name, begun.get(name), settings.get(name))
+        for name in names
+        if begun.get(name) != settings.get(name)
+    ]
     if differences:
         raise UserError(f"--output {place} {state} with {' and '.join(differences)}; name another folder, or delete it")
+
+
+def _write(folder: Path, settings: dict[str, Any]) -> None:
+    with atomic_write(folder / WORK / "plan.json") as file:
+        file.write((json.dumps(settings, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _read(plan: Path) -> dict[str, Any] | None:

@@ -1,60 +1,57 @@
-"""Large inputs are read by workers: their texts never pass through the driver, which gets an outline of each.
+"""Inputs are read twice: for outlines of their articles, and for the texts that the analysis asks for.
 
-In: sources in order, in spans of some megabytes. Out: outlines of the documents (everything but the text), and later
-the texts that the analysis asks for, as references to Ray objects that go from the reader to the analyzing worker.
+In: sources in order, in spans of some megabytes. Out: blocks of outlines (preprocess.outlines), which stay in a store,
+so that a run that continues reads only spans that have changed since; and the texts of chunks of units.
 
-The readers of local files are actors on the driver's node, because only this one is sure to see them; those of object
-stores are spread over all nodes, and each has to reach the store when it starts. What they return depends only on the
-sources, so the driver reads on by itself where a reader is lost. A span is read twice: for the outlines, and for the
-texts, if any of them is not analyzed yet.
-
-Cost of the driver: 0.01 ms per article. Inputs below `LARGE` bytes and files of web servers are read by the driver,
+Large inputs are read by actors, half of them for outlines, which run ahead, and half for texts. Their texts never pass
+through the driver: it gets references to Ray objects, which go from the reader to the analyzing worker. The readers of
+local files are on the driver's node, because only this one is sure to see them; those of object stores are spread over
+all nodes, and each has to reach the store when it starts. What they return depends only on the sources, so the driver
+reads on by itself where a reader is lost. Inputs below `LARGE` bytes and files of web servers are read by the driver,
 without Ray.
+
+Cost of the driver, for a large input: 0.005 ms per article.
 """
 
 import logging
 import os
+import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
-from typing import Any, NamedTuple
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tqdm import tqdm
 
 from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
+from kogpt.tokenizer.normalize import NORMALIZER
 from preprocess.cluster import one_line
-from preprocess.documents import Document, Dropped, Outline, read_documents
+from preprocess.documents import Document, Dropped, read_documents
 from preprocess.filters import Filter, kept
 from preprocess.layouts import Layout
-from preprocess.plan import PlannedUnit
+from preprocess.outlines import is_last, outlined
+from preprocess.scan import Block, PlannedUnit, Wanted
 from preprocess.sources import Source
-from preprocess.units import key_of
+from preprocess.spans import spans, state
+from preprocess.units import Store, key_of
 
 log = logging.getLogger(__name__)
 
-LARGE = 32 << 20
-SPAN_BYTES, SPAN_SOURCES = 8 << 20, 500
 MOST_READERS = 8
-_OBJECT = 256 << 10
-"""Bytes that take as long as the two requests for a small object."""
-_BLOCK = 512
 _AHEAD = 8
+_POLL_SECONDS = 0.02
 
-TextsOf = Callable[[Sequence[Sequence[PlannedUnit]]], Iterator[tuple[Any, ...]]]
-"""chunks of units -> the texts of each, in parts: lists, or references to them"""
+TextsOf = Callable[[Iterable[Sequence[PlannedUnit]]], Iterator[tuple[Sequence[PlannedUnit], tuple[Any, ...]]]]
+"""chunks of units -> each chunk, and its texts in parts: lists, or references to them"""
 
 CHANGED = "the articles changed while they were read; repeat the same command"
-
-
-class Wanted(NamedTuple):
-    """Documents of a span, by number, and the hash of their hashes."""
-
-    numbers: list[int]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -65,41 +62,44 @@ class Reading:
     filters: tuple[Filter, ...]
     """those that look at one document at a time"""
 
-    def _articles(self, sources: Iterable[Source]) -> Iterator[Document | Dropped]:
+    def articles(self, sources: Iterable[Source]) -> Iterator[Document | Dropped]:
         return kept(read_documents(sources, self.layout), self.filters)
 
-    def outlines(self, number: int, sources: Sequence[Source]) -> Iterator[list[Dropped | tuple[Any, ...]]]:
-        """Of a span: what is dropped, and the fields of an `Outline` of each document, in blocks."""
-        block: list[Dropped | tuple[Any, ...]] = []
-        count = 0
-        for article in self._articles(sources):
-            if isinstance(article, Document):
-                block.append((article.id, article.source, "", article.sha256, article.removed, article.masked,
-                              article.length, article.sizes, (number, count)))  # fmt: skip
-                count += 1
-            else:
-                block.append(article)
-            if len(block) == _BLOCK:
-                yield block
-                block = []
-        yield block
+    @cached_property
+    def digest(self) -> str:
+        """Of all that the outlines depend on besides the sources: settings and code."""
+        code = (path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+        settings = (self.layout.name, self.layout.kind, self.layout.guessed_from, NORMALIZER)
+        return key_of([*settings, *(filter.__name__ for filter in self.filters), *code])
 
-    def texts(self, sources: Sequence[Source], wanted: Sequence[Wanted]) -> Iterator[list[str]]:
-        """The texts of a span that are wanted, which is in order. Raises `UserError` if they are others now."""
-        documents = (article for article in self._articles(sources) if isinstance(article, Document))
-        numbered = enumerate(documents)
-        for numbers, digest in wanted:
-            asked = set(numbers)
-            own: list[Document] = []
-            while len(own) < len(numbers):
-                number, document = next(numbered, (-1, None))
-                if document is None:
-                    raise UserError(CHANGED)
-                if number in asked:
-                    own.append(document)
-            if key_of(document.sha256 for document in own) != digest:
+
+class Cursor:
+    """A place in a span, from which texts are read in order."""
+
+    def __init__(self, reading: Reading):
+        self._reading = reading
+        self._rest: Iterator[tuple[int, Document | Dropped]] = iter(())
+
+    def open(self, sources: Sequence[Source]) -> None:
+        """Begin a span."""
+        self._rest = enumerate(self._reading.articles(sources))
+
+    def texts(self, numbers: Sequence[int], digest: str) -> list[str]:
+        """The texts with these numbers, which follow those before. Raises `UserError` if they are others now."""
+        left = iter(numbers)
+        next_one = next(left, None)
+        own: list[Document] = []
+        while next_one is not None:
+            number, article = next(self._rest, (-1, None))
+            if article is None:
                 raise UserError(CHANGED)
-            yield [document.text for document in own]
+            if number == next_one:
+                if isinstance(article, Document):
+                    own.append(article)
+                next_one = next(left, None)
+        if key_of(document.sha256 for document in own) != digest:
+            raise UserError(CHANGED)
+        return [document.text for document in own]
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -111,144 +111,200 @@ class _Reader:
             raise PermissionError(f"Ray runs as user {os.geteuid()}, the driver as user {user}")
         for source in stores:
             source.reach()
-        self._reading = reading
+        self._reading, self._cursor = reading, Cursor(reading)
 
-    def outlines(self, *arguments: Any) -> Iterator[Any]:
-        yield from self._reading.outlines(*arguments)
+    def outlines(self, sources: Sequence[Source], skip: int) -> Iterator[bytes]:
+        yield from outlined(self._reading.articles(sources), skip)
 
-    def texts(self, *arguments: Any) -> Iterator[Any]:
-        for texts in self._reading.texts(*arguments):
-            yield texts
-            yield None  # so that the driver knows, without the texts, that they are there
+    def open(self, sources: Sequence[Source]) -> None:
+        self._cursor.open(sources)
+
+    @ray.method(num_returns=2)
+    def texts(self, numbers: Sequence[int], digest: str) -> tuple[list[str], None]:
+        """The second result tells the driver, without the texts, that they are there."""
+        return self._cursor.texts(numbers, digest), None
 
 
 class Readers:
     """The readers of one run."""
 
-    def __init__(self, reading: Reading, sources: Sequence[Source]):
-        """Ray has to run."""
-        self._reading = reading
+    def __init__(self, reading: Reading, sources: Sequence[Source], store: Store, actors: bool):
+        """`store` is for the outlines. With actors, Ray has to run."""
+        self._reading, self._store = reading, store
         self.spans = spans(sources)
-        self._actors: list[Any] = []
+        count = min(MOST_READERS, max(1, usable_cores() // 2), len(self.spans)) if actors else 0
+        self._outliners, self._texters = self._started(count), self._started(count)
+        self._open: dict[int, int] = {}  # the span that each reader of texts, or the driver (-1), has open
+        self._own = Cursor(reading)
+        self._keys = [key_of([reading.digest, *map(state, span)]) for span in self.spans]
         self._told = set[str]()  # why readers were lost
-        self._start()
 
-    def _start(self) -> None:
-        stores = {source.files.protocol: source for span in self.spans for source in span if not source.is_local}
+    @property
+    def ahead(self) -> bool:
+        """Whether outlines come while the driver does something else."""
+        return bool(self._outliners)
+
+    def _started(self, count: int) -> list[Any]:
+        if not count:
+            return []
+        where: Any = "SPREAD"
         if any(source.is_local for span in self.spans for source in span):
-            where: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        else:
-            where = "SPREAD"
+            where = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        stores = {source.files.protocol: source for span in self.spans for source in span if not source.is_local}
         actor = _Reader.options(num_cpus=0, scheduling_strategy=where)  # type: ignore[attr-defined]
-        count = min(MOST_READERS, max(1, usable_cores() // 2), len(self.spans))
-        self._actors = [actor.remote(self._reading, os.geteuid(), list(stores.values())) for _ in range(count)]
+        return [actor.remote(self._reading, os.geteuid(), list(stores.values())) for _ in range(count)]
 
-    def outlines(self) -> Iterator[Outline | Dropped]:
-        """What the sources hold, in order."""
-        done = False
+    # ---- outlines
+
+    def outlines(self) -> Iterator[Block | None]:
+        """The blocks of all spans, in order; None while the next one is not there yet."""
+        bar: Any = tqdm(range(len(self.spans)), desc="read", unit=" spans", leave=False, disable=self.ahead)
+        left = iter(bar)
+        flying: deque[tuple[int, list[str], Any]] = deque()
         try:
-            for block in self._read("outlines", enumerate(self.spans)):
-                for article in block:
-                    yield article if isinstance(article, Dropped) else Outline(*article)
-            done = True
+            while True:
+                while len(flying) < max(1, 2 * len(self._outliners)) and (span := next(left, None)) is not None:
+                    flying.append((span, *self._begin(span)))
+                if not flying:
+                    return
+                span, stored, rest = flying.popleft()
+                count = 0
+                for key in stored:
+                    if self._store.get(key) is None:  # damaged
+                        rest = self._outlined(span, count)
+                        break
+                    yield Block(span, key)
+                    count += 1
+                for content in self._arriving(span, count, rest):
+                    if content is None:
+                        yield None
+                        continue
+                    key = self._key(span, count, is_last(content))
+                    self._store.put(key, content)
+                    yield Block(span, key)
+                    count += 1
         finally:
-            if not done:  # the readers would wait forever for somebody to take the rest
-                self.close()
-                self._start()
+            _end(self._outliners)  # they would wait forever for somebody to take the rest
 
-    def texts(self, chunks: Sequence[Sequence[PlannedUnit]]) -> Iterator[tuple[Any, ...]]:
-        """The texts of each chunk of units, in order: one list or reference for each span that it is part of."""
-        wanted: dict[int, list[Wanted]] = {}
-        parts = []
-        for chunk in chunks:
-            numbers: dict[int, list[int]] = {}
-            hashes: dict[int, list[str]] = {}
-            for unit in chunk:
-                for (span, number), sha256 in zip(unit.places, unit.articles["text_sha256"].to_pylist(), strict=True):
-                    numbers.setdefault(span, []).append(number)
-                    hashes.setdefault(span, []).append(sha256)
-            for span, own in numbers.items():
-                wanted.setdefault(span, []).append(Wanted(own, key_of(hashes[span])))
-            parts.append(len(numbers))
-        found = self._read("texts", ((self.spans[span], own) for span, own in wanted.items()))
-        for count in parts:
-            yield tuple(next(found) for _ in range(count))
+    def _key(self, span: int, block: int, last: bool) -> str:
+        return key_of([self._keys[span], str(block), *(["last"] if last else [])])
 
-    def _read(self, what: str, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """The results of calls, in order: outlines, or references to texts; texts where the driver had to read."""
-        left = iter(calls)
-        actors = cycle(self._actors)
-        flying: deque[tuple[tuple[Any, ...], Any]] = deque()
-        while True:
-            while len(flying) < 2 * len(self._actors) and (call := next(left, None)) is not None:
-                read = getattr(next(actors), what)
-                ahead = {"num_returns": "streaming", "_generator_backpressure_num_objects": _AHEAD}
-                flying.append((call, read.options(**ahead).remote(*call)))
-            if not flying:
-                return
-            call, stream = flying.popleft()
-            yield from self._results(what, call, stream)
+    def _begin(self, span: int) -> tuple[list[str], Any]:
+        """The keys of the blocks that are in the store, and the other blocks as they come."""
+        stored: list[str] = []
+        while (key := self._key(span, len(stored), False)) in self._store:
+            stored.append(key)
+        if (key := self._key(span, len(stored), True)) in self._store:
+            return [*stored, key], iter(())
+        if not self._outliners:
+            return stored, self._outlined(span, len(stored))
+        read = self._outliners[span % len(self._outliners)].outlines
+        ahead = {"num_returns": "streaming", "_generator_backpressure_num_objects": _AHEAD}
+        return stored, read.options(**ahead).remote(self.spans[span], len(stored))
 
-    def _results(self, what: str, call: tuple[Any, ...], stream: Any) -> Iterator[Any]:
-        done = 0
+    def _outlined(self, span: int, skip: int) -> Iterator[bytes]:
+        return outlined(self._reading.articles(self.spans[span]), skip)
+
+    def _arriving(self, span: int, skip: int, stream: Any) -> Iterator[bytes | None]:
+        if not isinstance(stream, ray.ObjectRefGenerator):
+            yield from stream
+            return
+        again = 0.0  # when to ask again: the driver comes here for each unit
         try:
-            for reference in stream:
-                follows = next(stream, None) if what == "texts" else None
-                if follows is None:
-                    yield ray.get(reference)
-                else:
-                    ray.get(follows)
-                    yield reference
-                done += 1
+            while True:
+                now = time.monotonic()
+                if now < again or not ray.wait([stream], timeout=0)[0]:
+                    again = again if now < again else now + _POLL_SECONDS
+                    yield None
+                    continue
+                try:
+                    content = ray.get(next(stream))
+                except StopIteration:
+                    return
+                yield content
+                skip += 1
         except RayTaskError as error:
             cause = error.cause
             raise cause if isinstance(cause, UserError) else error from None
         except RayError as error:
-            if (why := one_line(error)) not in self._told:
-                self._told.add(why)
-                log.warning(f"a reader was lost ({why}); the driver reads on")
-            for i, result in enumerate(getattr(self._reading, what)(*call)):
-                if i >= done:
-                    yield result
+            self._tell(error)
+            yield from self._outlined(span, skip)
+
+    # ---- texts
+
+    def texts(
+        self, wanted: Iterable[tuple[Sequence[PlannedUnit], Sequence[Wanted]]]
+    ) -> Iterator[tuple[Sequence[PlannedUnit], tuple[Any, ...]]]:
+        """Each chunk of units with its texts: one list or reference for each span that it is part of.
+
+        `wanted` has each chunk, and where its texts are, in the order of the input.
+        """
+        asked: deque[tuple[Sequence[PlannedUnit], list[tuple[Wanted, Any]]]] = deque()
+        for chunk, parts in wanted:
+            asked.append((chunk, [(part, self._ask(part)) for part in parts]))
+            if len(asked) > (_AHEAD if self._texters else 0):
+                chunk, calls = asked.popleft()
+                yield chunk, tuple(self._answer(part, call) for part, call in calls)
+        for chunk, calls in asked:
+            yield chunk, tuple(self._answer(part, call) for part, call in calls)
+
+    def _ask(self, wanted: Wanted) -> Any:
+        if not self._texters:
+            return None
+        number = wanted.span % len(self._texters)
+        reader = self._texters[number]
+        if self._open.get(number) != wanted.span:
+            self._open[number] = wanted.span
+            reader.open.remote(self.spans[wanted.span])
+        return reader.texts.remote(wanted.numbers, wanted.digest)
+
+    def _answer(self, wanted: Wanted, call: Any) -> Any:
+        try:
+            if call is None:
+                return self._read(wanted)
+            texts, follows = call
+            ray.get(follows)
+            return texts
+        except RayTaskError as error:
+            if not isinstance(error.cause, UserError):
+                raise error from None
+            self._forget()
+            raise error.cause from None
+        except RayError as error:
+            self._tell(error)
+            return self._read(wanted)
+        except UserError:
+            self._forget()
+            raise
+
+    def _read(self, wanted: Wanted) -> list[str]:
+        """The texts, read by the driver."""
+        if self._open.get(-1) != wanted.span:
+            self._open[-1] = wanted.span
+            self._own.open(self.spans[wanted.span])
+        return self._own.texts(wanted.numbers, wanted.digest)
+
+    def _forget(self) -> None:
+        """Remove the outlines: they are of other articles, which had the same time and size."""
+        shutil.rmtree(self._store.folder, ignore_errors=True)
+
+    def _tell(self, error: RayError) -> None:
+        if (why := one_line(error)) not in self._told:
+            self._told.add(why)
+            log.warning(f"a reader was lost ({why}); the driver reads on")
 
     def close(self) -> None:
         """End the readers."""
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors.clear()
+        _end(self._outliners)
+        _end(self._texters)
+
+
+def _end(actors: list[Any]) -> None:
+    for actor in actors:
+        ray.kill(actor)
+    actors.clear()
 
 
 def fetched(part: Any) -> list[str]:
     """The texts of a part."""
     return part if isinstance(part, list) else ray.get(part)
-
-
-def bytes_for_workers(sources: Iterable[Source]) -> int:
-    """The bytes of the sources, an object of a store counting as `_OBJECT` at least; 0 if one is of a web server.
-
-    Those are for the driver: a server cuts a stream that waits for others.
-    """
-    there = [source for source in sources if source.problem is None]
-    return 0 if any(source.is_web for source in there) else sum(map(_size, there))
-
-
-def _size(source: Source) -> int:
-    try:
-        size = sum(source.sizes) if source.problem is None else 0
-    except OSError:
-        return 0  # the reader says why
-    return size if source.is_local else max(size, _OBJECT)
-
-
-def spans(sources: Iterable[Source]) -> list[tuple[Source, ...]]:
-    """The sources in order, in groups of some megabytes, so that several can be read at a time."""
-    found: list[tuple[Source, ...]] = []
-    held: list[Source] = []
-    size = 0
-    for source in sources:
-        held.append(source)
-        size += _size(source)
-        if size >= SPAN_BYTES or len(held) == SPAN_SOURCES:
-            found.append(tuple(held))
-            held, size = [], 0
-    return [*found, tuple(held)] if held else found

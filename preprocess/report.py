@@ -30,8 +30,12 @@ class Progress:
         """(seconds since the beginning, characters/s since the entry before), at most one a second"""
         self._noted = (0.0, 0)
 
-    def add(self, articles: int, chars: int, **happened: int) -> None:
-        """Advance by this many articles. `happened` are counts to show (workers, deaths, quarantined)."""
+    def add(self, articles: int, chars: int, known: tuple[int | None, int], **happened: int) -> None:
+        """Advance by this many articles. `known` are the total and the number of those that were done before.
+
+        `happened` are counts to show (workers, deaths, quarantined).
+        """
+        self._bar.of(*known)
         self.chars += chars
         seconds = time.monotonic() - self._began
         rate = self.chars / max(1e-9, seconds)

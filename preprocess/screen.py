@@ -32,7 +32,7 @@ import numpy as np
 
 from kogpt.common.errors import UserError
 from preprocess import near_duplicates, quality
-from preprocess.documents import Document, Dropped
+from preprocess.documents import Document
 from preprocess.near_duplicates import Repeat, Shape, bands, groups, repeats, shape_for
 from preprocess.options import Options
 from preprocess.quality import Limits, broken_rule
@@ -229,10 +229,3 @@ def _read_groups(
                 texts, members, chars = [], [], 0
         if texts:
             yield texts, members
-
-
-def screened(articles: Iterable[Document | Dropped], verdicts: Mapping[str, Verdict]) -> Iterator[Document | Dropped]:
-    """The articles in order, without the documents that have a verdict."""
-    for article in articles:
-        verdict = verdicts.get(article.sha256) if isinstance(article, Document) else None
-        yield article if verdict is None else article.dropped(*verdict)  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ for each unit, of stage 2 one for the units of a chunk.
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,12 +21,13 @@ from kogpt.data.split import is_uncut
 from kogpt.tokenizer.analyzers.analysis import Analysis, AnalyzerBroken
 from kogpt.tokenizer.analyzers.load import Analyzer, load_analyzer
 from kogpt.tokenizer.chat import Message, render
-from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
+from kogpt.tokenizer.wordpiece import Tokenizer, encoder_digest, open_tokenizer
 from preprocess.conversations import placed_messages
 from preprocess.units import (
     MORPHEME_SEPARATOR,
     CutText,
     Encoded,
+    key_of,
     pack_cut_texts,
     pack_encoded,
     unpack_cut_texts,
@@ -168,6 +169,12 @@ def encoding_with(tokenizer: Tokenizer, uncut: float = 0.0) -> EncodingStage:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
         return EncodingStage({path.name: path.read_bytes() for path in Path(folder).iterdir()}, uncut)
+
+
+def ids_key(keys: Iterable[str], tokenizer: Tokenizer, uncut: float = 0.0) -> str:
+    """The key of the tokens of units: theirs, the vocabulary, and the code that encodes, which an update may change."""
+    share = [f"uncut {uncut}"] if uncut else []
+    return key_of(["tokens of units", *keys, tokenizer.sha256, tokenizer.spacing, encoder_digest(), *share])
 
 
 def _encoded(document: CutText, tokenizer: Tokenizer, uncut: float) -> Encoded:

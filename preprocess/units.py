@@ -19,6 +19,7 @@ texts in UTF-8.
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,26 +50,42 @@ class Unit:
     documents: tuple[Document, ...]
 
 
+class Grouping:
+    """Cuts a stream of documents into units. A unit exceeds MAX_CHARS only if it is a single longer document."""
+
+    def __init__(self, analyzer: dict[str, str]):
+        self._settings = json.dumps([analyzer, NORMALIZER], sort_keys=True)
+        self._held: list[str] = []
+        self._chars = 0
+
+    def add(self, hashes: Iterable[str], lengths: Iterable[int]) -> Iterator[tuple[str, int]]:
+        """(key, number of documents) of each unit that ends before or with one of these documents."""
+        for sha256, length in zip(hashes, lengths, strict=True):
+            if self._held and (len(self._held) == MAX_DOCUMENTS or self._chars + length > MAX_CHARS):
+                yield from self.end()
+            self._held.append(sha256)
+            self._chars += length
+            if int(sha256[:8], 16) % MEAN_DOCUMENTS == 0:
+                yield from self.end()
+
+    def end(self) -> Iterator[tuple[str, int]]:
+        """The unit of the documents that are left, if there are any."""
+        if self._held:
+            yield key_of([self._settings, *self._held]), len(self._held)
+            self._held, self._chars = [], 0
+
+
 def group(documents: Iterable[Document], analyzer: dict[str, str]) -> Iterator[Unit]:
-    """Group a stream of documents into units. A unit exceeds MAX_CHARS only if it is a single longer document."""
+    """Group a stream of documents into units."""
+    grouping = Grouping(analyzer)
     held: list[Document] = []
-    chars = 0
     for document in documents:
-        if held and (len(held) == MAX_DOCUMENTS or chars + document.length > MAX_CHARS):
-            yield _unit(held, analyzer)
-            held, chars = [], 0
         held.append(document)
-        chars += document.length
-        if int(document.sha256[:8], 16) % MEAN_DOCUMENTS == 0:
-            yield _unit(held, analyzer)
-            held, chars = [], 0
-    if held:
-        yield _unit(held, analyzer)
-
-
-def _unit(documents: Sequence[Document], analyzer: dict[str, str]) -> Unit:
-    settings = json.dumps([analyzer, NORMALIZER], sort_keys=True)
-    return Unit(key_of([settings, *(document.sha256 for document in documents)]), tuple(documents))
+        for key, count in grouping.add([document.sha256], [len(document.text)]):
+            yield Unit(key, tuple(held[:count]))
+            del held[:count]
+    for key, _ in grouping.end():
+        yield Unit(key, tuple(held))
 
 
 def key_of(parts: Iterable[str]) -> str:
@@ -103,28 +120,34 @@ class Store:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         remove_strays(folder)
-        self._paths = {
-            path.name.partition(".")[0]: path for path in folder.iterdir() if RESULT_NAME.fullmatch(path.name)
-        }
+        names = (entry.name for entry in os.scandir(folder) if RESULT_NAME.fullmatch(entry.name))
+        self._hashes = {key: sha256 for key, _, sha256 in (name.partition(".") for name in names)}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._hashes
+
+    def path(self, key: str) -> Path:
+        """The file with the result of a key that is in the store."""
+        return self.folder / f"{key}.{self._hashes[key]}"
 
     def put(self, key: str, content: bytes) -> None:
-        path = self.folder / f"{key}.{hashlib.sha256(content).hexdigest()}"
-        with atomic_write(path, flush=False) as file:
+        sha256 = hashlib.sha256(content).hexdigest()
+        with atomic_write(self.folder / f"{key}.{sha256}", flush=False) as file:
             file.write(content)
-        self._paths[key] = path
+        self._hashes[key] = sha256
 
     def get(self, key: str) -> bytes | None:
         """The result of a key; None if it is missing or damaged. A damaged file is removed."""
-        path = self._paths.get(key)
-        if path is None:
+        if key not in self:
             return None
+        path = self.path(key)
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             content = b""
-        if path.name != f"{key}.{hashlib.sha256(content).hexdigest()}":
+        if self._hashes[key] != hashlib.sha256(content).hexdigest():
             path.unlink(missing_ok=True)
-            del self._paths[key]
+            del self._hashes[key]
             return None
         return content
 

@@ -14,7 +14,8 @@ from kogpt.data.split import splits
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer, with_roles
 from preprocess import stages
 from preprocess.options import Options
-from preprocess.plan import WORK, Scan
+from preprocess.plan import WORK
+from preprocess.scan import Scan
 from preprocess.units import Store, unpack_cut_texts
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def trained(options: Options, found: Scan, cache: Store, analyzer: dict[str, str
     hashes = (
         sha256
         for unit in found.units
-        for i, sha256 in enumerate(unit.articles["text_sha256"].to_pylist())
+        for i, sha256 in enumerate(found.rows([unit])["text_sha256"].to_pylist())
         if i not in unit.gone
     )
     split = splits(hashes, found.documents, options.val_fraction)

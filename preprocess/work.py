@@ -6,7 +6,7 @@ summary. `through_cache` does the same for stages whose results lie in the cache
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
 import ray
@@ -23,8 +23,17 @@ T = TypeVar("T")
 
 HANG_SECONDS = 60.0
 """How long an item may take without an answer, in addition to the time for its length."""
-MOST_UNITS = 4
+MOST_UNITS = 8
 """in a chunk"""
+
+
+class Known(NamedTuple):
+    """What is known of a stage's items, which may become more while it runs."""
+
+    total: int | None
+    """all of the run; None while nobody knows"""
+    before: int
+    """those that an earlier run has done"""
 
 
 class CachedChunk(NamedTuple):
@@ -46,19 +55,18 @@ class Work:
         self.speeds: dict[str, list[tuple[float, float]]] = {}
         """stage -> (seconds since its start, characters/s)"""
 
-    def in_chunks(self, units: Sequence[T]) -> Iterator[Sequence[T]]:
+    def in_chunks(self, units: Iterator[T], left: Callable[[], int | None]) -> Iterator[Sequence[T]]:
         """Group units into chunks.
 
         Each chunk costs the driver a call, so they are large; they become small towards the end, so that no core
-        waits long for another.
+        waits long for another. `left` is the number of units that will still come, None while nobody knows.
         """
-        self.connect()
-        cores = self._options.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        start = 0
-        while start < len(units):
-            count = max(1, min(MOST_UNITS, (len(units) - start) // (4 * cores)))
-            yield units[start : start + count]
-            start += count
+        for first in units:
+            self.connect()
+            cores = self._options.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+            more = left()
+            count = MOST_UNITS if more is None else max(1, min(MOST_UNITS, (1 + more) // (4 * cores)))
+            yield [first, *islice(units, count - 1)]
 
     def connect(self) -> None:
         """Start or join Ray, if this has not been done yet."""
@@ -73,18 +81,18 @@ class Work:
         commit: Callable[[Any, list[Any] | Packed], None],
         *,
         chars: Callable[[Any], Sequence[int]],
-        total: int | None = None,
-        to_do: int = 0,
+        known: Callable[[], Known] = lambda: Known(None, 0),
         unit: str = "articles",
         **needs: Any,
     ) -> None:
         """Run one stage for the units without a result, which are the chunks.
 
-        `chars` are the numbers of characters of a chunk's items, `total` the number of items of the run and `to_do`
-        that in the chunks, where they are known; `unit` says what an item is. `needs` are arguments of the pool.
+        `chars` are the numbers of characters of a chunk's items, `known` says how many items there are besides, and
+        `unit` what an item is. `needs` are arguments of the pool.
         """
         first = next(chunks, None)
         if first is None:
+            total, _ = known()
             count = "" if total is None else f"{total:,} "
             log.info(f"{stage}: all {count}{unit} are already done")
             return
@@ -97,7 +105,7 @@ class Work:
                 yield key, content
 
         done = 0
-        progress = Progress(stage, total, 0 if total is None else total - to_do, self.wandb, unit)
+        progress = Progress(stage, *known(), self.wandb, unit)
         with Pool(setup, workers=self._options.workers, hang_seconds=HANG_SECONDS, **needs) as workers:
             for key, results in workers.map(measured()):
                 commit(key, results)
@@ -107,6 +115,7 @@ class Work:
                 progress.add(
                     len(own),
                     sum(own),
+                    known(),
                     workers=stats.workers,
                     deaths=stats.deaths,
                     quarantined=stats.failed,

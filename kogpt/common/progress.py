@@ -38,6 +38,12 @@ class ProgressBar:
         if not self._terminal and time.monotonic() - self._printed > PLAIN_LINE_SECONDS:
             self._print()
 
+    def of(self, total: int | None, before: int) -> None:
+        """There are this many units in all, of which `before` were done by an earlier start."""
+        self._bar.total = total
+        self._bar.n += before - self._bar.initial
+        self._bar.initial = before
+
     @property
     def seconds_left(self) -> float:
         """Remaining time at the recent pace, or at the average pace of this start if there is none yet."""

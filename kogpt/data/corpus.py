@@ -25,6 +25,7 @@ Cost: 2 bytes per token (uint16) plus the table. Reading a window touches only t
 import hashlib
 import json
 from bisect import bisect_right
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,8 @@ class TokenCorpus:
         self.kind: str = manifest.get("kind", "articles")
         self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
         self.tokenizer_folder = folder / "tokenizer"
-        try:
-            self.articles = pq.read_table(folder / "articles.parquet")
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{folder / 'articles.parquet'} cannot be read ({error}); copy or build it again") from None
-        self._offsets = self.articles["offset"].to_numpy()
-        self._lengths = self.articles["ids"].to_numpy()
+        self._offsets = self.column("offset").to_numpy()
+        self._lengths = self.column("ids").to_numpy()
         self._names = sorted(name for name in manifest["files"] if name.startswith("tokens-"))
         itemsize = np.dtype(manifest["dtype"]).itemsize
         sizes = [(manifest["files"][name]["bytes"] - HEADER_BYTES) // itemsize for name in self._names]
@@ -107,6 +104,22 @@ class TokenCorpus:
                 f"{folder / 'manifest.json'} is not that of a {FORMAT} of version 1 or 2 ({error}); rebuild the corpus"
             ) from None
         return cls(folder, manifest, hashlib.sha256(content).hexdigest())
+
+    @cached_property
+    def articles(self) -> pa.Table:
+        """The table with all its columns, which take 160 bytes per article."""
+        return self._read(None)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of the table."""
+        return self._read([name])[name]
+
+    def _read(self, columns: list[str] | None) -> pa.Table:
+        path = self.folder / "articles.parquet"
+        try:
+            return pq.read_table(path, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} cannot be read ({error}); copy or build it again") from None
 
     def verify(self) -> list[str]:
         """Compare every file with the manifest, and return the problems ([] if there are none). Reads all files."""
@@ -146,7 +159,7 @@ class TokenCorpus:
 
     def split(self, name: str) -> np.ndarray:
         """The article numbers of split "train" or "val" in corpus order, int64."""
-        return np.flatnonzero(pc.equal(self.articles["split"], name).to_numpy())
+        return np.flatnonzero(pc.equal(self.column("split"), name).to_numpy())
 
     def stream(self, split: str) -> Stream:
         """All tokens of a split: its articles concatenated in corpus order."""

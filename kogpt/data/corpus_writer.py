@@ -6,8 +6,9 @@ came in is in the corpus, or in the table of those left out, with its reason.
 
 import hashlib
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from kogpt.tokenizer.normalize import NORMALIZER
 if TYPE_CHECKING:
     from kogpt.tokenizer.wordpiece import Tokenizer
 
-_ROWS = 1 << 13
+_ROWS, _ROW_GROUP = 1 << 13, 1 << 20
 _TEXT, _COUNT = pa.string(), pa.int64()
 _ARTICLES = pa.schema(
     [(name, _TEXT) for name in ("id", "source", "text_sha256")]
@@ -42,8 +43,9 @@ _DROPPED = pa.schema([(name, _TEXT) for name in ("id", "source", "status", "reas
 class CorpusWriter:
     """Write a corpus article by article, or many at once. The folder becomes a corpus only with `finish`.
 
-    Shards are written as they fill. Memory: the table (about 270 bytes per article), and one article. A folder left
-    by an unfinished writer is overwritten; a finished corpus is never touched. `kind` is "articles" or "conversations".
+    Shards are written as they fill. The table waits in a temporary file, because the split is known only at the end.
+    Memory: up to a million rows of it (270 bytes each, twice), and 17 bytes for each article. A folder left by an
+    unfinished writer is overwritten; a finished corpus is never touched. `kind` is "articles" or "conversations".
     """
 
     def __init__(
@@ -62,7 +64,6 @@ class CorpusWriter:
         self._val_fraction, self._settings, self._shard_ids = val_fraction, settings, shard_ids
         self._dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
         self._rows: list[tuple[Any, ...]] = []  # the last articles, as Python objects, of which a row takes 400 bytes
-        self._table: list[pa.RecordBatch] = []  # those before them
         self._kind, self._schema = kind, _ARTICLES if kind == "articles" else _CONVERSATIONS
         self._shards, self._files = 0, list[str]()
         self._open: dict[str, NpyWriter] = {}
@@ -75,6 +76,8 @@ class CorpusWriter:
                 stale.unlink()
         for folder in filter(Path.is_dir, (self.folder, self.folder / "tokenizer")):
             remove_strays(folder)
+        self._table = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 - those before them
+        self._batches = pa.ipc.new_stream(self._table, self._schema)
 
     def add(
         self,
@@ -147,7 +150,7 @@ class CorpusWriter:
             columns += [pa.array(counts), articles["learnt_chars"]]
         self._write(arrays, ends)
         self._pack_rows()
-        self._table += pa.table(columns, schema=self._schema).combine_chunks().to_batches()
+        self._batches.write_table(pa.table(columns, schema=self._schema).combine_chunks())
         self._total += int(ends[-1])
 
     def _write(self, arrays: dict[str, np.ndarray], ends: np.ndarray) -> None:
@@ -172,8 +175,36 @@ class CorpusWriter:
         if self._rows:
             columns = zip(zip(*self._rows, strict=True), self._schema, strict=True)
             arrays = [pa.array(column, field.type) for column, field in columns]
-            self._table.append(pa.record_batch(arrays, schema=self._schema))
+            self._batches.write_batch(pa.record_batch(arrays, schema=self._schema))
             self._rows.clear()
+
+    def _rows_so_far(self) -> Iterator[pa.RecordBatch]:
+        self._table.seek(0)
+        with pa.ipc.open_stream(self._table) as rows:
+            yield from rows
+
+    def _write_articles(self, count: int) -> dict[str, Counter[str]]:
+        """Write articles.parquet; return the sums of each split."""
+        hashes = (sha256 for batch in self._rows_so_far() for sha256 in batch["text_sha256"].to_pylist())
+        split = splits(hashes, count, self._val_fraction)
+        totals = {name: _sums(self._schema.empty_table()) for name in ("train", "val")}
+        place, field = self._schema.get_field_index("split"), self._schema.field("split")
+        done = 0
+        with (
+            atomic_write(self.folder / "articles.parquet") as file,
+            pq.ParquetWriter(file, self._schema, compression="zstd") as writer,
+        ):
+            for rows in _in_groups(self._rows_so_far(), self._schema):
+                own = pa.array(split[done : done + rows.num_rows], _TEXT)
+                done += rows.num_rows
+                # Combine the chunks, because they would decide where the pages of the file end.
+                rows = rows.set_column(place, field, own).combine_chunks()
+                writer.write_table(rows)
+                counts = rows.select(["split", *_counts(self._schema)])
+                for name, total in totals.items():
+                    total.update(_sums(counts.filter(pc.field("split") == name)))
+        self._table.close()
+        return totals
 
     def _close_shard(self) -> None:
         for file in self._open.values():
@@ -185,7 +216,7 @@ class CorpusWriter:
         self,
         *,
         articles_in: int,
-        dropped: list[dict[str, Any]],
+        dropped: list[dict[str, Any]] | pa.Table,
         removed_controls: int,
         removed_surrogates: int,
         masked: dict[str, int] | None = None,
@@ -199,19 +230,17 @@ class CorpusWriter:
         """
         if self._open:
             self._close_shard()
-        reasons = Counter(row["reason"] for row in dropped if row["status"] == "dropped")
+        notes = dropped if isinstance(dropped, pa.Table) else pa.Table.from_pylist(dropped, schema=_DROPPED)
+        reasons = Counter(notes.filter(pc.field("status") == "dropped")["reason"].to_pylist())
         self._pack_rows()
-        table = pa.Table.from_batches(self._table, schema=self._schema)
-        written = table.num_rows
+        self._batches.close()
+        written = sum(batch.num_rows for batch in self._rows_so_far())
         if articles_in != written + reasons.total():
             raise ValueError(f"{articles_in} articles in, but {written} written + {reasons.total()} dropped")
-        hashes = (sha256 for batch in self._table for sha256 in batch["text_sha256"].to_pylist())
-        split = pa.array(splits(hashes, written, self._val_fraction), pa.string())
-        self._table.clear()
-        # Combine the chunks, because they would decide where the pages of the file end.
-        table = table.set_column(_ARTICLES.get_field_index("split"), _ARTICLES.field("split"), split).combine_chunks()
-        _write_table(self.folder / "articles.parquet", table)
-        _write_table(self.folder / "dropped.parquet", pa.Table.from_pylist(dropped, schema=_DROPPED))
+        totals = self._write_articles(written)
+        everything = totals["train"] + totals["val"]
+        with atomic_write(self.folder / "dropped.parquet") as file:
+            pq.write_table(notes.combine_chunks(), file, compression="zstd")
         self.tokenizer.save(self.folder / "tokenizer")
         saved = sorted(f"tokenizer/{path.name}" for path in (self.folder / "tokenizer").glob("[!.]*"))
         files = entries(self.folder, [*self._files, "articles.parquet", "dropped.parquet", *saved])
@@ -233,16 +262,19 @@ class CorpusWriter:
                 "articles_in": articles_in,
                 "written": written,
                 "dropped": dict(sorted(reasons.items())),
-                "degraded": sum(row["status"] == "degraded" for row in dropped),
-                "chars": _sum(table["chars"]),
+                "degraded": notes.num_rows - reasons.total(),
+                "chars": everything["chars"],
                 "ids": self._total,
-                "unknown_ids": _sum(table["unknown_ids"]),
-                **{name: _sum(table[name]) for name in _LEARNT if name in table.column_names},
+                "unknown_ids": everything["unknown_ids"],
+                **{name: everything[name] for name in _LEARNT if name in self._schema.names},
                 "removed_controls": removed_controls,
                 "removed_surrogates": removed_surrogates,
                 **({} if masked is None else {"masked": masked}),
                 **({} if uncut is None else {"uncut": uncut}),
-                "splits": {name: _split_counts(table, name) for name in ("train", "val")},
+                "splits": {
+                    split: {name: own[name] for name in ("articles", "chars", "ids", *_LEARNT) if name in own}
+                    for split, own in totals.items()
+                },
             },
             "settings": {**self._settings, "val_fraction": self._val_fraction},
         }
@@ -252,16 +284,23 @@ class CorpusWriter:
         return hashlib.sha256(content).hexdigest()
 
 
-def _split_counts(table: pa.Table, name: str) -> dict[str, int]:
-    columns = [column for column in ("chars", "ids", *_LEARNT) if column in table.column_names]
-    own = table.select(["split", *columns]).filter(pc.field("split") == name)
-    return {"articles": own.num_rows, **{column: _sum(own[column]) for column in columns}}
+def _in_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a table as parquet keeps them together."""
+    held = schema.empty_table()
+    for batch in batches:
+        held = pa.concat_tables([held, pa.table(batch)])
+        while held.num_rows >= _ROW_GROUP:
+            yield held.slice(0, _ROW_GROUP)
+            held = held.slice(_ROW_GROUP)
+    if held.num_rows:
+        yield held
 
 
-def _sum(column: pa.ChunkedArray) -> int:
-    return pc.sum(column).as_py() or 0
+def _counts(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if field.type == _COUNT and field.name != "offset"]
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
-    with atomic_write(path) as file:
-        pq.write_table(table, file, compression="zstd")
+def _sums(table: pa.Table) -> Counter[str]:
+    """The number of rows, and the sum of each column of counts."""
+    names = _counts(table.schema)
+    return Counter({"articles": table.num_rows, **{name: pc.sum(table[name]).as_py() or 0 for name in names}})

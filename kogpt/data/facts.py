@@ -39,8 +39,8 @@ class Source(NamedTuple):
 
 def sources(corpus: TokenCorpus) -> list[Source]:
     """The largest sources, and one for all others."""
-    names = pc.replace_substring_regex(corpus.articles["source"], "/.*", "")
-    table = pa.table({"name": names, "chars": corpus.articles["chars"], "ids": corpus.articles["ids"]})
+    names = pc.replace_substring_regex(corpus.column("source"), "/.*", "")
+    table = pa.table({"name": names, "chars": corpus.column("chars"), "ids": corpus.column("ids")})
     sums = table.group_by("name").aggregate([("ids", "count"), ("chars", "sum"), ("ids", "sum")])
     columns = [sums[name].to_pylist() for name in ("name", "ids_count", "chars_sum", "ids_sum")]
     found = sorted((Source(*row) for row in zip(*columns, strict=True)), key=lambda one: (-one.chars, one.name))
@@ -77,13 +77,13 @@ def reasons(corpus: TokenCorpus, status: str = "dropped") -> list[Reason]:
 
 def lengths(corpus: TokenCorpus) -> np.ndarray:
     """The characters of each article."""
-    return corpus.articles["chars"].to_numpy()
+    return corpus.column("chars").to_numpy()
 
 
 def tokens_per_char(corpus: TokenCorpus) -> np.ndarray:
     """Of each article that has a character."""
     chars = lengths(corpus)
-    return (corpus.articles["ids"].to_numpy() - 2)[chars > 0] / chars[chars > 0]
+    return (corpus.column("ids").to_numpy() - 2)[chars > 0] / chars[chars > 0]
 
 
 def quantiles(values: np.ndarray) -> dict[str, float]:

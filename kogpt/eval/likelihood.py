@@ -153,7 +153,7 @@ def held_out_corpus(
 
 def corpus_articles(corpus: TokenCorpus, split: str = "val") -> list[tuple[np.ndarray, int]]:
     """The articles of a split in the form that `held_out` takes. Tokens are views of the mapped files."""
-    chars = corpus.articles["chars"].to_numpy()
+    chars = corpus.column("chars").to_numpy()
     return [(corpus.article(int(i)), int(chars[i])) for i in corpus.split(split)]
 
 

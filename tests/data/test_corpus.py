@@ -253,3 +253,15 @@ def test_bytes_do_not_depend_on_how_many_rows_wait_in_memory(tmp_path, monkeypat
     monkeypatch.setattr(corpus_writer, "_ROWS", 7)
     write(tmp_path / "often", articles(60))
     assert contents(tmp_path / "often") == contents(tmp_path / "once")
+
+
+def test_a_table_that_is_written_in_groups_has_the_bytes_of_one_that_is_written_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("kogpt.data.corpus_writer._ROW_GROUP", 16)
+    monkeypatch.setattr("kogpt.data.corpus_writer._ROWS", 5)
+    for count in (32, 40):
+        folder = tmp_path / str(count)
+        write(folder, articles(count), val_fraction=0.2)
+        table = pq.read_table(folder / "articles.parquet")
+        pq.write_table(table, tmp_path / "whole", compression="zstd", row_group_size=16)
+        assert (folder / "articles.parquet").read_bytes() == (tmp_path / "whole").read_bytes()
+        assert table["offset"].to_pylist() == np.cumsum([0, *table["ids"].to_pylist()])[:-1].tolist()

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pipelines import scan_of
 
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.load import load_analyzer
-from preprocess.held_out import GRAM, HeldOut, _grams, drop_held_out, held_out_documents, held_out_grams
+from preprocess.held_out import GRAM, HeldOut, _grams, drop_held_out, held_out_documents, held_out_grams, scanned
 from preprocess.options import Options
-from preprocess.plan import scan
 from preprocess.stages import MESSAGE_SEPARATOR, find_morphemes
 from preprocess.units import MORPHEME_SEPARATOR, Store, group, key_of, pack_cut_texts
 from preprocess.work import Work
 
+ANALYZER = {"name": "none"}
 LONG = " ".join(f"낱말{i}" for i in range(20))
 
 
@@ -76,7 +77,7 @@ def test_every_string_of_every_format_counts_once(tmp_path: Path) -> None:
 def test_a_file_that_protects_nothing_is_an_error(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=f"--held-out .*{message}"):
-        held_out_grams(scan(held_out_documents([str(tmp_path / name)]), {"name": "none"}), Store(tmp_path / "cache"))
+        held_out_grams(scanned([str(tmp_path / name)], Store(tmp_path / "o"), ANALYZER)[0], Store(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"--held-out /no/such: no file found"):
         list(held_out_documents(["/no/such"]))
 
@@ -90,7 +91,7 @@ def test_grams_of_analyzed_texts(tmp_path: Path) -> None:
 
     for unit in group(documents(), {"name": "none"}):
         cache.put(unit.key, pack_cut_texts([find_morphemes(document.text, analyzer) for document in unit.documents]))
-    found = held_out_grams(scan(documents(), {"name": "none"}), cache)
+    found = held_out_grams(scan_of(documents(), tmp_path / "o"), cache)
     assert len(found.hashes) == 20 - GRAM + 1
     assert found.names == ("a.jsonl",)
     assert found.judge(morphemes(LONG)) is not None
@@ -99,13 +100,14 @@ def test_grams_of_analyzed_texts(tmp_path: Path) -> None:
 def test_what_is_held_out_leaves_the_counts_and_something_must_stay(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(f"{text}\a") + "\n" for text in (LONG, "짧다")))
     one, cache = held_out([LONG]), Store(tmp_path / "cache")
-    found = scan(held_out_documents([str(tmp_path / "a.jsonl")]), {"name": "none"})
-    assert (found.documents, found.removed_controls, len(found.units)) == (2, 2, 1)
+    found, texts = scanned([str(tmp_path / "a.jsonl")], Store(tmp_path / "o"), ANALYZER)
+    assert (found.documents, found.reasons, len(found.units)) == (2, {}, 1)
+    assert list(texts([found.units])) == [(found.units, ([LONG, "짧다"],))]
     key = key_of([found.units[0].key, one.digest])
     cache.put(key, json.dumps([one.judge(morphemes(LONG)), None]).encode())
     drop_held_out(one, found, cache, Work(Options(input=("x",), output="y")))
-    assert (found.documents, found.articles_in, found.removed_controls) == (1, 2, 1)
-    found = scan(held_out_documents([str(tmp_path / "a.jsonl")]), {"name": "none"})
+    assert (found.documents, found.articles_in, found.reasons) == (1, 2, {"held out": 1})
+    found, _ = scanned([str(tmp_path / "a.jsonl")], Store(tmp_path / "o"), ANALYZER)
     cache.put(key, json.dumps([one.judge(morphemes(LONG))] * 2).encode())
     with pytest.raises(UserError, match="every article shares 13 morphemes in a row with --held-out; is it the input"):
         drop_held_out(one, found, cache, Work(Options(input=("x",), output="y")))

@@ -1,9 +1,10 @@
 """Dropped texts are reported, and an --input without articles is an error."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
-from pipelines import articles_in
+from pipelines import articles_in, scan_of
 
 from kogpt.common.errors import UserError
 from preprocess.layouts import named_layout
@@ -14,7 +15,8 @@ from preprocess.sources import find_sources
 def watch(*inputs: Path) -> Losses:
     sources = find_sources(tuple(map(str, inputs)))
     losses = Losses(sources)
-    assert list(losses.watched(articles_in(sources, named_layout("plain"))))
+    with tempfile.TemporaryDirectory() as outlines:
+        scan_of(articles_in(sources, named_layout("plain")), Path(outlines), losses=losses)
     return losses
 
 

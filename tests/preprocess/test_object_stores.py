@@ -18,7 +18,7 @@ import s3fs
 from stores import Store, store
 
 from kogpt.common.errors import UserError
-from preprocess import pipeline, reading
+from preprocess import pipeline
 from preprocess.cluster import connect
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
@@ -68,7 +68,7 @@ def test_a_corpus_from_a_bucket_into_it_has_the_same_bytes(
     """The workers read: the driver gets no object."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(pipeline, "LARGE", 0)
-    monkeypatch.setattr(reading, "SPAN_SOURCES", 1)
+    monkeypatch.setattr("preprocess.spans.SPAN_SOURCES", 1)
     opened: list[str] = []
     monkeypatch.setattr("preprocess.sources.open_remote", lambda _, path, __: opened.append(path))
     run = replace(from_store, workers=workers, cache=str(tmp_path / "cache"), layout="plain")

@@ -117,8 +117,8 @@ def test_no_clock_decides_what_an_article_becomes(
 def test_an_article_that_stage_2_cannot_encode_there_is_encoded_by_the_driver(
     options: Options, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def planted(tokenizer: Any) -> Callable[[], Callable[[Any], Any]]:
-        whole, driver = encoding_with(tokenizer), os.getpid()
+    def planted(*given: Any) -> Callable[[], Callable[[Any], Any]]:
+        whole, driver = encoding_with(*given), os.getpid()
 
         def setup() -> Callable[[Any], Any]:
             import os
@@ -141,7 +141,10 @@ def test_an_article_that_stage_2_cannot_encode_there_is_encoded_by_the_driver(
     assert checksums(other) == undisturbed
 
 
-def test_damaged_results_are_made_again(options: Options, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_damaged_results_are_made_again(
+    options: Options, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "MOST_UNITS", 4)
     other = elsewhere(options, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "assemble", None)  # stop before the corpus is put together

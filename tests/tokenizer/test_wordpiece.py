@@ -295,7 +295,7 @@ def test_costs_little_against_plain_wordpiece_on_the_same_cuts(name, own_bert):
 
 def test_tokens_are_kept_under_a_key_that_follows_the_code(small, tmp_path, monkeypatch):
     from kogpt.tokenizer import wordpiece
-    from preprocess.pipeline import ids_key
+    from preprocess.stages import ids_key
 
     before = ids_key(["unit"], small)
     assert ids_key(["unit"], small) == before
