@@ -1,8 +1,8 @@
 """`kogpt.watch`: shows a training while it runs, from another process. In: a run folder. Out: a picture, or a bar.
 
 It reads metrics.jsonl and run.json, and looks for the training among the processes of this machine: from the moment it
-is started, long before it writes anything, until it ends in any way. Reading and drawing take at most a twentieth of
-the time, however long the run is.
+is started with this --out, long before it writes anything, until it ends in any way. Reading and drawing take at most a
+twentieth of the time, however long the run is.
 """
 
 import base64
@@ -28,6 +28,10 @@ START_SECONDS = 5.0
 """A shell takes a moment to start the training that it was told to start."""
 SILENT_SECONDS = 120.0
 """A training on another machine that writes nothing for this long is taken for dead."""
+
+
+PROGRAMS = {"train.py", "demo_ranks.py"}
+LOCK = ".lock"
 
 
 class View(Protocol):
@@ -64,12 +68,14 @@ def watch(run: str | Path) -> None:
 
 
 def trains_here(run: Path) -> bool:
-    """Whether a process of this machine has the command line of a training with this --out."""
+    """Whether a training of this machine has this --out in its command line, or holds the lock of the run folder."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if any(Path(word).name == "train.py" for word in words) and (out := _out(words)):
+        if any(Path(word).name in PROGRAMS for word in words):
             with suppress(psutil.Error, OSError):  # it has just ended, or is somebody else's
-                if (Path(process.cwd()) / out).resolve() == run.resolve():
+                if (out := _out(words)) and (Path(process.cwd()) / out).resolve() == run.resolve():
+                    return True
+                if any(Path(file.path) == run.resolve() / LOCK for file in process.open_files()):
                     return True
     return False
 
@@ -107,8 +113,8 @@ def _end(run: Path, records: list[dict[str, Any]]) -> str:
     """How the training ended, in a sentence or two."""
     if not records:
         raise UserError(
-            f"no training with --out {run} is running here, and none has recorded a step; "
-            "start one, or look at what it printed."
+            f"no training with --out {run} is running here, and none has recorded a step; start one, or look at what "
+            "it printed. One without --out in its command line is found once it has begun, so call this again."
         )
     about, step = _state(run), records[-1]["step"]
     best = min((r for r in records if r["val_loss"] is not None), key=lambda r: r["val_loss"], default=None)

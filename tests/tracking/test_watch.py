@@ -92,6 +92,28 @@ def test_it_ends_when_the_training_is_killed(tmp_path: Path, capsys: pytest.Capt
     assert said.endswith("The same command continues from there.\n")
 
 
+def test_a_training_whose_command_line_does_not_name_it_is_known_by_its_lock(tmp_path: Path) -> None:
+    run, other = tmp_path / "runs/봄 글", tmp_path / "runs/other"
+    run.mkdir(parents=True)
+    program = tmp_path / "demo_ranks.py"
+    program.write_text(
+        "import sys; from pathlib import Path; from kogpt.train.run_folder import hold\n"
+        "lock = hold(Path(sys.stdin.readline().strip())); print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-X", "utf8", str(program)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdin
+        assert process.stdout
+        assert not watching.trains_here(run)
+        process.stdin.write(f"{run}\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert watching.trains_here(run)
+        assert not watching.trains_here(other)
+        process.stdin.close()
+    assert not watching.trains_here(run)
+
+
 def test_a_training_of_another_machine_is_followed_by_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
