@@ -35,13 +35,12 @@ from bench.recipe import CONTEXT, Cell  # noqa: E402
 from kogpt.common.files import atomic_write  # noqa: E402
 from kogpt.common.log import set_up_logging  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
-from kogpt.model import registry  # noqa: E402
 from kogpt.model.config import ModelConfig  # noqa: E402
 from kogpt.model.gpt2 import GPTConfig  # noqa: E402
 from kogpt.model.loss import IGNORED  # noqa: E402
 from kogpt.model.qwen3 import Qwen3, Qwen3Config  # noqa: E402
-from kogpt.optim.muon import Piece, cost  # noqa: E402
-from kogpt.optim.parameter_groups import hidden_matrices  # noqa: E402
+from kogpt.optim.muon import Piece  # noqa: E402
+from kogpt.optim.parameter_groups import update_flops  # noqa: E402
 from kogpt.train import deepspeed_config, deepspeed_file, setup  # noqa: E402
 from kogpt.train.corpora import open_corpora  # noqa: E402
 from kogpt.train.engine import TrainingEngine  # noqa: E402
@@ -63,17 +62,6 @@ def shape(cell: Cell, vocab_size: int) -> ModelConfig:
     missing = (gpt2.parameter_count - made.parameter_count) / (3 * made.n_embd * made.n_layer)
     made = replace(made, n_inner=made.n_inner + step * round(missing / step))
     return replace(made, tied=False) if cell.piece == "untied" else made
-
-
-def update_flops(config: ModelConfig) -> int:
-    """FLOPs of Muon's update in each step."""
-    with torch.device("meta"):
-        model = registry.build(config)
-    total = 0
-    for name, matrix in hidden_matrices(model).items():
-        stacked = next((count for end, count in model.STACKED.items() if name.endswith(end)), 1)
-        total += stacked * cost(matrix.size(0) // stacked, matrix.size(1))
-    return total
 
 
 def settings(cell: Cell) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
+from kogpt.cli_corpora import Folder, New, export_windows, import_pt, inspect, plan
 from kogpt.common.errors import exit_on_user_error
 from kogpt.common.flags import (
     FilePath,
     FilePaths,
-    Location,
     NewFolder,
     OptionalCheckpoint,
     OptionalCount,
@@ -28,10 +28,9 @@ from kogpt.common.flags import (
     Text,
 )
 from kogpt.common.log import set_up_logging
-from kogpt.common.ranges import Count, Range, ShareBelowOne, checked
+from kogpt.common.ranges import Range, checked
 from kogpt.common.renamed_flags import rewrite
 from kogpt.common.system import launcher
-from kogpt.data.split import VAL_FRACTION
 from kogpt.generate.sampling import Sampling
 
 Run = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
@@ -40,9 +39,6 @@ Checkpoint = Annotated[
 ]
 Runs = Annotated[Positional[FilePaths], arg(metavar="RUN ...")]
 RunFolder = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder.")]
-Corpus = Annotated[Positional[FilePath], arg(metavar="CORPUS")]
-Folder = Annotated[Positional[FilePath], arg(metavar="FOLDER")]
-New = Annotated[Positional[NewFolder], arg(metavar="FOLDER")]
 OptionalQuantization = Annotated[Literal["f16", "q8_0"] | None, arg(metavar="{f16,q8_0}", help_behavior_hint="")]
 MOST_SAMPLES = 100_000
 """Of a prompt; each takes memory until it is printed."""
@@ -112,20 +108,6 @@ def serve(
     from kogpt.serve.server import serve as answer
 
     answer(run, host=host, port=port, api_key=api_key, cors=cors, checkpoint=checkpoint, device=device)
-
-
-def inspect(corpus: Corpus, /, decode: OptionalNewFile = None, card: bool = False) -> None:
-    """Show the counts of a token corpus and a sample of its tokens, and verify its checksums.
-
-    Args:
-        corpus: Token corpus folder.
-        decode: Decode every article into this file, as one JSON line {"id", "text"} each; conversations as
-            {"id", "messages"}.
-        card: Print only a data card in Markdown: sources, lengths, what was left out and why.
-    """
-    from kogpt.data import inspect as inspect_corpus
-
-    inspect_corpus.inspect(corpus, decode, card)
 
 
 def evaluate(
@@ -257,45 +239,6 @@ def import_(folder: Folder, run: Annotated[Positional[NewFolder], arg(metavar="R
     print(f"Continue with: {launcher()} launch/train.py --corpus {corpus} --out {run}")
 
 
-def import_pt(
-    folder: Folder,
-    corpus: Annotated[Positional[NewFolder], arg(metavar="CORPUS")],
-    /,
-    tokenizer: Location,
-    analyzer: Text = "kkma",
-    stride: Count = 128,
-    val_fraction: ShareBelowOne = VAL_FRACTION,
-) -> None:
-    """Convert a folder of `*_window_*.pt` files into a token corpus.
-
-    Args:
-        folder: Folder of window files.
-        corpus: Token corpus folder to write.
-        tokenizer: WordPiece vocabulary that the windows were made with: a folder or a name on the Hugging Face hub.
-        analyzer: Analyzer that they were made with: kkma, kiwi, or none.
-        stride: Number of tokens between the starts of two windows of an article.
-        val_fraction: Share of the articles to keep for validation.
-    """
-    from kogpt.data import pt_windows
-
-    pt_windows.import_pt(
-        folder, corpus, tokenizer=tokenizer, analyzer=analyzer, stride=stride, val_fraction=val_fraction
-    )
-
-
-def export_windows(corpus: Corpus, folder: New, /, format: Text = "pt") -> None:
-    """Write a token corpus as windows of 256 tokens with a stride of 128.
-
-    Args:
-        corpus: Token corpus folder.
-        folder: Folder to write.
-        format: pt (one file per window), parquet, or megatron (.bin and .idx).
-    """
-    from kogpt.data import pt_windows
-
-    print(f"{pt_windows.export_windows(corpus, folder, format):,} windows -> {folder}")
-
-
 def doctor() -> None:
     """Show what this machine offers to kogpt, and what to do where something is missing.
 
@@ -320,6 +263,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": checked(export),
     "import": checked(import_),
     "inspect": checked(inspect),
+    "plan": checked(plan),
     "import-pt": checked(import_pt),
     "export-windows": checked(export_windows),
     "doctor": checked(doctor),

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "kogpt/optim": {"torch"},
     "kogpt/checkpoint": {"torch", "safetensors"},
     "kogpt/train": {"torch", "deepspeed"},
+    "kogpt/plan": {"torch"},
     "kogpt/common/wandb.py": {"wandb"},
     "kogpt/tracking": {"wandb", "matplotlib"},
     "kogpt/generate": {"torch"},

@@ -174,6 +174,7 @@ def bases(run: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "export": [str(run), "exported"],
         "import": [str(made / "exported"), "imported", "--corpus", str(corpus)],
         "inspect": [str(corpus)],
+        "plan": ["--corpus", str(corpus), "--hours", "1", "--gpu", "H100"],
         "import-pt": [str(made / "windows"), "made", "--tokenizer", str(corpus / "tokenizer"), "--analyzer", "none"],
         "export-windows": [str(corpus), "out"],
         "doctor": [],

@@ -1,5 +1,6 @@
 """Parameter groups of the optimizer. In: a model. Out: groups in the form that torch.optim takes."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 from kogpt.model import registry
 from kogpt.model.config import ModelConfig
 from kogpt.model.decoder import Decoder
+from kogpt.optim.muon import cost
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -28,9 +30,24 @@ def hidden_matrices(model: Decoder) -> dict[str, nn.Parameter]:
 
 @cache
 def hidden_count(config: ModelConfig) -> int:
-    """The number of parameters in the hidden matrices of a model. The model is built without values."""
+    """The number of parameters in the hidden matrices of a model."""
+    return config.n_layer * sum(parameter.numel() for parameter in hidden_matrices(_one_block(config)).values())
+
+
+@cache
+def update_flops(config: ModelConfig) -> int:
+    """FLOPs of Muon's update in each step. A matrix of several is orthogonalized in parts."""
+    model, total = _one_block(config), 0
+    for name, matrix in hidden_matrices(model).items():
+        parts = next((count for end, count in model.STACKED.items() if name.endswith(end)), 1)
+        total += parts * cost(matrix.size(0) // parts, matrix.size(1))
+    return config.n_layer * total
+
+
+def _one_block(config: ModelConfig) -> Decoder:
+    """The model with one of its blocks, which are all alike, and without values."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in hidden_matrices(registry.build(config)).values())
+        return registry.build(replace(config, n_layer=1))
 
 
 def muon_groups(model: Decoder, weight_decay: float) -> list[dict[str, Any]]:

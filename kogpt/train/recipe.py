@@ -3,17 +3,19 @@
 In: parameters, context, windows of an epoch, and what flags or the DeepSpeed file already say. Out: `Recipe`.
 Arithmetic only. kogpt.train.setup says whose word counts: flag, file, resumed run, dial.
 
-The anchor was measured (bench/recipe.py, bench/dial.py, bench/LOG.md): 4 million tokens in steps of 8,192, with a
-learning rate of 0.04. From there, for D tokens in steps of B tokens:
+Two anchors were measured (bench/LOG.md): the best learning rate of 4 million tokens in steps of 8,192 is 0.04
+(bench/recipe.py), and the best step of half a million tokens has 2,048 (bench/dial.py). From there, for D tokens in
+steps of B tokens:
 
 - Architecture Qwen3 and optimizer Muon: 36 % of the tokens of GPT-2 with AdamW. Width 64 per layer and heads of 128
   (nanochat), in `Qwen3Config.shape_of_depth`.
 - D: 20 tokens per parameter (Hoffmann et al. 2022, "Chinchilla"), but at most 4 epochs, up to which repeated text is
   almost as good as new text (Muennighoff et al. 2023).
-- B grows with D^0.383 (nanochat, Bergsma et al. 2025), to the next power of two.
+- B grows with D^0.55, to the nearest power of two: the exponent that leads from the anchor to nanochat's 524,288 at
+  D = 11e9. Zhang et al. 2024 found 0.47 for the critical batch, Bergsma et al. 2025 0.38 for the best one.
 - The learning rate grows with sqrt(B), as noise falls (nanochat, Malladi et al. 2022), and falls with D^-0.35, as in
-  Bjorck et al. 2024 (-0.32). The exponent is the one that leads from the anchor to nanochat's 0.02 at D = 11e9 and
-  B = 524,288. Muon's update is scaled by shape (kogpt.optim.muon), so the width does not matter.
+  Bjorck et al. 2024 (-0.32). The exponent is the one that leads from the anchor to nanochat's 0.02 at the same end.
+  Muon's update is scaled by shape (kogpt.optim.muon), so the width does not matter.
 - Tokens attend within their own article: 0.85 % fewer bits per character than across articles, at a context of 256.
 - Weight decay 0.1 at every size. wsd: a warm-up over 5 % of the steps, a fall to 0 over the last 40 %.
 """
@@ -34,8 +36,10 @@ DEPTH = 4
 TOKENS_PER_PARAMETER = 20
 MOST_EPOCHS = 4
 TOKENS, STEP_TOKENS, LR = 4_000_000, 8192, 0.04
-"""The anchor: length, tokens of a step, learning rate of Muon."""
-BATCH_EXPONENT, LR_EXPONENT = 0.383, -0.35
+"""An anchor: length, tokens of a step, learning rate of Muon."""
+FEW_TOKENS, BEST_STEP = 500_000, 2048
+"""The other one: length, and the best number of tokens of a step."""
+BATCH_EXPONENT, LR_EXPONENT = 0.55, -0.35
 WEIGHT_DECAY = 0.1
 ADAM_LR = 6e-4
 
@@ -104,13 +108,13 @@ def enough_tokens(parameters: int, epoch_tokens: int) -> float:
 
 def best_step(tokens: float) -> int:
     """Tokens of a step, a power of two, for a training of so many."""
-    return _power_of_two(STEP_TOKENS * (tokens / TOKENS) ** BATCH_EXPONENT)
+    return _power_of_two(BEST_STEP * (tokens / FEW_TOKENS) ** BATCH_EXPONENT)
 
 
 def best_step_for(steps: int) -> int:
     """The same for a training of so many steps: B = b (S B / D)^e, solved for B."""
-    share = steps * STEP_TOKENS / TOKENS
-    return _power_of_two(STEP_TOKENS * share ** (BATCH_EXPONENT / (1 - BATCH_EXPONENT)))
+    share = steps * BEST_STEP / FEW_TOKENS
+    return _power_of_two(BEST_STEP * share ** (BATCH_EXPONENT / (1 - BATCH_EXPONENT)))
 
 
 def best_lr(tokens: float, step_tokens: int) -> float:

@@ -90,11 +90,11 @@ def test_a_flag_then_the_file_then_the_run_then_the_dial(corpus: Path, ranks: An
 
 def test_a_longer_context_keeps_the_tokens_of_a_step(corpus: Path, ranks: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = _words(corpus, run, "--depth", "1", "--steps", "1")
+    words = _words(corpus, run, "--depth", "1", "--tokens", "300")
     words[words.index("--max-seq-len") + 1] = "16"
-    step = train_here(words, ranks).tokens_per_step
-    longer = train_here(_words(corpus, run, "--steps", "2"), ranks)
-    assert (longer.tokens_per_step, longer.step) == (step, 2)
+    short = train_here(words, ranks)
+    longer = train_here(_words(corpus, run, "--steps", str(short.steps + 1)), ranks)
+    assert (longer.tokens_per_step, longer.step) == (short.tokens_per_step, short.steps + 1)
 
 
 def test_an_old_run_keeps_everything(ranks: Any, tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""How fast and how large a machine is. In: this machine, or the name of a GPU. Out: `Machine`.
+
+This machine is measured: training steps of some depths, for about a minute. The time of a token is then
+`overhead + FLOPs / speed`, in which `overhead` is what small models lose. A named GPU computes at a share (MFU) of the
+maker's peak.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from kogpt.common.device import choose_device
+from kogpt.common.errors import UserError
+from kogpt.data.batch import Batch
+from kogpt.model import registry
+from kogpt.model.config import ModelConfig, Precision
+from kogpt.train.compile import compile_blocks, obstacle
+from kogpt.train.distributed import has_bf16
+from kogpt.train.gpu_peaks import peak_flops
+
+GPUS: dict[str, tuple[str, int]] = {
+    "T4": ("T4", 16),
+    "V100": ("V100-SXM2-32GB", 32),
+    "RTX3060": ("RTX 3060", 12),
+    "RTX3090": ("RTX 3090", 24),
+    "RTX4090": ("RTX 4090", 24),
+    "RTX5090": ("RTX 5090", 32),
+    "L4": ("L4", 24),
+    "A10": ("A10", 24),
+    "L40S": ("L40S", 48),
+    "A100": ("A100-SXM4-80GB", 80),
+    "H100": ("H100 80GB HBM3", 80),
+    "H200": ("H200", 141),
+    "B200": ("B200", 192),
+}
+"""By the name that people use: that of torch, and GB of memory."""
+CUDA_BYTES = 10**9
+"""What CUDA itself takes of a GPU's memory."""
+DEPTHS = {"cuda": (8, 16), "cpu": (2, 4, 6)}
+"""Of the models that are measured."""
+ROWS = 32
+"""Windows in a measured step."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Devices that train together: seconds of a token, and the bytes of each."""
+
+    devices: int
+    overhead: float
+    """Seconds a token on one device, whatever the model."""
+    speed: float
+    """FLOP/s of one device."""
+    memory: int
+    precision: Precision
+    words: str
+    """What it is, and how the speed is known."""
+
+    def seconds(self, flops: float) -> float:
+        """Of a token, on all devices."""
+        return (self.overhead + flops / self.speed) / self.devices
+
+
+def named(name: str, count: int, mfu: float) -> Machine:
+    """So many GPUs of this name. Raises `UserError` for one that is unknown."""
+    known = {one.upper(): one for one in GPUS}.get(name.upper().replace(" ", ""))
+    if known is None:
+        raise UserError(f"--gpu {name} is unknown; give one of {', '.join(GPUS)}.")
+    full_name, gigabytes = GPUS[known]
+    half = peak_flops(full_name, "bf16")
+    peak = half or peak_flops(full_name, "fp16")
+    assert peak is not None, "tested"
+    words = f"{count} x {known}: {peak / 1e12:g} TFLOP/s each, of which training gets {mfu:.0%}"
+    precision: Precision = "fp16" if half is None else "autocast" if count == 1 else "bf16"
+    return Machine(count, 0.0, peak * mfu, gigabytes * 10**9 - CUDA_BYTES, precision, words)
+
+
+def measured(
+    config: Callable[[int], ModelConfig], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> Machine:
+    """This machine, by training steps of random tokens. `config` is a function from a depth to a model.
+
+    `clock` may be another one, such as `time.process_time` where other programs use the machine.
+    """
+    device = choose_device(None)
+    depths = DEPTHS["cuda" if device.type == "cuda" else "cpu"]
+    devices = max(1, torch.cuda.device_count())
+    precision: Precision = "fp32" if not has_bf16(device) else "autocast" if devices == 1 else "bf16"
+    points = []
+    for depth in depths:
+        shape = config(depth)
+        spent = token_seconds(shape, seconds / len(depths), device, precision, clock)
+        points.append((shape.flops_per_token(shape.max_seq_len), spent))
+    overhead, speed = line(points)
+    cuda = device.type == "cuda"
+    memory = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
+    what = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads of this CPU"
+    words = f"{f'{devices} x ' if devices > 1 else ''}{what}: {speed / 1e12:.3g} TFLOP/s, measured"
+    return Machine(devices, overhead, speed, memory, precision, words)
+
+
+def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(overhead, speed) of points (FLOPs, seconds), with the least relative error and no negative overhead."""
+    weights = [1 / spent**2 for _, spent in points]
+    total = sum(weights)
+    x = sum(w * flops for w, (flops, _) in zip(weights, points, strict=True)) / total
+    y = sum(w * spent for w, (_, spent) in zip(weights, points, strict=True)) / total
+    across = sum(w * (flops - x) ** 2 for w, (flops, _) in zip(weights, points, strict=True))
+    slope = sum(w * (flops - x) * (spent - y) for w, (flops, spent) in zip(weights, points, strict=True))
+    slope = slope / across if across else y / x
+    overhead = y - slope * x
+    if overhead <= 0 or slope <= 0:  # noise
+        return 0.0, x / y
+    return overhead, 1 / slope
+
+
+def token_seconds(
+    config: ModelConfig,
+    seconds: float,
+    device: torch.device,
+    precision: Precision,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Seconds a token in forward, backward, and AdamW's update, in the fastest of the steps that fit into `seconds`."""
+    torch.manual_seed(0)
+    model = registry.build(config).to(device).train()
+    if device.type == "cuda" and obstacle(0, device.type) is None:
+        compile_blocks(model)  # as a training does
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    ids = torch.randint(config.vocab_size, (ROWS, config.max_seq_len + 1), device=device)
+    articles = (torch.arange(config.max_seq_len, device=device) > config.max_seq_len // 2).long().expand(ROWS, -1)
+    batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), documents=articles)
+
+    def step() -> float:
+        started = clock()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision != "fp32"):
+            loss = model(*batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss.detach())  # waits for the device
+        return clock() - started
+
+    end, best = clock() + seconds, step()
+    while clock() + best < end:
+        best = min(best, step())
+    return best / batch.ids.numel()

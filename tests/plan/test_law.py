@@ -1,0 +1,74 @@
+"""The law falls with size and data, repeated text is worth less, and its coefficients are those of the runs."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kogpt.plan.law import ERROR, FITS, expect, useful_chars
+
+BENCH = Path(__file__).parents[2] / "bench"
+AMOUNTS = st.floats(1e4, 1e13)
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    """bench/law.py."""
+    spec = importlib.util.spec_from_file_location("bench_law", BENCH / "law.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_law"], first = module, sys.path[0]
+    spec.loader.exec_module(module)
+    sys.path[0] = first
+    return module
+
+
+@given(parameters=st.integers(10**4, 10**12), chars=AMOUNTS, epoch=AMOUNTS, more=st.floats(1, 1e3))
+def test_more_is_never_worse(parameters: int, chars: float, epoch: float, more: float) -> None:
+    bits = expect(parameters, chars, epoch)
+    assert bits.low < bits.expected < bits.high
+    assert expect(round(parameters * more), chars, epoch).expected <= bits.expected + 1e-9
+    assert expect(parameters, chars * more, epoch).expected <= bits.expected + 1e-9
+
+
+@given(chars=AMOUNTS, epoch=AMOUNTS)
+def test_repeated_text_is_worth_less_than_new_text(chars: float, epoch: float) -> None:
+    useful = useful_chars(chars, epoch)
+    assert useful <= chars * (1 + 1e-9)
+    assert useful >= min(chars, epoch) * (1 - 1e-9)
+    if chars <= epoch:
+        assert useful == chars
+
+
+def test_four_epochs_are_almost_as_good_as_new_text() -> None:
+    assert 0.9 < useful_chars(4e6, 1e6) / 4e6 < 1
+
+
+def test_the_uncertainty_grows_away_from_the_runs() -> None:
+    near, far = expect(3 * 10**6, 2e6, 1e9), expect(10**9, 3e10, 1e12)
+    assert (far.high - far.low) / far.expected > (near.high - near.low) / near.expected
+
+
+def test_the_coefficients_are_fitted_to_the_runs_of_the_table(bench: ModuleType) -> None:
+    runs = [json.loads(line) for line in (BENCH / "law_runs.jsonl").read_text().splitlines()]
+    held_back = bench.held_back(runs)
+    assert (bench.fit(runs), *(law for law, _ in held_back)) == FITS
+    assert pytest.approx((sum(error**2 for _, error in held_back) / len(runs)) ** 0.5, abs=1e-4) == ERROR
+
+
+def test_the_fit_finds_a_law_again(bench: ModuleType) -> None:
+    law = FITS[0].__class__(2.0, 0.5, 0.3, 1.5, 0.4)
+    runs = [
+        {"parameters": n, "tokens": d, "epoch": 10**9, "chars_per_token": 2.0, "bits_per_char": law.bits(n, 2 * d)}
+        for n in (10**6, 3 * 10**6, 10**7)
+        for d in (10**6, 4 * 10**6, 10**7)
+    ]
+    found = bench.fit(runs)
+    for run in runs:
+        assert found.bits(run["parameters"], bench.chars(run)) == pytest.approx(run["bits_per_char"], rel=1e-3)

@@ -1,0 +1,110 @@
+"""The plan keeps to the hours, the epochs, and the memory; more of each is never worse. And `kogpt plan` itself."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kogpt.common.errors import UserError
+from kogpt.model.config import ModelConfig
+from kogpt.model.qwen3 import Qwen3Config
+from kogpt.plan.machine import Machine
+from kogpt.plan.plan import AS_GOOD, HEADROOM, Corpus, Plan, best_plan, plan_for
+from kogpt.train.recipe import MOST_EPOCHS
+
+MACHINE = Machine(1, 1e-5, 1e11, 10**10, "autocast", "")
+CORPUS = Corpus(10**8, 1.6, 400_000)
+
+
+def _config(depth: int) -> ModelConfig:
+    return Qwen3Config(8000, 256, **Qwen3Config.shape_of_depth(depth))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    depth=st.integers(1, 12),
+    hours=st.floats(0.01, 1000),
+    tokens=st.integers(10**4, 10**11),
+    speed=st.floats(1e10, 1e16),
+    devices=st.sampled_from([1, 2, 8]),
+)
+def test_a_plan_keeps_to_what_there_is(depth: int, hours: float, tokens: int, speed: float, devices: int) -> None:
+    machine, corpus = replace(MACHINE, speed=speed, devices=devices), replace(CORPUS, tokens=tokens)
+    plan = plan_for(depth, _config(depth), corpus, machine, hours)
+    if plan is None:
+        return
+    assert plan.hours <= hours * 1.001
+    assert 0 < plan.epochs <= MOST_EPOCHS
+    assert plan.memory * HEADROOM <= machine.memory
+    assert plan.tokens % plan.steps == 0
+
+
+@settings(max_examples=8, deadline=None)
+@given(hours=st.floats(0.1, 30), more=st.floats(2, 20))
+def test_more_hours_are_not_worse(hours: float, more: float) -> None:
+    less, longer = (best_plan(_config, CORPUS, MACHINE, h)[0] for h in (hours, hours * more))
+    assert longer.bits.expected <= less.bits.expected * (1 + AS_GOOD) + 0.01, "up to the rounding of steps"
+
+
+def test_no_model_has_more_parameters_than_its_corpus_tokens() -> None:
+    best = best_plan(_config, replace(CORPUS, tokens=6_000_000), replace(MACHINE, speed=1e15), 100)[0]
+    assert _config(best.depth).parameter_count <= 6_000_000
+    assert best.epochs == pytest.approx(MOST_EPOCHS, rel=0.01)
+
+
+def test_the_best_comes_first_and_has_neighbours() -> None:
+    best, *others = best_plan(_config, CORPUS, MACHINE, 5)
+    assert others
+    assert all(best.bits.expected <= other.bits.expected * (1 + AS_GOOD) for other in others)
+    assert {abs(other.depth - best.depth) for other in others} <= {1, 2}
+
+
+def test_a_model_that_does_not_fit_is_cut_or_left_out() -> None:
+    small = replace(MACHINE, memory=10**9, speed=1e16)
+    assert best_plan(_config, CORPUS, small, 100)[0].memory < 10**9
+    shared = replace(small, devices=8)
+    assert best_plan(_config, CORPUS, shared, 100)[-1].zero_stage in (2, 3)
+    with pytest.raises(UserError, match="not even --depth 1 fits"):
+        best_plan(_config, CORPUS, replace(MACHINE, memory=10**6), 1)
+
+
+def test_the_command_plans_for_a_gpu(corpus: Path, kogpt: Callable) -> None:
+    done = kogpt("plan", "--corpus", corpus, "--hours", "12", "--gpu", "H100", "--gpus", "8", "--mfu", "0.4")
+    assert done.returncode == 0, done.stderr
+    assert "8 x H100: 989 TFLOP/s each, of which training gets 40%" in done.stdout
+    assert f"deepspeed --num_gpus 8 launch/train.py --corpus {corpus} --out runs/depth-" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--hours", "0"], "--hours is 0.0, give more than 0"),
+        (["--hours", "1", "--gpu", "abacus"], "--gpu abacus is unknown; give one of T4"),
+        (["--hours", "1", "--gpus", "2"], "--gpus 2 needs the name of the GPUs"),
+        (["--hours", "1e-9", "--gpu", "T4"], "cannot make a single step"),
+    ],
+)
+def test_bad_input_ends_in_a_sentence(words: list[str], said: str, corpus: Path, kogpt: Callable) -> None:
+    done = kogpt("plan", "--corpus", corpus, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_plan_is_a_training(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The printed command is read by launch/train.py's parser, and means the plan's tokens."""
+    from kogpt.plan import run
+    from kogpt.train.options import parse
+
+    monkeypatch.setattr(run, "MEASURED_SECONDS", 0.3)
+    monkeypatch.setattr("kogpt.plan.machine.DEPTHS", {"cpu": (1,), "cuda": (1,)})
+    _, plans, command = run.make_plan(corpus, 0.01, None, None, 0.4, 32)
+    best: Plan = plans[0]
+    words = command.split()
+    options = parse(words[words.index("launch/train.py") + 1 :])
+    assert (options.model.depth, options.model.max_seq_len) == (best.depth, 32)
+    assert options.schedule.tokens == best.tokens
+    assert options.run.eval_every == best.eval_every
