@@ -30,7 +30,7 @@ from preprocess.losses import SAME, Losses
 from preprocess.outlines import digests, hexadecimal, load, printable
 from preprocess.units import Grouping, Store, key_of
 
-_LOADED = 32
+_LOADED = 8
 """blocks in memory at a time, 0.5 MB each"""
 _NAP_SECONDS = 0.005
 DROPPED = pa.schema([(name, pa.string()) for name in ("id", "source", "status", "reason", "detail")])
