@@ -45,17 +45,18 @@ class Bits:
 
 
 FITS = (
-    Fit(floor=1.1155, size=0.1883, size_exponent=1.0, data=3.4573, data_exponent=0.15),
-    Fit(floor=1.0837, size=0.2228, size_exponent=1.0, data=3.4769, data_exponent=0.15),
-    Fit(floor=1.0333, size=0.1015, size_exponent=1.0, data=3.5855, data_exponent=0.15),
-    Fit(floor=0.9944, size=0.1634, size_exponent=1.0, data=3.6114, data_exponent=0.15),
-    Fit(floor=1.1087, size=0.1868, size_exponent=1.0, data=3.4672, data_exponent=0.15),
-    Fit(floor=1.0688, size=0.1683, size_exponent=1.0, data=3.5264, data_exponent=0.15),
-    Fit(floor=1.1172, size=0.2199, size_exponent=1.0, data=3.4144, data_exponent=0.15),
-    Fit(floor=0.9753, size=0.1966, size_exponent=1.0, data=3.5758, data_exponent=0.15),
-    Fit(floor=0.5083, size=0.2353, size_exponent=1.0, data=4.0646, data_exponent=0.1),
+    Fit(floor=0.0, size=0.2671, size_exponent=1.0, data=4.5201, data_exponent=0.1),
+    Fit(floor=1.1519, size=0.2732, size_exponent=1.0, data=3.3801, data_exponent=0.15),
+    Fit(floor=0.0, size=0.2725, size_exponent=1.0, data=4.5177, data_exponent=0.1),
+    Fit(floor=1.1038, size=0.1761, size_exponent=1.0, data=3.4755, data_exponent=0.15),
+    Fit(floor=0.0, size=0.2679, size_exponent=1.0, data=4.5181, data_exponent=0.1),
+    Fit(floor=0.0, size=0.2671, size_exponent=1.0, data=4.5199, data_exponent=0.1),
+    Fit(floor=0.0, size=0.2688, size_exponent=1.0, data=4.5177, data_exponent=0.1),
+    Fit(floor=0.0, size=0.2925, size_exponent=1.0, data=4.4833, data_exponent=0.1),
+    Fit(floor=1.1214, size=0.2628, size_exponent=1.0, data=3.3893, data_exponent=0.15),
+    Fit(floor=0.5907, size=0.2859, size_exponent=0.85, data=3.9424, data_exponent=0.1),
 )
-ERROR = 0.0350
+ERROR = 0.0342
 """Root mean square of how far a run lies from a law that does not know it, as a share."""
 
 
