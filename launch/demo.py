@@ -34,8 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 CHATS = ROOT / "launch/demo_chats.jsonl"
 RANKS = ROOT / "launch/demo_ranks.py"
-CHAT_STEPS = 0.1
-"""Steps of the fine-tuning as a share of those of the training: with 0.3 it learns its conversations by heart."""
+DEEPSPEED, DEEPSPEED_CHAT = ROOT / "launch/ds_demo.json", ROOT / "launch/ds_demo_chat.json"
+"""The second one has half the learning rates: with the first, the fine-tuning learns its conversations by heart."""
+CHAT_STEPS = 0.15
+"""Steps of the fine-tuning as a share of those of the training."""
 PROMPTS = ("대한민국의 모든 국민은", "국회는", "이 법은 공포한 날부터")
 QUESTIONS = ("우리나라의 수도는 어디야?", "국회는 어떤 일을 해?", "대통령의 임기는 몇 년이야?")
 """None of them is in launch/demo_chats.jsonl in these words."""
@@ -186,14 +188,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def deepspeed_file(folder: Path, ranks: int) -> Path:
-    """The DeepSpeed file for so many ranks: the demo's own, or a copy with the next larger batch that divides."""
-    path = ROOT / "launch/ds_demo.json"
+def deepspeed_file(path: Path, folder: Path, ranks: int) -> Path:
+    """The DeepSpeed file for so many ranks: this one, or a copy with the next larger batch that divides."""
     content = json.loads(path.read_text())
     batch = -(-content["train_batch_size"] // ranks) * ranks
     if batch == content["train_batch_size"]:
         return path
-    fitted = folder / f"ds_demo_{ranks}_ranks.json"
+    fitted = folder / f"{path.stem}_{ranks}_ranks.json"
     fitted.write_text(json.dumps(content | {"train_batch_size": batch}, indent=2) + "\n")
     return fitted
 
@@ -230,24 +231,24 @@ def main() -> None:
     say(2, f"analyze them with Kkma on every core (Ray), train a vocabulary, write the token corpus -> {corpus}")
     with exit_on_user_error(), ExitStack() as ray, ranks_of(*flags) as start:
 
-        def train(target: Path, steps: int, *more: str | Path) -> None:
+        def train(target: Path, file: Path, steps: int, *more: str | Path) -> None:
             """Without prompts, for which each training would start a JVM: texts and answers come at the end."""
             every = str(max(1, steps // 6))
-            start("--out", target, "--deepspeed-config", deepspeed_file(folder, ranks), "--steps", str(steps),
+            start("--out", target, "--deepspeed-config", deepspeed_file(file, folder, ranks), "--steps", str(steps),
                   "--eval-every", every, "--save-every", every, "--dropout", "0.2", "--prompts", *more)  # fmt: skip
 
         ray.enter_context(one_ray())
-        run(*preprocess, "--input", articles, "--output", corpus, "--vocab-size", "2000", "--val-fraction", "0.05")
+        run(*preprocess, "--input", articles, "--output", corpus, "--vocab-size", "2000", "--val-fraction", "0.06")
 
         say(3, f"train a small GPT with DeepSpeed ZeRO on {ranks} {where}, and preprocess conversations -> {out}")
         with beside(*preprocess, "--input", CHATS, "--output", chat_corpus, "--layout", "chat", "--tokenizer", corpus,
                     "--val-fraction", "0.1", "--workers", "1"):  # fmt: skip
-            train(out, demo.steps, "--corpus", corpus, "--preset", "tiny")
+            train(out, DEEPSPEED, demo.steps, "--corpus", corpus, "--arch", "qwen3", "--depth", "3")
         ray.close()
 
         say(4, f"teach it to answer, and generate text beside it -> {chat}")
         with beside("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "60", "--temperature", "0.7"):
-            train(chat, max(1, round(demo.steps * CHAT_STEPS)), "--corpus", chat_corpus, "--init", out)
+            train(chat, DEEPSPEED_CHAT, max(1, round(demo.steps * CHAT_STEPS)), "--corpus", chat_corpus, "--init", out)
 
     say(5, "ask it")
     ask(chat)

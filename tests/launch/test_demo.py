@@ -20,7 +20,7 @@ demo = runpy.run_path(str(PROJECT / "launch" / "demo.py"))
 
 @pytest.mark.parametrize("ranks", range(1, 17))
 def test_its_batch_divides(ranks: int, tmp_path: Path) -> None:
-    path = demo["deepspeed_file"](tmp_path, ranks)
+    path = demo["deepspeed_file"](demo["DEEPSPEED"], tmp_path, ranks)
     fitted = plan(path, json.loads(path.read_text()), world_size=ranks, device="cuda", has_bf16=True)
     assert 8 <= fitted.global_batch < 8 + ranks
     assert (path.parent == tmp_path) == (ranks not in (1, 2, 4, 8))
