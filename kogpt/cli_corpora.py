@@ -87,9 +87,11 @@ def plan(
     """
     from rich.console import Console
 
-    from kogpt.plan.run import make_plan, table
+    from kogpt.plan.run import left_over, make_plan, table
 
     machine, plans, command = make_plan(corpus, hours, gpu, gpus, mfu, max_seq_len)
     print(machine.words)
     Console().print(table(plans))
+    if words := left_over(plans[0], hours):
+        print(words)
     print(f"Train the best with:\n{command}")

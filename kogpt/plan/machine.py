@@ -1,25 +1,33 @@
 """How fast and how large a machine is. In: this machine, or the name of a GPU. Out: `Machine`.
 
-This machine is measured: training steps of some depths, for about a minute. The time of a token is then
-`overhead + FLOPs / speed`, in which `overhead` is what small models lose. A named GPU computes at a share (MFU) of the
-maker's peak.
+This machine is measured: training steps of some depths, for about a minute, in the training's precision and with its
+threads. The time of a token is then `overhead + FLOPs / speed`, in which `overhead` is what small models lose. A named
+GPU computes at a share (MFU) of the maker's peak.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
+from kogpt.common.system import has_deepspeed
 from kogpt.data.batch import Batch
 from kogpt.model import registry
 from kogpt.model.config import ModelConfig, Precision
+from kogpt.model.loss import CHUNK_LOGITS
+from kogpt.train import deepspeed_config, deepspeed_file
 from kogpt.train.compile import compile_blocks, obstacle
-from kogpt.train.distributed import has_bf16
+from kogpt.train.distributed import has_bf16, share_cores
 from kogpt.train.gpu_peaks import peak_flops
+from kogpt.train.memory import memory_per_rank
+from kogpt.train.options import DEFAULT_FILE
+from kogpt.train.planner import HEADROOM
 
 GPUS: dict[str, tuple[str, int]] = {
     "T4": ("T4", 16),
@@ -41,8 +49,8 @@ CUDA_BYTES = 10**9
 """What CUDA itself takes of a GPU's memory."""
 DEPTHS = {"cuda": (8, 16), "cpu": (2, 4, 6)}
 """Of the models that are measured."""
-ROWS = 32
-"""Windows in a measured step."""
+STEP_TOKENS = 8192
+"""Tokens in a measured step, if they fit."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,28 @@ class Machine:
     speed: float
     """FLOP/s of one device."""
     memory: int
-    precision: Precision
-    words: str
+    device: str
+    """"cuda", "cpu", or "mps"."""
+    bf16: bool
+    deepspeed: bool
+    """Does it have bf16 hardware, and DeepSpeed?"""
+    words: str = ""
     """What it is, and how the speed is known."""
 
     def seconds(self, flops: float) -> float:
         """Of a token, on all devices."""
         return (self.overhead + flops / self.speed) / self.devices
+
+    def engine(self, file: Path, settings: dict[str, Any]) -> deepspeed_config.EnginePlan:
+        """The settings of a training here, with this DeepSpeed file and "train_batch_size" besides."""
+        return deepspeed_config.plan(
+            file,
+            deepspeed_file.read(file) | settings,
+            world_size=self.devices,
+            device=self.device,
+            has_bf16=self.bf16,
+            deepspeed=self.deepspeed,
+        )
 
 
 def named(name: str, count: int, mfu: float) -> Machine:
@@ -74,8 +97,16 @@ def named(name: str, count: int, mfu: float) -> Machine:
     peak = half or peak_flops(full_name, "fp16")
     assert peak is not None, "tested"
     words = f"{count} x {known}: {peak / 1e12:g} TFLOP/s each, of which training gets {mfu:.0%}"
-    precision: Precision = "fp16" if half is None else "autocast" if count == 1 else "bf16"
-    return Machine(count, 0.0, peak * mfu, gigabytes * 10**9 - CUDA_BYTES, precision, words)
+    return Machine(
+        devices=count,
+        overhead=0.0,
+        speed=peak * mfu,
+        memory=gigabytes * 10**9 - CUDA_BYTES,
+        device="cuda",
+        bf16=half is not None,
+        deepspeed=True,
+        words=words,
+    )
 
 
 def measured(
@@ -83,23 +114,56 @@ def measured(
 ) -> Machine:
     """This machine, by training steps of random tokens. `config` is a function from a depth to a model.
 
-    `clock` may be another one, such as `time.process_time` where other programs use the machine.
+    `clock` may be another one, such as `time.process_time` where other programs use the machine. Depths that do not fit
+    the memory are left out. Raises `UserError` if none fits.
     """
     device = choose_device(None)
     depths = DEPTHS["cuda" if device.type == "cuda" else "cpu"]
-    devices = max(1, torch.cuda.device_count())
-    precision: Precision = "fp32" if not has_bf16(device) else "autocast" if devices == 1 else "bf16"
+    devices = max(1, torch.cuda.device_count()) if has_deepspeed() else 1
+    share_cores(devices)
+    memory = free_memory(device)  # before torch keeps blocks of what was measured
+    machine = Machine(devices, 0.0, 1.0, memory, device.type, has_bf16(device), has_deepspeed())
+    precision = machine.engine(DEFAULT_FILE, {"train_batch_size": devices}).precision
     points = []
-    for depth in depths:
-        shape = config(depth)
-        spent = token_seconds(shape, seconds / len(depths), device, precision, clock)
-        points.append((shape.flops_per_token(shape.max_seq_len), spent))
+    for shape in map(config, depths):
+        if rows := most_rows(shape, device, precision, memory):
+            spent = token_seconds(shape, rows, seconds / len(depths), device, precision, clock)
+            points.append((shape.flops_per_token(shape.max_seq_len), spent))
+    if not points:
+        raise UserError(
+            f"a model of depth {depths[0]} with windows of {config(depths[0]).max_seq_len} tokens does not fit the "
+            f"{memory / 2**30:.1f} GiB that are free; free some, or give a smaller --max-seq-len."
+        )
     overhead, speed = line(points)
-    cuda = device.type == "cuda"
-    memory = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
-    what = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads of this CPU"
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    what += " of this CPU" if device.type == "cpu" else ""
     words = f"{f'{devices} x ' if devices > 1 else ''}{what}: {speed / 1e12:.3g} TFLOP/s, measured"
-    return Machine(devices, overhead, speed, memory, precision, words)
+    return replace(machine, overhead=overhead, speed=speed, words=words)
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes of the device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def most_rows(config: ModelConfig, device: torch.device, precision: Precision, memory: int) -> int:
+    """Windows of a measured step: those of `STEP_TOKENS`, halved until they fit so many bytes; 0 if none does."""
+    rows = max(1, STEP_TOKENS // config.max_seq_len)
+    while rows:
+        need = memory_per_rank(
+            config,
+            stage=0,
+            world_size=1,
+            precision="fp32" if precision == "fp32" else "autocast",
+            micro_batch=rows,
+            seq_len=config.max_seq_len,
+            document_mask=True,
+            chunk_logits=CHUNK_LOGITS["cpu" if device.type == "cpu" else "gpu"],
+        )
+        if need.total * HEADROOM <= memory:
+            break
+        rows //= 2
+    return rows
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -119,24 +183,29 @@ def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def token_seconds(
     config: ModelConfig,
+    rows: int,
     seconds: float,
     device: torch.device,
     precision: Precision,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Seconds a token in forward, backward, and AdamW's update, in the fastest of the steps that fit into `seconds`."""
+    """Seconds a token in forward, backward, and AdamW's update, in the fastest of the steps that fit into `seconds`.
+
+    A step has `rows` windows. The first one does not count: a GPU compiles in it.
+    """
     torch.manual_seed(0)
     model = registry.build(config).to(device).train()
     if device.type == "cuda" and obstacle(0, device.type) is None:
         compile_blocks(model)  # as a training does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    ids = torch.randint(config.vocab_size, (ROWS, config.max_seq_len + 1), device=device)
-    articles = (torch.arange(config.max_seq_len, device=device) > config.max_seq_len // 2).long().expand(ROWS, -1)
+    ids = torch.randint(config.vocab_size, (rows, config.max_seq_len + 1), device=device)
+    articles = (torch.arange(config.max_seq_len, device=device) > config.max_seq_len // 2).long().expand(rows, -1)
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), documents=articles)
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
 
     def step() -> float:
         started = clock()
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision != "fp32"):
+        with torch.autocast(device.type, half, enabled=precision != "fp32"):
             loss = model(*batch)
         loss.backward()
         optimizer.step()
@@ -144,6 +213,7 @@ def token_seconds(
         float(loss.detach())  # waits for the device
         return clock() - started
 
+    step()
     end, best = clock() + seconds, step()
     while clock() + best < end:
         best = min(best, step())

@@ -1,31 +1,33 @@
 """Which size to train in the hours that there are. In: a corpus's counts, a machine, hours. Out: `Plan`.
 
-For each depth: as many tokens as the hours allow, at most 4 epochs, in the steps of the dial (kogpt.train.recipe). The
-answer is the smallest depth whose expected bits per character (kogpt.plan.law) are within `AS_GOOD` of the fewest. It
-has to fit the memory, and to have no more parameters than the corpus has tokens: the law does not know that larger
-models learn such a corpus by heart. Evaluations cost a third of a training token for each token that they score.
-Arithmetic only.
+For each depth: as many tokens as the hours allow, at most 4 epochs, by the dial (kogpt.train.recipe) and the memory
+estimate (kogpt.train.planner) of the training itself. The answer is the depth that comes nearest to the dial's 20
+tokens per parameter. The expected bits per character (kogpt.plan.law) do not choose: they know too few sizes.
+Evaluations cost a third of a training token for each token that they score. Arithmetic only.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 from kogpt.common.errors import UserError
 from kogpt.model.config import ModelConfig
-from kogpt.optim.parameter_groups import hidden_count, update_flops
+from kogpt.optim.parameter_groups import update_flops
 from kogpt.plan.law import Bits, expect
 from kogpt.plan.machine import Machine
-from kogpt.train.memory import memory_per_rank
-from kogpt.train.recipe import MOST_EPOCHS, best_step
+from kogpt.train.distributed import Ranks
+from kogpt.train.options import DEFAULT_FILE, PROJECT
+from kogpt.train.planner import HEADROOM, largest
+from kogpt.train.recipe import MOST_EPOCHS, TOKENS_PER_PARAMETER, Length, Recipe, dial
 
 DEPTHS = range(1, 65)
 EVALUATIONS = 20
 """During a training, if that is at least `EVAL_EVERY` steps for each; otherwise fewer."""
 EVAL_EVERY = 100
-HEADROOM = 1.05
-"""Factor for the memory that the allocator cannot use."""
-AS_GOOD = 0.003
-"""Share of the bits per character that is not worth a larger model."""
+ZERO3_FILE = PROJECT / "launch" / "ds_zero3.json"
+"""For several devices, if the default file's stage does not fit."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Plan:
     depth: int
     parameters: int
     tokens: int
+    """What --tokens says. The steps round it up."""
     epochs: float
-    steps: int
+    recipe: Recipe
     hours: float
     memory: int
     """Bytes on each device."""
@@ -55,9 +58,14 @@ class Plan:
     bits: Bits
 
     @property
+    def ratio(self) -> float:
+        """Tokens per parameter."""
+        return self.tokens / self.parameters
+
+    @property
     def eval_every(self) -> int:
         """Steps between evaluations, and between checkpoints."""
-        return max(EVAL_EVERY, self.steps // EVALUATIONS)
+        return _eval_every(self.recipe.steps)
 
 
 def best_plan(config: Callable[[int], ModelConfig], corpus: Corpus, machine: Machine, hours: float) -> list[Plan]:
@@ -67,9 +75,8 @@ def best_plan(config: Callable[[int], ModelConfig], corpus: Corpus, machine: Mac
     """
     plans: list[Plan] = []
     for depth in DEPTHS:
-        shape = config(depth)
-        made = plan_for(depth, shape, corpus, machine, hours)
-        if made is None or (plans and shape.parameter_count > corpus.tokens):
+        made = plan_for(depth, config(depth), corpus, machine, hours)
+        if made is None:
             break
         plans.append(made)
     if not plans:
@@ -77,80 +84,55 @@ def best_plan(config: Callable[[int], ModelConfig], corpus: Corpus, machine: Mac
             f"in {hours:g} hours this machine cannot make a single step, or not even --depth 1 fits its memory; "
             "give more --hours."
         )
-    least = min(plan.bits.expected for plan in plans)
-    best = next(plan for plan in plans if plan.bits.expected <= least * (1 + AS_GOOD))
+    best = min(plans, key=lambda plan: abs(math.log(plan.ratio / TOKENS_PER_PARAMETER)))
     return [best, *(one for one in plans if one != best and abs(one.depth - best.depth) <= 2)]
 
 
 def plan_for(depth: int, config: ModelConfig, corpus: Corpus, machine: Machine, hours: float) -> Plan | None:
     """The plan for a size; None if it does not fit the memory, or one step takes longer than the hours."""
-    fits = _memory(config, machine)
+    context, count = config.max_seq_len, config.parameter_count
+
+    def recipe(tokens: int) -> Recipe:
+        return dial(count, context, corpus.tokens // context, ranks=machine.devices, length=Length(tokens=tokens))
+
+    def spent(tokens: int) -> float:
+        return _hours(recipe(tokens), config, corpus, machine)
+
+    low, high = 1, MOST_EPOCHS * corpus.tokens
+    if spent(low) > hours:
+        return None
+    if spent(high) <= hours:
+        low = high
+    while high - low > 1:  # spent(low) <= hours < spent(high)
+        middle = (low + high) // 2
+        low, high = (middle, high) if spent(middle) <= hours else (low, middle)
+    fits = _memory(config, recipe(low), machine)
     if fits is None:
         return None
     stage, memory = fits
-    most = MOST_EPOCHS * corpus.tokens
-    step = best_step(most)
-    for _ in range(20):  # the batch follows the length, and the time of a token the batch
-        tokens = min(most, _tokens_in(hours, step, config, corpus, machine))
-        if tokens < 1 or best_step(tokens) == step:
-            break
-        step = min(step, best_step(tokens))
-    steps = int(tokens // step)
-    if steps < 1:
-        return None
-    tokens = steps * step
-    bits = expect(config.parameter_count, tokens * corpus.chars_per_token, corpus.tokens * corpus.chars_per_token)
-    spent = _hours(tokens, step, config, corpus, machine)
-    epochs = tokens / corpus.tokens
-    return Plan(depth, config.parameter_count, tokens, epochs, steps, spent, memory, stage, bits)
+    bits = expect(count, low * corpus.chars_per_token, corpus.tokens * corpus.chars_per_token)
+    return Plan(depth, count, low, low / corpus.tokens, recipe(low), spent(low), memory, stage, bits)
 
 
-def _token_seconds(step: int, config: ModelConfig, machine: Machine) -> float:
-    return machine.seconds(config.flops_per_token(config.max_seq_len) + update_flops(config) / step)
-
-
-def _hours(tokens: float, step: int, config: ModelConfig, corpus: Corpus, machine: Machine) -> float:
+def _hours(recipe: Recipe, config: ModelConfig, corpus: Corpus, machine: Machine) -> float:
     """Of a training with its evaluations: one at each `eval_every` steps, and one at the end."""
-    steps = tokens / step
-    evaluations = steps / max(EVAL_EVERY, steps // EVALUATIONS) + 1
-    forward = machine.seconds(config.flops_per_token(config.max_seq_len)) / 3
-    return (tokens * _token_seconds(step, config, machine) + evaluations * corpus.scored * forward) / 3600
+    step = recipe.batch * config.max_seq_len
+    evaluations = -(-recipe.steps // _eval_every(recipe.steps))
+    by_token = config.flops_per_token(config.max_seq_len)
+    train = recipe.steps * step * machine.seconds(by_token + update_flops(config) / step)
+    return (train + evaluations * corpus.scored * machine.seconds(by_token) / 3) / 3600
 
 
-def _tokens_in(hours: float, step: int, config: ModelConfig, corpus: Corpus, machine: Machine) -> float:
-    """The most tokens whose training takes at most so many hours; 0 if not even a step does."""
-    low, high = 0.0, hours * 3600 / _token_seconds(step, config, machine)
-    if _hours(step, step, config, corpus, machine) > hours:
-        return 0.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _hours(middle, step, config, corpus, machine) <= hours else (low, middle)
-    return low
+def _eval_every(steps: int) -> int:
+    return max(EVAL_EVERY, steps // EVALUATIONS)
 
 
-def _memory(config: ModelConfig, machine: Machine) -> tuple[int, int] | None:
-    """(ZeRO stage, bytes on each device): the first stage and the largest micro-batch that fit."""
-    half = machine.precision == "fp16"
-    stages = (1 if half else 0,) if machine.devices == 1 else (2, 3)
-    for stage in stages:
-        for micro_batch in _halves(64):
-            need = memory_per_rank(
-                config,
-                stage=stage,  # type: ignore[arg-type]
-                world_size=machine.devices,
-                precision=machine.precision,
-                micro_batch=micro_batch,
-                seq_len=config.max_seq_len,
-                grad_accum=2,
-                document_mask=True,
-                muon_parameters=hidden_count(config),
-            ).total
-            if need * HEADROOM <= machine.memory:
-                return stage, need
+def _memory(config: ModelConfig, recipe: Recipe, machine: Machine) -> tuple[int, int] | None:
+    """(ZeRO stage, bytes on each device) of the training, if it fits."""
+    ranks = Ranks(0, machine.devices, 0, machine.devices, torch.device(machine.device))
+    settings = {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer}
+    for file in (DEFAULT_FILE, ZERO3_FILE)[: machine.devices]:
+        plan, need = largest(config, machine.engine(file, settings), ranks, machine.memory, document_mask=True)
+        if need.total * HEADROOM <= machine.memory:
+            return plan.stage, need.total
     return None
-
-
-def _halves(size: int) -> Iterator[int]:
-    while size:
-        yield size
-        size //= 2

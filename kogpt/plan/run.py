@@ -17,6 +17,7 @@ from kogpt.model.config import ModelConfig
 from kogpt.plan.machine import Machine, measured, named
 from kogpt.plan.plan import Corpus, Plan, best_plan
 from kogpt.train.options import DEFAULT_STRIDE, ModelOptions, model_config
+from kogpt.train.recipe import MOST_EPOCHS
 
 MEASURED_SECONDS = 60.0
 
@@ -37,17 +38,17 @@ def make_plan(
     corpus = Corpus(source.windows * max_seq_len, train["chars"] / train["ids"], scored)
     machine = named(gpu, gpus or 1, mfu) if gpu is not None else measured(config, MEASURED_SECONDS)
     plans = best_plan(config, corpus, machine, hours)
-    return machine, plans, command(plans[0], folder, machine, max_seq_len)
+    return machine, plans, command(plans[0], folder, machine, hours, max_seq_len)
 
 
 def _config(depth: int, vocab_size: int, max_seq_len: int) -> ModelConfig:
     return model_config(ModelOptions(depth=depth, max_seq_len=max_seq_len), vocab_size)
 
 
-def command(plan: Plan, folder: Path, machine: Machine, max_seq_len: int) -> str:
+def command(plan: Plan, folder: Path, machine: Machine, hours: float, max_seq_len: int) -> str:
     """What to type for a plan."""
     words = ["python"] if machine.devices == 1 else ["deepspeed", "--num_gpus", str(machine.devices)]
-    words += ["launch/train.py", "--corpus", str(folder), "--out", f"runs/depth-{plan.depth}"]
+    words += ["launch/train.py", "--corpus", str(folder), "--out", f"runs/plan-{hours:g}h-depth-{plan.depth}"]
     words += ["--depth", str(plan.depth), "--tokens", str(plan.tokens)]
     words += ["--eval-every", str(plan.eval_every), "--save-every", str(plan.eval_every)]
     if max_seq_len != 256:
@@ -57,16 +58,27 @@ def command(plan: Plan, folder: Path, machine: Machine, max_seq_len: int) -> str
     return shlex.join(words)
 
 
+def left_over(plan: Plan, hours: float) -> str | None:
+    """A sentence, if the training ends well before the hours do."""
+    if plan.hours > 0.9 * hours:
+        return None
+    return (
+        f"{hours - plan.hours:.3g} of the {hours:g} hours are left over, after {MOST_EPOCHS} epochs of a model of the "
+        "size for this corpus; more text would use them."
+    )
+
+
 def table(plans: list[Plan]) -> Table:
     """The plans by depth, the best one marked."""
     made = Table(title="Best first")
-    for name in ("depth", "parameters", "tokens", "epochs", "hours", "GiB", "bits per character"):
+    for name in ("depth", "parameters", "tokens", "per parameter", "epochs", "hours", "GiB", "bits per character"):
         made.add_column(name, justify="right")
     for plan in plans:
         made.add_row(
             str(plan.depth),
             f"{plan.parameters / 1e6:,.1f}M",
             f"{plan.tokens / 1e6:,.1f}M",
+            f"{plan.ratio:,.1f}",
             f"{plan.epochs:.2f}",
             f"{plan.hours:.2f}",
             f"{plan.memory / 2**30:.1f}",

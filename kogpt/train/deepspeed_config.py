@@ -56,12 +56,24 @@ class EnginePlan:
         return (self.muon or self.adam)["lr"]
 
 
-def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, has_bf16: bool) -> EnginePlan:
-    """Fit precision, micro-batch, and accumulation to the machine. `notes` says what was changed."""
+def plan(
+    path: Path,
+    content: dict[str, Any],
+    *,
+    world_size: int,
+    device: str,
+    has_bf16: bool,
+    deepspeed: bool | None = None,
+) -> EnginePlan:
+    """Fit precision, micro-batch, and accumulation to the machine. `notes` says what was changed.
+
+    `deepspeed`: does the machine have DeepSpeed? By default as this one.
+    """
+    deepspeed = system.has_deepspeed() if deepspeed is None else deepspeed
     engine = copy.deepcopy(content)
     notes: list[str] = []
     zero = engine.setdefault("zero_optimization", {"stage": 0})
-    precision = _fit_precision(engine, device, has_bf16, notes)
+    precision = _fit_precision(engine, device, has_bf16, deepspeed, notes)
     micro_batch, grad_accum = _fit_batch(path, content, world_size, notes)
     offload = zero.get("offload_optimizer", {}).get("device", "none") != "none"
     shared = offload or zero.get("offload_param", {}).get("device", "none") != "none"
@@ -71,7 +83,7 @@ def plan(path: Path, content: dict[str, Any], *, world_size: int, device: str, h
         )
         zero = engine["zero_optimization"] = {"stage": 0}
     stage = zero.setdefault("stage", 0)
-    if not system.has_deepspeed():
+    if not deepspeed:
         plain.refuse_stage(path, stage)
         notes.append(plain.NOTE)
     if stage == 0 and precision == "bf16":
@@ -138,14 +150,14 @@ def _fit_optimizer(engine: dict[str, Any], notes: list[str]) -> tuple[dict[str, 
     return adam, muon
 
 
-def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, notes: list[str]) -> Precision:
+def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, deepspeed: bool, notes: list[str]) -> Precision:
     if engine.get("fp16", {}).get("enabled"):
         if device != "cuda":
             why = "CPUs do not support it" if device == "cpu" else "it needs an NVIDIA GPU"
             raise UserError(f'"fp16" is enabled, but {why}; enable "bf16" or neither.')
         return "fp16"
     asked = next((key for key in ("bf16", "torch_autocast") if engine.get(key, {}).get("enabled")), None)
-    if asked and not has_bf16 and (device != "cuda" or not system.has_deepspeed()):
+    if asked and not has_bf16 and (device != "cuda" or not deepspeed):
         engine[asked] = {"enabled": False}
         what = "CPU" if device == "cpu" else "GPU"
         notes.append(f"A {what} of this run has no bf16 hardware, where bf16 is slow: training in fp32 instead.")

@@ -49,26 +49,41 @@ def fit_memory(
     have = _free(ranks)
     path, key = run / "micro_batch.json", _key(config, plan, ranks, checkpoint_activations)
     kept = broadcast_object(on_first(ranks, lambda: _kept(path).get(key)))
-    share = plan.global_batch // ranks.world_size
-    sizes = [size for size in range(kept or plan.micro_batch, 0, -1) if share % size == 0 and size <= plan.micro_batch]
-    for size in sizes:
-        fitted = plan if size == plan.micro_batch else with_micro_batch(plan, size, ranks.world_size)
-        need = estimate(config, fitted, ranks, checkpoint_activations, document_mask)
-        if need.total * HEADROOM <= have:
-            if size != plan.micro_batch:
-                log.info(
-                    f"Using a micro-batch of {size} instead of {plan.micro_batch}, which fits the {_gib(have)} GiB "
-                    "that are free on each rank."
-                )
-                on_first(ranks, lambda: _keep(path, key, size))  # noqa: B023 - called at once
-            return fitted, need
-    need = estimate(config, fitted, ranks, checkpoint_activations, document_mask)
+    fitted, need = largest(config, plan, ranks, have, checkpoint_activations, document_mask, limit=kept)
+    if need.total * HEADROOM <= have:
+        if fitted.micro_batch != plan.micro_batch:
+            log.info(
+                f"Using a micro-batch of {fitted.micro_batch} instead of {plan.micro_batch}, which fits the "
+                f"{_gib(have)} GiB that are free on each rank."
+            )
+            on_first(ranks, lambda: _keep(path, key, fitted.micro_batch))
+        return fitted, need
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in vars(need).items())
     raise UserError(
         f"training needs about {_gib(need.total * HEADROOM)} GiB on each rank at a micro-batch of 1 ({parts}), but "
         f"only {_gib(have)} GiB are free; "
         f"{_advice(config, fitted, ranks, have, checkpoint_activations, document_mask)}"
     )
+
+
+def largest(
+    config: ModelConfig,
+    plan: EnginePlan,
+    ranks: Ranks,
+    have: int,
+    checkpoint_activations: bool = False,
+    document_mask: bool = False,
+    *,
+    limit: int | None = None,
+) -> tuple[EnginePlan, Memory]:
+    """The plan with the largest micro-batch, up to `limit`, that fits `have` bytes; if none does, with one of 1."""
+    share, most = plan.global_batch // ranks.world_size, min(plan.micro_batch, limit or plan.micro_batch)
+    for size in (size for size in range(most, 0, -1) if share % size == 0):
+        fitted = plan if size == plan.micro_batch else with_micro_batch(plan, size, ranks.world_size)
+        need = estimate(config, fitted, ranks, checkpoint_activations, document_mask)
+        if need.total * HEADROOM <= have:
+            break
+    return fitted, need
 
 
 def estimate(

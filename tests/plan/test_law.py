@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kogpt.plan.law import ERROR, FITS, expect, useful_chars
+from kogpt.plan.law import ERROR, FITS, FLOOR, Fit, expect, useful_chars
 
 BENCH = Path(__file__).parents[2] / "bench"
 AMOUNTS = st.floats(1e4, 1e13)
@@ -58,17 +58,30 @@ def test_the_uncertainty_grows_away_from_the_runs() -> None:
 def test_the_coefficients_are_fitted_to_the_runs_of_the_table(bench: ModuleType) -> None:
     runs = [json.loads(line) for line in (BENCH / "law_runs.jsonl").read_text().splitlines()]
     held_back = bench.held_back(runs)
-    assert (bench.fit(runs), *(law for law, _ in held_back)) == FITS
+    assert bench.fits(runs) == FITS
     assert pytest.approx((sum(error**2 for _, error in held_back) / len(runs)) ** 0.5, abs=1e-4) == ERROR
 
 
 def test_the_fit_finds_a_law_again(bench: ModuleType) -> None:
-    law = FITS[0].__class__(2.0, 0.5, 0.3, 1.5, 0.4)
+    law = Fit(FLOOR, 0.5, 1.5)
     runs = [
         {"parameters": n, "tokens": d, "epoch": 10**9, "chars_per_token": 2.0, "bits_per_char": law.bits(n, 2 * d)}
         for n in (10**6, 3 * 10**6, 10**7)
         for d in (10**6, 4 * 10**6, 10**7)
     ]
-    found = bench.fit(runs)
-    for run in runs:
-        assert found.bits(run["parameters"], bench.chars(run)) == pytest.approx(run["bits_per_char"], rel=1e-3)
+    for floor in (FLOOR, None):
+        found = bench.fit(runs, floor)
+        assert (found.floor, found.size, found.data) == pytest.approx((law.floor, law.size, law.data), rel=1e-3)
+
+
+def test_the_size_exponent_is_the_published_one() -> None:
+    """Ten times the parameters save 10^-0.34 of what the size costs, at every size."""
+    costs = [FITS[0].bits(n, 1e30) - FLOOR for n in (1e6, 1e7, 1e9)]
+    assert costs[1] / costs[0] == pytest.approx(10**-0.34, rel=1e-3)
+    assert costs[2] / costs[0] == pytest.approx(1000**-0.34, rel=1e-2)
+
+
+def test_far_from_the_runs_the_floor_is_unknown() -> None:
+    far = expect(10**9, 3e10, 1e12)
+    assert far.low < FLOOR
+    assert far.high > FITS[-1].floor
