@@ -210,7 +210,7 @@ def _fit_batch(path: Path, content: dict[str, Any], world_size: int, notes: list
     stated = content.get("gradient_accumulation_steps")
     if stated is not None and stated * limit * world_size != total:
         raise UserError(
-            f'{path}: "train_batch_size" {total} is not "train_micro_batch_size_per_gpu" {limit} x '
+            f'{path}: the {total} windows of a step are not "train_micro_batch_size_per_gpu" {limit} x '
             f'"gradient_accumulation_steps" {stated} x {world_size} ranks; remove the accumulation, it is computed.'
         )
     micro = next(size for size in range(min(limit, share), 0, -1) if share % size == 0)

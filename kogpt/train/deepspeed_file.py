@@ -97,6 +97,13 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def completed(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """An "optimizer" section with its type and all its parameters."""
+    kind = optimizer.get("type", "AdamW")
+    defaults = MUON_DEFAULTS if kind == "Muon" else ADAM_DEFAULTS
+    return {"type": kind, "params": defaults | optimizer.get("params", {})}
+
+
 def _problems(content: dict[str, Any]) -> list[str]:
     problems = []
     for key in content:

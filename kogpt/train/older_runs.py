@@ -1,6 +1,7 @@
 """The recipe of a checkpoint: what its config.json says, or, of a run from before recipes, its run.json.
 
-A run without either (`kogpt import`) gets what such runs have always had: AdamW, 64 windows, 200 steps, a cosine.
+Resuming such a run writes a new run.json, which has the recipe. It counts until the next checkpoint is saved. A run
+without either (`kogpt import`) gets what such runs have always had: AdamW, 64 windows, 200 steps, a cosine.
 """
 
 import json
@@ -21,6 +22,8 @@ def recipe_of(checkpoint: Path, config: dict[str, Any]) -> dict[str, Any]:
     about: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         about = json.loads((checkpoint.parent.parent / "run.json").read_bytes())
+    if "recipe" in about:
+        return {"batch": config.get("global_batch", OLD_BATCH), **about["recipe"]}
     tuned = "init" in config
     old = {"schedule": "wsd" if tuned else "cosine", "warmup": 0.05}
     old |= {"decay": 0.5, "min_lr_ratio": 0.0} if tuned else {"decay": 0.2, "min_lr_ratio": 0.1}

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kogpt.common.errors import UserError
 from kogpt.data.loader import Share, TrainBatches
 from kogpt.model.config import ModelConfig
 from kogpt.train.corpora import Corpora
+from kogpt.train.deepspeed_file import completed
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.fine_tuning import origin
 from kogpt.train.options import TrainOptions, model_config
@@ -51,7 +53,7 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
     length, batch = Length(said.steps, said.tokens, said.epochs), content.get("train_batch_size")
     notes: list[str] = []
     if base is not None:
-        optimizer = known["recipe"]["optimizer"]
+        optimizer = completed(known["recipe"]["optimizer"])
         recipe = tuning(optimizer, context, windows, ranks=ranks.world_size, length=length, batch=batch)
     elif "recipe" in known:
         recipe = _begun(known, context, windows, ranks.world_size, length, batch)
@@ -59,9 +61,10 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
         size = config.parameter_count
         recipe = dial(size, context, windows, ranks=ranks.world_size, length=length, batch=batch)
     flags = {name: getattr(said, name) for name in ("schedule", "warmup", "decay", "min_lr_ratio")}
-    recipe = changed(recipe, optimizer=content.get("optimizer"), attend=attend, **flags)
-    if not known:
-        notes.append(_described(recipe, config, windows, "optimizer" in content))
+    named = completed(content["optimizer"]) if "optimizer" in content else None
+    recipe = changed(recipe, optimizer=named, attend=attend, **flags)
+    if base is not None or not known:
+        notes.append(_described(recipe, config, windows, named is not None))
     settled = content | {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer}
     return Setup(base, known.get("init"), config, batches, recipe, settled, tuple(notes))
 
@@ -77,9 +80,17 @@ def _attention(config: ModelConfig, begun: dict[str, Any] | None) -> Attend:
 
 
 def _begun(known: dict[str, Any], context: int, windows: int, ranks: int, length: Length, batch: int | None) -> Recipe:
-    """The recipe of a run that is resumed. A longer context keeps the tokens of a step."""
+    """The recipe of a run that is resumed. A longer context keeps the tokens of a step.
+
+    Raises `UserError` if the file names no batch and the ranks cannot divide that of the run.
+    """
     if batch is None and "global_batch" in known:
         batch = max(1, known["global_batch"] * known["model"]["max_seq_len"] // context)
+        if batch % ranks:
+            raise UserError(
+                f"a step of this run has {batch} windows of {context} tokens, which {ranks} ranks cannot divide "
+                f"evenly; use a number of ranks that divides {batch}."
+            )
     elif batch is None:
         batch = divisible(known["recipe"]["batch"], ranks)
     recipe = Recipe(**known["recipe"] | {"batch": batch})
@@ -92,12 +103,13 @@ def _described(recipe: Recipe, config: ModelConfig, windows: int, named: bool) -
     """The recipe of a new run in words."""
     step = recipe.batch * config.max_seq_len
     tokens = recipe.steps * step
-    optimizer, params = recipe.optimizer["type"], recipe.optimizer.get("params", {})
-    lr = f", learning rate {params['lr']:g}" if "lr" in params else ""
+    optimizer, params = recipe.optimizer["type"], recipe.optimizer["params"]
+    lr = params.get("muon_lr", params["lr"])
     fall = f", a fall over {recipe.decay:.0%}" if recipe.schedule == "wsd" else ""
     return (
-        f"Recipe for {config.parameter_count / 1e6:.1f}M parameters: {tokens / 1e6:,.1f}M tokens "
+        f"Recipe for {config.parameter_count / 1e6:.1f}M parameters ({config.arch}): {tokens / 1e6:,.1f}M tokens "
         f"({tokens / config.parameter_count:.1f} per parameter, {recipe.steps * recipe.batch / windows:.2f} epochs) in "
-        f"{recipe.steps:,} steps of {step:,} tokens; {optimizer}{lr}{' (of the DeepSpeed file)' if named else ''}; "
-        f"{recipe.schedule} with a warm-up over {recipe.warmup:.0%}{fall}."
+        f"{recipe.steps:,} steps of {step:,} tokens; {optimizer}, learning rate {lr:g}, weight decay "
+        f"{params['weight_decay']:g}{' (of the DeepSpeed file)' if named else ''}; attention within the "
+        f"{recipe.attend}; {recipe.schedule} with a warm-up over {recipe.warmup:.0%}{fall}."
     )

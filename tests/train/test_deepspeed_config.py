@@ -30,7 +30,9 @@ def test_the_global_batch_is_kept(total: int, micro: int, ranks: int) -> None:
 
 
 def test_a_stated_accumulation_must_fit() -> None:
-    with pytest.raises(UserError, match=r"64 is not .* 8 x .* 3 x 2 ranks"):
+    with pytest.raises(
+        UserError, match=r"the 64 windows of a step are not .* 8 x .* 3 x 2 ranks; remove the accumulation"
+    ):
         _plan(BASE | {"gradient_accumulation_steps": 3}, ranks=2)
     assert _plan(BASE | {"gradient_accumulation_steps": 4}, ranks=2).grad_accum == 4
 

@@ -11,13 +11,14 @@ from builders import make_run
 from engines import train_here
 
 from kogpt.checkpoint.layout import CONFIG, step_folders
+from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.wordpiece import Tokenizer
 from kogpt.train.corpora import open_corpora
-from kogpt.train.deepspeed_file import read
+from kogpt.train.deepspeed_file import ADAM_DEFAULTS, MUON_DEFAULTS, completed, read
 from kogpt.train.older_runs import recipe_of
 from kogpt.train.options import parse
-from kogpt.train.recipe import TUNING_LR, Length, adamw, dial, tuned
+from kogpt.train.recipe import TUNING_LR, Length, Recipe, adamw, dial, tuned
 from kogpt.train.setup import Setup, settle
 
 OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
@@ -45,7 +46,9 @@ def test_the_shipped_file_leaves_everything_to_the_dial(corpus: Path, ranks: Any
     assert found.recipe == replace(dial(found.config.parameter_count, 32, windows), attend="article")
     assert found.content["optimizer"] == found.recipe.optimizer
     assert found.content["train_batch_size"] == found.recipe.batch
-    assert "Recipe for" in found.notes[0]
+    note = found.notes[0]
+    assert "(qwen3)" in note
+    assert f"Muon, learning rate {found.recipe.optimizer['params']['lr']:g}, weight decay 0.1; attention within" in note
 
 
 def test_articles_are_kept_apart_unless_a_flag_or_the_run_says_otherwise(
@@ -68,7 +71,7 @@ def test_articles_are_kept_apart_unless_a_flag_or_the_run_says_otherwise(
 
 
 def test_a_flag_then_the_file_then_the_run_then_the_dial(corpus: Path, ranks: Any, tmp_path: Path) -> None:
-    run, adam = tmp_path / "run", adamw(0.003)
+    run, adam = tmp_path / "run", completed(adamw(0.003))
     file = _file(tmp_path / "ds.json", train_batch_size=6, optimizer=adam)
     first = ("--depth", "1", "--deepspeed-config", file, "--steps", "2", "--schedule", "cosine")
     found = _settled(ranks, corpus, run, *first)
@@ -82,7 +85,7 @@ def test_a_flag_then_the_file_then_the_run_then_the_dial(corpus: Path, ranks: An
     assert not resumed.notes
     other = _file(tmp_path / "other.json", optimizer=adamw(0.001))
     again = _settled(ranks, corpus, run, "--deepspeed-config", other, "--epochs", "1", "--warmup", "0.5")
-    assert again.recipe.optimizer == adamw(0.001)
+    assert again.recipe.optimizer == completed(adamw(0.001))
     assert (again.recipe.batch, again.recipe.warmup) == (6, 0.5)
     windows = open_corpora(parse(_words(corpus, run)).corpora).epoch(again.batches)
     assert again.recipe.steps == Length(epochs=1).in_steps(step_tokens=192, windows=windows, batch=6)
@@ -116,6 +119,59 @@ def test_an_old_run_keeps_everything(ranks: Any, tmp_path: Path) -> None:
         assert found == pytest.approx(expected, abs=2e-5)
 
 
+def test_an_old_run_that_is_resumed_twice_before_a_save_keeps_its_schedule(ranks: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(OLD / "run", tmp_path / "run")
+    about = json.loads((run / "run.json").read_text())
+    about["options"]["schedule"] |= {"schedule": "wsd", "warmup": 0.25, "decay": 0.3}
+    (run / "run.json").write_text(json.dumps(about))
+    begun = step_folders(run)
+    bare = _file(tmp_path / "bare.json", train_micro_batch_size_per_gpu=2, gradient_clipping=1.0)
+    words = _words(OLD / "corpus", run, "--deepspeed-config", bare)
+    first = train_here(words, ranks)
+    assert (first.recipe.schedule, first.recipe.warmup, first.recipe.decay) == ("wsd", 0.25, 0.3)
+    for folder in {*step_folders(run)} - {*begun}:
+        shutil.rmtree(folder)
+    options = parse(words)
+    again = settle(options, read(options.run.deepspeed_config), open_corpora(options.corpora), ranks)
+    assert again.recipe == first.recipe
+
+
+def test_the_optimizer_of_a_file_is_completed(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    """Every part of it may be missing, in a new run and in the base of a fine-tuning."""
+
+    def settled(*more: str, **optimizer: Any) -> dict[str, Any]:
+        file = _file(tmp_path / "ds.json", optimizer=optimizer)
+        found = _settled(ranks, corpus, tmp_path / "new", "--depth", "1", "--deepspeed-config", file, *more)
+        assert found.content["optimizer"] == found.recipe.optimizer
+        return found.recipe.optimizer
+
+    assert settled() == {"type": "AdamW", "params": ADAM_DEFAULTS}
+    assert settled(params={"lr": 0.01}) == {"type": "AdamW", "params": ADAM_DEFAULTS | {"lr": 0.01}}
+    assert settled(type="Muon") == {"type": "Muon", "params": MUON_DEFAULTS}
+    assert settled(type="Muon", params={"momentum": 0.9})["params"] == MUON_DEFAULTS | {"momentum": 0.9}
+    base = tmp_path / "base"
+    file = _file(tmp_path / "muon.json", train_batch_size=4, optimizer={"type": "Muon"})
+    train_here(_words(corpus, base, "--depth", "1", "--steps", "1", "--deepspeed-config", file), ranks)
+    found = _settled(ranks, corpus, tmp_path / "next", "--init", str(base)).recipe.optimizer
+    assert found["params"] == MUON_DEFAULTS | {"lr": TUNING_LR * MUON_DEFAULTS["lr"]}
+
+
+def test_ranks_that_cannot_divide_the_batch_of_the_run_are_refused(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    """No file names that batch, so the message is not about the file."""
+    run = tmp_path / "run"
+    named = _file(tmp_path / "ds.json", train_batch_size=4)
+    train_here(_words(corpus, run, "--depth", "1", "--steps", "1", "--deepspeed-config", named), ranks)
+    three = replace(ranks, world_size=3)
+    with pytest.raises(
+        UserError, match=r"4 windows of 32 tokens, which 3 ranks .*; use a number of ranks that divides 4"
+    ):
+        _settled(three, corpus, run)
+    with pytest.raises(
+        UserError, match=r"2 windows of 64 tokens, which 4 ranks .*; use a number of ranks that divides 2"
+    ):
+        _settled(replace(ranks, world_size=4), corpus, run, "--max-seq-len", "64")
+
+
 @pytest.mark.parametrize(("file", "share"), [("/far/away/ds_config.json", TUNING_LR), ("/far/away/mine.json", 1.0)])
 def test_an_old_fine_tuning_goes_on_with_its_share_of_the_learning_rate(
     file: str, share: float, tmp_path: Path
@@ -139,6 +195,11 @@ def test_an_old_fine_tuning_goes_on_with_its_share_of_the_learning_rate(
     assert found["optimizer"]["type"] == "Muon"
     assert found["optimizer"]["params"]["lr"] == share * 0.02
     assert found["optimizer"]["params"]["adam_lr"] == share * 0.0006
+    recipe = Recipe(**found).to_dict()
+    resumed = about | {"options": {}, "adam": {"lr": share * 0.0006}, "muon": {"lr": share * 0.02}, "recipe": recipe}
+    (tmp_path / "run.json").write_text(json.dumps(resumed))
+    again = recipe_of(tmp_path / "checkpoints" / "step-1", {"global_batch": 8, "init": {}})
+    assert again == found | {"attend": "window"}, "resumed a second time, before a save"
 
 
 def test_an_imported_model_is_trained_as_ever(tmp_path: Path) -> None:
@@ -162,10 +223,11 @@ def test_fine_tuning_takes_the_optimizer_of_its_base(
     optimizer = json.loads((step_folders(base)[0] / CONFIG).read_text())["recipe"]["optimizer"]
     assert optimizer["type"] == "Muon"
     found = _settled(ranks, corpus, tmp_path / "next", "--init", str(base))
-    assert found.recipe.optimizer == tuned(optimizer)
+    assert found.recipe.optimizer == tuned(completed(optimizer))
+    assert "Muon, learning rate" in found.notes[0]
     named = _file(tmp_path / "ds.json", optimizer=adamw(0.003))
     found = _settled(ranks, corpus, tmp_path / "next", "--init", str(base), "--deepspeed-config", named)
-    assert found.recipe.optimizer == adamw(0.003), "a file keeps its learning rate"
+    assert found.recipe.optimizer == completed(adamw(0.003)), "a file keeps its learning rate"
     old = make_run(tmp_path / "old", tokenizer, "gpt2")
     assert _settled(ranks, corpus, tmp_path / "next", "--init", str(old)).recipe.optimizer == tuned(adamw(1))
 
