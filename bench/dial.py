@@ -13,6 +13,7 @@ Cost: ten trainings of about a minute for the sweep, twenty minutes for the law,
 """
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -98,7 +99,7 @@ def train(cell: Cell, options: Options) -> dict[str, Any]:
     command += ["--depth", str(cell.depth), "--tokens", str(cell.tokens), "--eval-every", "1000000"]
     command += ["--save-every", "1000000", "--keep", "1", "--prompts", "--wandb", "off"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    before = _cpu_seconds()
+    begun, before = run.exists(), _cpu_seconds()
     with open(run.with_suffix(".log"), "ab") as log:
         subprocess.run(command, stdout=log, stderr=log, env=environment, check=True)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -116,7 +117,7 @@ def train(cell: Cell, options: Options) -> dict[str, Any]:
         "lr": optimizer["params"]["lr"],
         "bits_per_char": records[-1]["val_bits_per_char"],
         "seconds": sum(record["step_s"] for record in records),
-        "cpu_seconds": _cpu_seconds() - before,
+        **({} if begun else {"cpu_seconds": _cpu_seconds() - before}),  # else an earlier attempt used some, too
     }
 
 
@@ -130,15 +131,15 @@ def report(lines: list[dict[str, Any]]) -> str:
     """The runs, and what the best of each sweep gains."""
     out = ["| depth | parameters | tokens | tokens a step | lr | bits per character | s |", "|" + "---|" * 7]
     out += [
-        f"| {line['cell']['depth']} | {line['parameters']:,} | {line['tokens']:,} | {line['batch']:,} | "
-        f"{line['lr']:.3g} | {line['bits_per_char']:.4f} | {line['seconds']:.0f} |"
+        f"| {line['depth']} | {line['parameters']:,} | {line['tokens']:,} | {line['batch']:,} | "
+        f"{line['lr']:.3g} | {line['bits_per_char']:.4f} | {line.get('seconds', math.nan):.0f} |"
         for line in lines
     ]
     for depth in SWEPT:
         swept = {
             Cell(**line["cell"]): line["bits_per_char"]
             for line in lines
-            if (line["cell"]["depth"], line["cell"]["tokens"]) == (depth, TOKENS)
+            if "cell" in line and (line["depth"], line["cell"]["tokens"]) == (depth, TOKENS)
         }
         if own := swept.get(Cell(depth, TOKENS)):
             best = min(swept, key=swept.__getitem__)
@@ -155,7 +156,7 @@ def main() -> None:
     lines = [json.loads(line) for line in options.json.read_text().splitlines()] if options.json.exists() else []
     for group in options.groups:
         for cell in cells(group):
-            if cell.depth in options.depths and asdict(cell) not in [line["cell"] for line in lines]:
+            if cell.depth in options.depths and asdict(cell) not in [line.get("cell") for line in lines]:
                 lines.append(train(cell, options))
                 with open(options.json, "a", encoding="utf-8") as table:
                     table.write(json.dumps(lines[-1]) + "\n")

@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 
 LIMITS = {"paths": 240, "recipe": 180, "profile": 90, "speed": 240, "memory": 90}
-LIMITS |= {"resume": 60, "kernels": 60, "checkpoint": 120}
+LIMITS |= {"resume": 75, "kernels": 90, "checkpoint": 180}
 """Seconds for each part on a GPU, in the order in which they run."""
 PAIR_LIMITS = {"pair": 300}
 """Seconds for the part that needs two GPUs (with --toy: two CPU ranks)."""

@@ -22,7 +22,9 @@ from kogpt.train.stop_signal import Stop
 SYNC_CALLS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cuStreamSynchronize")
 GOALS = {"small:1024": 0.45, "medium:1024": 0.50}
 """MFU on an H100: llm.c has 41 and 46 %."""
-MUON = {"optimizer": {"type": "Muon", "params": {"lr": 0.02}}}
+MUON: dict[str, Any] = {"optimizer": {"type": "Muon", "params": {"lr": 0.02}}}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {"gpt2": ("", {}), "qwen3": ("qwen3 Muon ", MUON)}
+"""Of an architecture: what the names of its checks begin with, and its settings besides those of `zero`."""
 
 
 def paths(part: Part) -> None:
@@ -164,82 +166,98 @@ def memory(part: Part) -> None:
 
 def resume(part: Part) -> None:
     """B: which metrics of a resumed run are bit-identical to those of an uninterrupted one."""
-    task = part.task("depth 4", 256, 16, 8)
     for stage, precision in ((0, "fp32"), (0, "bf16"), (2, "bf16"), (3, "bf16")):
-        name = f"resume of ZeRO {stage} {precision}"
-        with part.guarded(name):
-            whole, again = f"whole-{stage}-{precision}", f"again-{stage}-{precision}"
-            settings = zero(stage, precision)
-            flags = ("--steps", "8", "--save-every", "4", "--keep", "9")
-            part.trainer(task, whole, settings, *flags).train()
-            shutil.copytree(part.scratch / whole, part.scratch / again)
-            shutil.rmtree(part.scratch / again / "checkpoints" / "step-00000008")
-            part.trainer(task, again, settings, *flags).train()
-            losses = [
-                [json.loads(line)["loss"] for line in (part.scratch / run / "metrics.jsonl").read_text().splitlines()]
-                for run in (whole, again)
-            ]
-            off = max(abs(a - b) for a, b in zip(*losses, strict=True))
-            exact = "bit for bit" if losses[0] == losses[1] else f"losses within {off:.1e}"
-            part.check(name, len(losses[1]) == 8 and off < 1e-2, exact)
-        free()
+        _resume(part, "gpt2", stage, precision)
+    _resume(part, "qwen3", 2, "bf16")
+
+
+def _resume(part: Part, arch: str, stage: int, precision: str) -> None:
+    task = part.task("depth 4", 256, 16, 8, arch)
+    label, more = KINDS[arch]
+    name = f"{label}resume of ZeRO {stage} {precision}"
+    with part.guarded(name):
+        whole, again = f"whole-{arch}-{stage}-{precision}", f"again-{arch}-{stage}-{precision}"
+        settings = zero(stage, precision) | more
+        flags = ("--steps", "8", "--save-every", "4", "--keep", "9")
+        part.trainer(task, whole, settings, *flags).train()
+        shutil.copytree(part.scratch / whole, part.scratch / again)
+        shutil.rmtree(part.scratch / again / "checkpoints" / "step-00000008")
+        part.trainer(task, again, settings, *flags).train()
+        losses = [
+            [json.loads(line)["loss"] for line in (part.scratch / run / "metrics.jsonl").read_text().splitlines()]
+            for run in (whole, again)
+        ]
+        off = max(abs(a - b) for a, b in zip(*losses, strict=True))
+        exact = "bit for bit" if losses[0] == losses[1] else f"losses within {off:.1e}"
+        part.check(name, len(losses[1]) == 8 and off < 1e-2, exact)
+    free()
 
 
 def kernels(part: Part) -> None:
     """F: which attention kernel runs, and whether a trained run can be evaluated, generate, and be exported."""
+    for arch in KINDS:
+        _kernels(part, arch)
+
+
+def _kernels(part: Part, arch: str) -> None:
+    """With qwen3 there is a mask, itself T x T, so only torch's plain formula is ruled out."""
     import kogpt
     from kogpt.eval.run import evaluate_run
     from kogpt.hub.export import export_model
 
-    task = part.task("depth 4", 256, 16, 8)
-    with part.guarded("attention keeps no T x T matrix"):
-        trainer = part.trainer(task, "kernels", zero(0, "bf16"), "--steps", "2")
+    task = part.task("depth 4", 256, 16, 8, arch)
+    label, more = KINDS[arch]
+    settings = zero(0, "bf16") | more
+    name = f"{label}attention {'does not run by the plain formula' if more else 'keeps no T x T matrix'}"
+    with part.guarded(name):
+        trainer = part.trainer(task, f"kernels-{arch}", settings, "--steps", "2")
         trainer.prepare()
         with torch.profiler.profile() as found:
             steps(trainer, 1)
         names = {event.key for event in found.key_averages() if "_scaled_dot_product" in event.key}
-        part.check(
-            "attention keeps no T x T matrix", bool(names) and not any("math" in n for n in names), sorted(names)
-        )
+        part.check(name, bool(names) and not any("math" in n for n in names), sorted(names))
         del trainer
     free()
-    with part.guarded("training to its end"):
-        part.check("training to its end", part.trainer(task, "run", zero(0, "bf16"), "--steps", "2").train() == 0, "")
-    run = part.scratch / "run"
-    with part.guarded("evaluate"):
+    run = part.scratch / f"run-{arch}"
+    name = f"{label}training to its end"
+    with part.guarded(name):
+        part.check(name, part.trainer(task, run.name, settings, "--steps", "2").train() == 0, "")
+    with part.guarded(f"{label}evaluate"):
         scored = evaluate_run(run, corpus=task.corpus)["bits_per_char"]
-        part.check("evaluate", True, f"{next(iter(scored.values()))['bits_per_char']:.3f} bits per character")
-    with part.guarded("generate"):
+        part.check(f"{label}evaluate", True, f"{next(iter(scored.values()))['bits_per_char']:.3f} bits per character")
+    with part.guarded(f"{label}generate"):
         text = kogpt.load(run).generate("w1 w2", max_new_tokens=8, greedy=True)
-        part.check("generate", True, f"{len(text)} characters")
+        part.check(f"{label}generate", True, f"{len(text)} characters")
     try:
         import transformers  # noqa: F401
     except ModuleNotFoundError:
-        part.check("export", None, "transformers is not installed")
+        part.check(f"{label}export", None, "transformers is not installed")
         return
-    with part.guarded("export"):
-        export_model(run, part.scratch / "exported")
-        part.check("export", (part.scratch / "exported" / "model.safetensors").is_file(), "")
+    with part.guarded(f"{label}export"):
+        export_model(run, part.scratch / f"exported-{arch}")
+        part.check(f"{label}export", (part.scratch / f"exported-{arch}" / "model.safetensors").is_file(), "")
 
 
 def checkpoint(part: Part) -> None:
     """G: the seconds that a save and a restore take."""
-    task = part.task("medium", 1024, 8, 8)
-    for stage in (0, 2):
-        with part.guarded(f"checkpoint of ZeRO {stage}"):
+    for arch, preset, stage in (("gpt2", "medium", 0), ("gpt2", "medium", 2), ("qwen3", "depth 18", 2)):
+        task = part.task(preset, 1024, 8, 8, arch)
+        label, more = KINDS[arch]
+        name = f"{label}checkpoint of ZeRO {stage}"
+        with part.guarded(name):
             flags = ("--steps", "2", "--save-every", "1")
-            run = f"saved-{stage}"
+            run, settings = f"saved-{arch}-{stage}", zero(stage, "bf16") | more
             started = time.perf_counter()
-            part.trainer(task, run, zero(stage, "bf16"), *flags).train()
+            part.trainer(task, run, settings, *flags).train()
             trained = time.perf_counter() - started
             free()
-            again = part.trainer(task, run, zero(stage, "bf16"), "--steps", "3")
+            again = part.trainer(task, run, settings, "--steps", "3")
             started = time.perf_counter()
             again.prepare()
             figure = (
                 f"two steps with two saves {trained:.1f} s, ready again after {time.perf_counter() - started:.1f} s"
             )
-            part.check(f"checkpoint of ZeRO {stage}", again.step == 2, figure)
+            part.check(name, again.step == 2, figure)
             del again
         free()
 

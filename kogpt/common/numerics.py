@@ -2,8 +2,10 @@
 
 - TF32: GPUs compute float32 matrix products in TF32 (10 bits of mantissa instead of 23, up to ten times as fast) in
   training, `kogpt evaluate`, and `kogpt generate`. CPUs compute in full float32.
-- Attention: training on a GPU never creates the T x T matrix. It uses the flash kernel if the card has it, else
-  cuDNN's, else the memory-efficient kernel, which every card has. torch's plain formula is excluded.
+- Attention: training on a GPU never creates the T x T matrix of scores. It uses the flash kernel if the card has it,
+  else cuDNN's, else the memory-efficient kernel, which every card has. torch's plain formula is excluded. Where tokens
+  attend within their article, each window has a T x T mask, which flash does not take and the others do; what that
+  costs on a GPU was not measured.
 - Determinism: see `be_deterministic`.
 """
 
