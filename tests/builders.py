@@ -62,10 +62,10 @@ def analyzed(texts: Iterable[str]) -> list[tuple[str, Analysis]]:
     return [(text, analyzer.analyze(text)) for text in (normalize(text)[0] for text in texts)]
 
 
-def make_tokenizer(texts: Sequence[str] = TEXTS * 3, vocab: int = 300) -> Tokenizer:
+def make_tokenizer(texts: Sequence[str] = TEXTS * 3, vocab: int = 300, spacing: str = "original") -> Tokenizer:
     """A WordPiece tokenizer trained on the texts. What occurs once becomes no piece: repeat texts that are few."""
     identity = load_analyzer(ANALYZER).identity
-    return train_tokenizer(analyzed(texts), vocab, spacing="original", analyzer=identity)
+    return train_tokenizer(analyzed(texts), vocab, spacing=spacing, analyzer=identity)
 
 
 def without_roles(tokenizer: Tokenizer) -> Tokenizer:

@@ -29,18 +29,9 @@ from kogpt.train.run_metadata import copy_tokenizer
 def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -> tuple[int, int]:
     """Write `run`; return how many tokens keep their row, and how many there are.
 
-    Raises `UserError`, and leaves no checkpoint, if this is not possible, or if a training has the run folder.
+    Raises `UserError`, and writes nothing, if this is not possible, or if a training has the run folder.
     """
-    lock = hold(Path(run))
-    try:
-        return _import_run(Path(folder), Path(run), corpus_folder)
-    finally:
-        lock.release()
-
-
-def _import_run(folder: Path, run: Path, corpus_folder: str | Path) -> tuple[int, int]:
-    if step_folders(run):
-        raise UserError(f"{run} already holds checkpoints; name a new folder for the run.")
+    folder, run = Path(folder), Path(run)
     corpus = TokenCorpus.open(corpus_folder)
     pieces = open_tokenizer(corpus.tokenizer_folder).vocab
     config, weights = import_model(folder)
@@ -53,9 +44,15 @@ def _import_run(folder: Path, run: Path, corpus_folder: str | Path) -> tuple[int
             f"none of the {len(pieces):,} tokens of {corpus_folder} is in the vocabulary of {folder}; "
             f"build the corpus with a vocabulary of the model's language, or with its own (--tokenizer {folder})."
         )
-    copy_tokenizer(corpus.tokenizer_folder, run)
-    config = replace(config, vocab_size=len(pieces))
-    write_start(run, weights, config, corpus=corpus.fingerprint)
+    lock = hold(run)
+    try:
+        if step_folders(run):
+            raise UserError(f"{run} already holds checkpoints; name a new folder for the run.")
+        copy_tokenizer(corpus.tokenizer_folder, run)
+        config = replace(config, vocab_size=len(pieces))
+        write_start(run, weights, config, corpus=corpus.fingerprint)
+    finally:
+        lock.release()
     return taken, len(pieces)
 
 
@@ -73,11 +70,11 @@ def read_pieces(folder: Path) -> dict[str, int]:
     names: dict[str, int]
     names = vocab if isinstance(vocab, dict) else {piece: row for row, (piece, _) in enumerate(vocab)}  # Unigram
     special = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-    if content["model"].get("continuing_subword_prefix") == "":  # of our exports, whose names are those of bytes
-        names = dict(zip(library_pieces(list(names)), names.values(), strict=True))
-    elif content["model"].get("type") != "WordPiece":
+    if content["model"].get("type") != "WordPiece":
         space = "▁" if any(piece.startswith("▁") for piece in names) else "Ġ"
         names = {as_wordpiece(piece, space): row for piece, row in names.items() if piece not in special}
+    elif content["model"].get("continuing_subword_prefix") == "":  # of our exports, whose names are those of bytes
+        names = dict(zip(library_pieces(list(names)), names.values(), strict=True))
     return names | special | _marks(folder, names | special)
 
 

@@ -9,6 +9,7 @@ from kogpt.checkpoint.load import LoadedRun
 from kogpt.eval.report import with_error
 from kogpt.eval.uncut import Uncut
 from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.tracking.tracker import read_metrics
 
 _TRAINING = ("seed", "global_batch", "precision", "world_size", "device", "git_commit", "torch")
@@ -36,6 +37,7 @@ def model_card(
     """
     talks = run.talks
     analyzer = json.loads((run.tokenizer_folder / "kogpt.json").read_bytes())["analyzer"]["name"]
+    restores = _RESTORES if open_tokenizer(run.tokenizer_folder).spacing == "original" else _LOSES
     shape = run.model.config
     numbers = {
         "parameters": f"{shape.parameter_count:,}",
@@ -67,12 +69,14 @@ The weights: {license}. The articles used for training have their own licenses. 
 
 ## Tokenizer
 For training, the analyzer `{analyzer}` split the text before WordPiece. `AutoTokenizer` does not include the analyzer,
-so it tokenizes raw text as kogpt does without one. {differs} Decoding restores the text exactly.
+so it tokenizes raw text as kogpt does without one. {differs} {restores}
 `kogpt generate` tokenizes prompts as in training. Every article starts with [CLS] and ends with [SEP], so start a
 prompt with [CLS].
 {_LLAMA_CPP if gguf else ""}{_chat(talks, analyzer) if chats else ""}"""
 
 
+_RESTORES = "Decoding restores the text, in NFC and without control characters."
+_LOSES = "Decoding does not restore all white space and rare characters of a text."
 _CONTINUES = "This model continues Korean text."
 _ANSWERS = "This model answers in Korean conversations."
 

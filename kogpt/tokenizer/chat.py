@@ -3,8 +3,8 @@
     ([SYSTEM] s [END])? ([USER] u [END] [ASSISTANT] a [END])*       within [CLS] ... [SEP], as an article
 
 `render` makes the tokens that a model is trained on, and `prompt` those that it is asked with: the same for the same
-messages. White space around a message is no part of it. The role tokens belong to the vocabulary (`Tokenizer.roles`,
-`Tokenizer.end_id`), and no text matches them, whatever it contains.
+messages. White space and control characters around a message are no part of it. The role tokens belong to the
+vocabulary (`Tokenizer.roles`, `Tokenizer.end_id`), and no text matches them, whatever it contains.
 
 Only the assistant's words and the [END] after them are learnt: a model that learns the user's as well talks to itself.
 Cost: that of `encode`, the analysis included, once per message that is used.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from kogpt.common.errors import UserError
+from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import Tokenizer
 
 ROLES = ("system", "user", "assistant")
@@ -117,7 +118,7 @@ def _message(message: Message, tokenizer: Tokenizer, encode: Callable[[str], lis
     roles = _roles(tokenizer)
     if message.role not in roles:
         raise ValueError(f"role {message.role!r} is unknown; a message is from one of {', '.join(ROLES)}")
-    return [roles[message.role], *encode(message.content.strip()), tokenizer.end_id]
+    return [roles[message.role], *encode(normalize(message.content)[0].strip()), tokenizer.end_id]
 
 
 def _roles(tokenizer: Tokenizer) -> dict[str, int]:

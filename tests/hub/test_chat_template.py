@@ -19,6 +19,7 @@ from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import SPACINGS, Tokenizer, train_tokenizer
 
+CONTROLS = [*map(chr, {*range(0x20), *range(0x7F, 0xA0)} - {9, 10, 13})]
 LITERALS = [*ROLE_PIECES, "[CLS]", "[SEP]", "[PAD]", "[[END]END]", "[LF]", "[SP]", "##", "## 제목", "###"]
 
 
@@ -50,11 +51,11 @@ def ours(tokenizer: Tokenizer, said: Sequence[Message]) -> tuple[list[int], list
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_1000_random_conversations(spacing: str, tmp_path: Path) -> None:
-    """Token by token, with literal role tokens, runs of spaces, and line breaks in the messages."""
+    """Token by token, with literal role tokens, control characters, runs of spaces, and line breaks in the messages."""
     tokenizer = covered(spacing)
     library = loaded(tokenizer, tmp_path)
     generator = random.Random(0)
-    words = [*re.findall(r"[가-힣]+[.,]?", " ".join(constitution())), *LITERALS * 40]
+    words = [*re.findall(r"[가-힣]+[.,]?", " ".join(constitution())), *LITERALS * 40, *CONTROLS * 5]
     if spacing == "original":  # the other loses more than line breaks
         words += ["뷁", "가뷁나", "\t", "é👍", "e\u0301"]
 
@@ -69,6 +70,15 @@ def test_1000_random_conversations(spacing: str, tmp_path: Path) -> None:
             said += [Message("user", text()), Message("assistant", text())]
         expected = ours(tokenizer, said)
         assert theirs(library, said) == expected, said
+
+
+def test_control_characters_around_a_message_are_no_part_of_it(tmp_path: Path) -> None:
+    tokenizer = covered()
+    library = loaded(tokenizer, tmp_path)
+    for character in CONTROLS:
+        said = [Message("user", f"국가 \r\n{character}\r\n"), Message("assistant", f"{character} 국민")]
+        clean = [Message("user", "국가"), Message("assistant", "국민")]
+        assert theirs(library, said) == ours(tokenizer, said) == ours(tokenizer, clean), repr(character)
 
 
 def test_a_prompt_ends_with_the_role_of_the_answer(tmp_path: Path) -> None:

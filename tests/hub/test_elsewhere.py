@@ -19,9 +19,10 @@ PAGE = Path(__file__).parents[2] / "docs/export.md"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The names of the page: `model`, and `chats` with conversations."""
     here = tmp_path_factory.mktemp("elsewhere")
-    export_model(make_chat_run(here / "run"), here / "model")
+    export_model(make_chat_run(here / "run", max_seq_len=256), here / "model")
     (here / "chats").mkdir()
     talks = [{"messages": [message._asdict() for message in talk]} for talk in conversations()[:16]]
+    talks += [{"messages": [message for talk in talks for message in talk["messages"]]}]  # longer than the context
     (here / "chats/train.jsonl").write_text("\n".join(json.dumps(talk, ensure_ascii=False) for talk in talks))
     return here
 
@@ -42,7 +43,7 @@ def test_trl_adapts_it_with_lora(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM
 
-    more = ["--max_length", "128", "--max_steps", "2", "--use_cpu", "--report_to", "none", "--logging_steps", "1"]
+    more = ["--max_steps", "2", "--use_cpu", "--report_to", "none", "--logging_steps", "1"]
     follow("trl", folder, *more)
     monkeypatch.chdir(folder)  # the adapter names its model as the command did
     ids = torch.arange(20, 30)[None]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import SHAPES, TEXTS, make_run
+from builders import SHAPES, TEXTS, make_run, make_tokenizer
 from safetensors.torch import load_file, save_file
 
 from kogpt.checkpoint.load import load_for_inference
@@ -140,6 +140,7 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     assert "| validation | 3.2500 bits per character, 2.5000 nats per token, at step 4 |" in card
     assert "/home/me" not in card
     assert "llama.cpp" not in card
+    assert "Decoding restores the text, in NFC and without control characters." in card
     plain = AutoTokenizer.from_pretrained(exported)
     codec = TextCodec(run / "tokenizer")
     ours = [codec.encode(text) for text in TEXTS]
@@ -148,6 +149,13 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     assert equal == len(TEXTS)  # the analyzer is none
     assert f"gives {sum(map(len, theirs))} tokens instead of {sum(map(len, ours))}" in card
     assert f"{equal} sentences are identical" in card
+
+
+def test_the_card_of_a_vocabulary_that_loses_white_space_says_so(tmp_path):
+    export_model(make_run(tmp_path / "run", make_tokenizer(spacing="morphemes")), tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "Decoding does not restore all white space" in card
+    assert "Decoding restores" not in card
 
 
 def test_the_card_states_what_is_lost_without_the_analyzer(corpus, tmp_path):

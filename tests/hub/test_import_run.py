@@ -9,7 +9,7 @@ import torch
 from builders import make_run
 from trainings import deepspeed_file, launch, losses
 
-from kogpt.checkpoint.layout import step_folder, step_folders
+from kogpt.checkpoint.layout import step_folder
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.checkpoint.start import matched_rows
 from kogpt.checkpoint.verify import verify
@@ -104,6 +104,19 @@ def test_a_byte_level_gpt2_gives_its_words(corpus, tmp_path):
     import_run(tmp_path, tmp_path / "without an end", corpus)
 
 
+def test_a_prefix_for_continuations_says_nothing_about_a_bpe(tmp_path):
+    """transformers writes an empty one for a slow GPT-2's; tokens without a mark are continuations all the same."""
+    from tokenizers import Tokenizer, models
+
+    vocab = {piece: row for row, piece in enumerate(["나", "▁", "라", "나라", "▁나라"])}
+    merges = [("나", "라"), ("▁", "나라")]
+    Tokenizer(models.BPE(vocab, merges, continuing_subword_prefix="")).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text("{}")
+    assert json.loads((tmp_path / "tokenizer.json").read_bytes())["model"]["continuing_subword_prefix"] == ""
+    found = read_pieces(tmp_path)
+    assert {piece: row for piece, row in found.items() if piece} == {"##나": 0, "##라": 2, "##나라": 3, "나라": 4}
+
+
 def test_what_cannot_be_imported(corpus, exported, tmp_path):
     run = tmp_path / "run"
     other = tmp_path / "other"
@@ -118,7 +131,7 @@ def test_what_cannot_be_imported(corpus, exported, tmp_path):
     (other / "vocab.txt").write_text("\n".join(map(str, range(5000))))
     with pytest.raises(UserError, match="5,000 tokens for a model of"):
         import_run(other, run, corpus)
-    assert not step_folders(run)
+    assert not run.exists()
     import_run(exported, run, corpus)
     with pytest.raises(UserError, match="already holds checkpoints"):
         import_run(exported, run, corpus)
