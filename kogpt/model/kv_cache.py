@@ -6,6 +6,7 @@ start; a CPU uses it only as far as it is filled.
 """
 
 import math
+from collections import Counter
 from functools import cached_property
 from mmap import mmap
 
@@ -100,7 +101,12 @@ class KVCache:
 
     def _pass(self, count: int) -> "_Pass":
         """The tensors of the forward pass, the same for all layers: on a GPU each is a copy from the host."""
-        lengths = [self.lengths[row] + count * self.rows[:i].count(row) for i, row in enumerate(self.rows)]
+        lengths = [self.lengths[row] for row in self.rows]
+        if len(set(self.rows)) < len(lengths):
+            earlier = Counter[int]()
+            for i, row in enumerate(self.rows):
+                lengths[i] += count * earlier[row]
+                earlier[row] += 1
         state = count, list(self.rows), lengths
         if self._last is None or self._last.state != state:
             self._last = _Pass(state, self.keys, self.values)

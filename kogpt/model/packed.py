@@ -14,8 +14,9 @@ arguments of `forward` with a cache and without a mask, written out in as few ca
 with the function that it is given, because there are two copies: the model, and its `draft` with weights in fp16, which
 takes half as long and guesses tokens for kogpt.generate.engine.
 
-Memory: each matrix once more, and once in fp16. Cost: one pass over the weights. Without oneDNN, on a GPU, and in other
-precisions the model stays as it is; without fbgemm (x86 with AVX2) it has no draft.
+Memory: each matrix once more, and once in fp16 for the draft. Cost: one pass over the weights for each copy. Without
+oneDNN, on a GPU, and in other precisions the model stays as it is. A small model (LEAST_FOR_A_DRAFT) has no draft, nor
+has one without fbgemm (x86 with AVX2).
 """
 
 import copy
@@ -33,6 +34,9 @@ from kogpt.model.layers import RMSNorm, VocabMatrix
 # Large pages: to read all weights for every token then takes a tenth to a fifth less time. torch looks at its start.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+LEAST_FOR_A_DRAFT = 32 * 2**20
+"""Bytes of a model's weights in fp32. Fewer stay in the CPU's cache, so that it saves little to read half of them:
+models of width 128 and 256 (2 and 4 layers) were 0.94 and 0.95 to 1.15 times as fast with a draft (bench/LOG.md)."""
 Layer = Callable[[Tensor], Tensor]
 Linear = Callable[..., Layer]
 """`linear` or `linear_fp16`."""
@@ -43,7 +47,8 @@ def packed(model: Decoder) -> Decoder:
     if model.device.type != "cpu" or model.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return model
     made = _copy(model, linear)
-    if torch.backends.quantized.engine in ("x86", "fbgemm"):
+    size = sum(weight.nbytes for weight in model.parameters())
+    if size >= LEAST_FOR_A_DRAFT and torch.backends.quantized.engine in ("x86", "fbgemm"):
         made.__dict__["draft"] = _copy(model, linear_fp16)
     return made
 

@@ -57,11 +57,14 @@ class Service:
         )
 
     async def warm(self) -> None:
-        """Start the analyzer and generate a token, so that the first user waits for neither. Raises what fails."""
+        """Start the analyzer and generate tokens, so that the first user waits for neither. Raises what fails.
+
+        Three: the model's draft guesses none before.
+        """
         loop = asyncio.get_running_loop()
         text = await loop.run_in_executor(self._for_short, self.codec.encode, WARM_UP)  # takes as long as it takes
         ids = [self.tokenizer.cls_id, *text][: self.context - 1]
-        async for events in self.start([Request(ids, Sampling(max_new_tokens=2))]):
+        async for events in self.start([Request(ids, Sampling(max_new_tokens=3))]):
             if any(event == Done("error") for _, event in events):
                 raise RuntimeError("The model failed on its first tokens; the log says why.")
         self._warm = True

@@ -63,7 +63,8 @@ def model(trained: Path) -> Decoder:
 
 
 @pytest.fixture
-def batcher(model: Decoder) -> Iterator[Batcher]:
+def batcher(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Batcher]:
+    monkeypatch.setattr("kogpt.model.packed.LEAST_FOR_A_DRAFT", 0)  # it guesses, as larger models do
     made = Batcher(model, places=5, queue=200)
     yield made
     made.close(0)

@@ -23,6 +23,11 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def small_models_have_a_draft(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kogpt.model.packed.LEAST_FOR_A_DRAFT", 0)
+
+
 def model_of(arch: str, seed: int = 0) -> Decoder:
     return packed(scattered(replace(shape_of(arch), **WIDTHS[arch]), seed=seed))
 

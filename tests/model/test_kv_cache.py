@@ -68,6 +68,24 @@ def test_a_place_that_is_named_several_times_is_continued_by_each_row_in_turn() 
         assert together.lengths == in_turn.lengths == [1, 0, 3]
 
 
+def test_to_prepare_a_pass_compares_no_row_with_every_other() -> None:
+    class Place(int):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Place.compared += 1
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    cache = KVCache(replace(CONFIG, max_seq_len=400), 300)
+    for rows in (list(range(300)), [0, 1, 2] * 100):
+        cache.rows = [Place(row) for row in rows]
+        Place.compared = 0
+        assert cache.positions(1).flatten().tolist() == [rows[:i].count(row) for i, row in enumerate(rows)]
+        assert Place.compared < 10 * len(rows)
+
+
 def test_places_take_memory_only_as_far_as_they_are_filled() -> None:
     def resident() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -17,8 +17,12 @@ WIDTHS: dict[str, dict[str, Any]] = {"gpt2": {}, "qwen3": {"head_dim": 16, "n_in
 pytestmark = pytest.mark.parametrize("arch", SHAPES)
 
 
-def test_packed_logits_are_those_of_the_model(arch: str) -> None:
+def test_packed_logits_are_those_of_the_model(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = scattered(shape_of(arch))
+    size = sum(weight.nbytes for weight in model.parameters())
+    monkeypatch.setattr("kogpt.model.packed.LEAST_FOR_A_DRAFT", size + 1)
+    assert packed(model).draft is None  # it would cost memory and gain nothing
+    monkeypatch.setattr("kogpt.model.packed.LEAST_FOR_A_DRAFT", size)
     fast = packed(model)
     ids = torch.randint(301, (3, 32))
     with torch.no_grad():

@@ -255,6 +255,25 @@ def test_a_model_that_fails_at_the_start_is_not_ready(talker_run: Path, monkeypa
     service.close(0)
 
 
+def test_the_first_user_does_not_wait_for_the_draft(talker_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head is packed at its first pass."""
+    monkeypatch.setattr("kogpt.model.packed.LEAST_FOR_A_DRAFT", 0)
+    service = service_of(talker_run)
+    draft = service._batcher._engine.model.draft
+    if draft is None:
+        pytest.skip("a draft needs fbgemm")
+    passes, logits = [], draft.logits
+
+    def counted(hidden: Any) -> Any:
+        passes.append(hidden)
+        return logits(hidden)
+
+    monkeypatch.setitem(draft.__dict__, "logits", counted)
+    asyncio.run(service.warm())
+    service.close(1)
+    assert passes
+
+
 def test_a_server_whose_analyzer_is_broken_is_not_healthy(talker_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def encode(_: str) -> list[int]:
         raise AnalyzerBroken
