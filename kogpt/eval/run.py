@@ -10,11 +10,11 @@ from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
-from kogpt.eval.likelihood import HeldOut, held_out, held_out_corpus, score
+from kogpt.eval.likelihood import HeldOut, held_out, held_out_corpus, score, score_articles
 from kogpt.eval.multiple_choice import Item, above_chance, by_task, multiple_choice
 from kogpt.eval.tasks import read_items
 from kogpt.eval.texts import encoded_articles, read_texts
-from kogpt.eval.uncut import Articles, both_ways, score_both, uncut_articles
+from kogpt.eval.uncut import Articles, both_ways, compared, uncut_articles
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.lineage import appended_roles
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
@@ -37,11 +37,10 @@ def evaluate_run(
 
     `corpus` and `texts` (kogpt.eval.texts) give bits per character, of the validation split and of the texts; of a
     corpus of conversations, those of the answers. With `uncut`, both are also scored without the analyzer
-    (kogpt.eval.uncut). `choices` is a file for kogpt.eval.tasks, evaluated at each number of
-    `shots`. `limit` takes the first articles, and the first items of each task. `checkpoint` says which one of the run
-    (kogpt.checkpoint.choose).
+    (kogpt.eval.uncut). `choices` is a file for kogpt.eval.tasks, evaluated at each number of `shots`. `limit` takes the
+    first articles, and the first items of each task. `checkpoint` says which one of the run (kogpt.checkpoint.choose).
     """
-    _check(corpus, texts, choices, shots)
+    _check(corpus, texts, uncut, choices, shots)
     # Read and check the files first, so that a mistake does not waste the scoring.
     raw = read_texts(texts)[:limit] if texts is not None else []
     items: list[Item] = []
@@ -52,24 +51,25 @@ def evaluate_run(
     codec = TextCodec(run.tokenizer_folder)
     result: dict[str, Any] = {"run": str(run.tokenizer_folder.parent), "step": run.info.get("step")}
     measured: dict[str, HeldOut] = {}
-    both: dict[str, tuple[Articles, Articles]] = {}
+    whole: dict[str, Articles] = {}  # the same without the analyzer
     context = run.model.config.max_seq_len
     if corpus is not None:
         opened = open_corpus(corpus, codec.tokenizer, run_folder)
         if uncut:
-            both[str(corpus)] = both_ways(opened, codec.tokenizer, limit)
+            _, whole[str(corpus)] = both_ways(opened, codec.tokenizer, limit)
         measured[str(corpus)] = held_out_corpus(opened, context, stride, limit)
     if texts is not None:
         articles = encoded_articles(codec, raw)
         if uncut:
-            both[str(texts)] = articles, uncut_articles(codec.tokenizer, raw)
+            whole[str(texts)] = uncut_articles(codec.tokenizer, raw)
         measured[str(texts)] = held_out(articles, context, stride)
     for name, text in measured.items():
-        scored = asdict(score(run.model, text))
-        del scored["nll"]
-        result.setdefault("bits_per_char", {})[name] = scored
-    if both:
-        result["uncut"] = {name: asdict(score_both(run.model, *ways, stride=stride)) for name, ways in both.items()}
+        scored = score(run.model, text)
+        result.setdefault("bits_per_char", {})[name] = asdict(scored)
+        del result["bits_per_char"][name]["nll"]
+        if name in whole:
+            other = score_articles(run.model, whole[name], stride=stride)
+            result.setdefault("uncut", {})[name] = asdict(compared(scored, other))
     if items:
         found = {str(count): multiple_choice(run.model, codec, items, shots=count) for count in shots}
         result["multiple_choice"] = {
@@ -92,12 +92,15 @@ def open_corpus(corpus: str | Path, tokenizer: Tokenizer, run: str | Path) -> To
 def _check(
     corpus: str | Path | None,
     texts: str | Path | None,
+    uncut: bool,
     choices: str | Path | None,
     shots: Sequence[int],
 ) -> None:
     problems = []
     if corpus is None and texts is None and choices is None:
         problems.append("nothing to evaluate on; give --corpus, --texts, or --choices.")
+    elif uncut and corpus is None and texts is None:
+        problems.append("--uncut is for text; give --corpus or --texts as well, or leave it out.")
     if not shots:
         problems.append("--shots is empty, give at least one number.")
     if problems:

@@ -39,7 +39,12 @@ class Uncut:
 
 
 def uncut_articles(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Tokens, int]]:
-    """The articles with these texts, without an analyzer; texts that are empty after normalization are left out."""
+    """The articles with these texts, without an analyzer; texts that are empty after normalization are left out.
+
+    Raises `UserError` for a vocabulary that does not restore the text.
+    """
+    if tokenizer.spacing != "original":
+        raise UserError("only a run with --spacing original can be compared without the analyzer; leave out --uncut.")
     analyzer = load_analyzer("none")
     normal = (normalize(text)[0] for text in texts)
     return [

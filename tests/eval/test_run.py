@@ -217,7 +217,7 @@ def test_evaluate_run_gives_json_and_a_table(run, model, codec, tmp_path):
     assert "accuracy above chance, 1 shots" in text
 
 
-def test_uncut_text_is_compared_article_by_article(tmp_path):
+def test_uncut_text_is_compared_article_by_article(tmp_path, monkeypatch):
     """Here the analyzer cuts every character, so that the two ways differ."""
     tokenizer = make_tokenizer(TEXTS * 9, 400)
     run = make_run(tmp_path / "run", tokenizer, max_seq_len=16)
@@ -233,9 +233,18 @@ def test_uncut_text_is_compared_article_by_article(tmp_path):
 
     write_corpus(tmp_path / "cut", tokenizer, articles(True), val_fraction=0.7)
     write_corpus(tmp_path / "uncut", tokenizer, articles(False), val_fraction=0.7)
+    passes, token_nll = [], GPT.token_nll
+
+    def counted(*batch: Any) -> torch.Tensor:
+        passes.append(batch)
+        return token_nll(*batch)
+
+    monkeypatch.setattr(GPT, "token_nll", counted)
     expected = [evaluate_run(run, corpus=tmp_path / name)["bits_per_char"] for name in ("cut", "uncut")]
+    once = len(passes)
     first, second = (next(iter(one.values()))["bits_per_char"] for one in expected)
     result = evaluate_run(run, corpus=tmp_path / "cut", uncut=True)
+    assert len(passes) == 2 * once, "each way is scored once"
     [found] = result["uncut"].values()
     assert (found["cut_bits_per_char"], found["bits_per_char"]) == pytest.approx((first, second))
     assert found["more"] == pytest.approx(second / first - 1)
@@ -253,6 +262,9 @@ def test_uncut_text_is_compared_article_by_article(tmp_path):
     texts.write_text(json.dumps([{"text": text} for text in TEXTS]))
     raw = evaluate_run(run, texts=texts, uncut=True)["uncut"][str(texts)]
     assert (raw["more"], raw["more_standard_error"], raw["articles"]) == (0, 0, 4), "the run's analyzer is none"
+    lossy = make_run(tmp_path / "lossy", make_tokenizer(TEXTS * 9, 400, spacing="morphemes"), max_seq_len=16)
+    with pytest.raises(UserError, match="--spacing original"):
+        evaluate_run(lossy, texts=texts, uncut=True)
 
 
 def test_texts_are_read_as_preprocessing_reads_them(tmp_path):
@@ -267,6 +279,8 @@ def test_texts_are_read_as_preprocessing_reads_them(tmp_path):
 def test_errors_name_file_and_mend(run, tmp_path):
     with pytest.raises(UserError, match="--corpus, --texts, or --choices"):
         evaluate_run(run)
+    with pytest.raises(UserError, match="--uncut is for text"):
+        evaluate_run(run, choices=tmp_path / "items.jsonl", uncut=True)
     with pytest.raises(UserError, match="has no texts"):
         read_texts(tmp_path)
     bad = tmp_path / "bad.jsonl"
