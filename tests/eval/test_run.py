@@ -241,9 +241,8 @@ def test_uncut_text_is_compared_article_by_article(tmp_path, monkeypatch):
 
     monkeypatch.setattr(GPT, "token_nll", counted)
     expected = [evaluate_run(run, corpus=tmp_path / name)["bits_per_char"] for name in ("cut", "uncut")]
-    once = len(passes)
     first, second = (next(iter(one.values()))["bits_per_char"] for one in expected)
-    result = evaluate_run(run, corpus=tmp_path / "cut", uncut=True)
+    once, result = len(passes), evaluate_run(run, corpus=tmp_path / "cut", uncut=True)
     assert len(passes) == 2 * once, "each way is scored once"
     [found] = result["uncut"].values()
     assert (found["cut_bits_per_char"], found["bits_per_char"]) == pytest.approx((first, second))
@@ -258,8 +257,7 @@ def test_uncut_text_is_compared_article_by_article(tmp_path, monkeypatch):
     page = Console(width=200, record=True)
     page.print(table(result))
     assert "more than with the analyzer (%)" in page.export_text()
-    texts = tmp_path / "texts.json"
-    texts.write_text(json.dumps([{"text": text} for text in TEXTS]))
+    (texts := tmp_path / "texts.json").write_text(json.dumps([{"text": text} for text in TEXTS]))
     raw = evaluate_run(run, texts=texts, uncut=True)["uncut"][str(texts)]
     assert (raw["more"], raw["more_standard_error"], raw["articles"]) == (0, 0, 4), "the run's analyzer is none"
     lossy = make_run(tmp_path / "lossy", make_tokenizer(TEXTS * 9, 400, spacing="morphemes"), max_seq_len=16)
