@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import stat
 import tempfile
@@ -29,6 +30,7 @@ from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
 
 from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
+from kogpt.common.system import kept_handler
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +40,12 @@ MIB = 1 << 20
 _LONGEST_FOLDER = 40
 
 
+@kept_handler(signal.SIGSEGV)
 def connect(address: str | None, workers: int | None) -> str:
     """Join the Ray cluster at `address`, by default that of this machine, or start Ray here.
 
-    Returns a line that says which. The private Ray of another run is never joined.
+    Returns a line that says which. The private Ray of another run is never joined. A JVM that already runs in this
+    process stops its threads by SIGSEGV, and would die of Ray's handler.
     """
     given = address or os.environ.get("RAY_ADDRESS")
     chosen = given or _address_of_this_machine() or "local"

@@ -5,9 +5,12 @@ temporary files stay until they are removed by hand. It has no process groups ei
 the console by itself. macOS has no CPU affinity, and other numbers for some signals.
 """
 
+import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +29,23 @@ STOP_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """The exit status for each signal that asks a training to stop, the same on every system."""
 if hasattr(signal, "SIGUSR1"):
     STOP_STATUS[signal.SIGUSR1] = 138
+
+
+@contextmanager
+def kept_handler(number: int) -> Iterator[None]:
+    """Keep this process's handler of a signal, whatever native code installs meanwhile. Does nothing on Windows.
+
+    Python's `signal` module does not see the handlers of native code.
+    """
+    if fcntl is None:
+        yield
+        return
+    libc, handler = ctypes.CDLL(None), ctypes.create_string_buffer(1024)  # larger than any `struct sigaction`
+    libc.sigaction(number, None, handler)
+    try:
+        yield
+    finally:
+        libc.sigaction(number, handler, None)
 
 
 def has_deepspeed() -> bool:

@@ -1,6 +1,9 @@
 """Files and signals where a system has less than Linux: what Windows and macOS lack is taken away."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,14 @@ def test_cores_and_groups_where_nobody_can_say(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delattr(os, "killpg")
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
     assert not system.signal_group(os.getpid(), 0)
+
+
+def test_the_handler_of_native_code_is_kept() -> None:
+    code = "import faulthandler, os, signal; from kogpt.common.system import kept_handler\n"
+    code += "with kept_handler(signal.SIGSEGV): faulthandler.enable()\n"
+    code += "os.kill(os.getpid(), signal.SIGSEGV)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGSEGV, ""), "faulthandler would have printed the stack"
 
 
 def test_the_exit_status_of_a_signal_is_the_same_on_every_system() -> None:

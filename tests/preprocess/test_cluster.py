@@ -1,6 +1,8 @@
 """Joining Ray or starting it here, and the resources of its nodes."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +123,24 @@ def test_a_node_that_dies_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 def test_cluster_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match=r"--ray-address 127.0.0.1:1: no Ray cluster can be reached"):
         connect("127.0.0.1:1", None)
+
+
+BESIDE_JAVA = """
+import jpype
+from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma
+from kogpt.tokenizer.analyzers.kkma.identity import kkma_identity
+from preprocess.cluster import connect
+kkma = Kkma(kkma_identity())
+connect("local", 1)
+for round in range(30):
+    kkma.analyze("국회는 법률을 만든다. " * 100)
+    jpype.java.lang.System.gc()
+"""
+
+
+def test_java_lives_on_after_ray_has_started_beside_it() -> None:
+    done = subprocess.run([sys.executable, "-c", BESIDE_JAVA], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_threads_leave_no_core_over() -> None:

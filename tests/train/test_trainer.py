@@ -86,8 +86,11 @@ def test_every_stage_gives_the_losses_of_a_plain_loop(
 @pytest.mark.timeout(900)
 def test_another_architecture_at_every_stage_and_resumed_in_the_middle(corpus: Path, tmp_path: Path) -> None:
     shape = ("--arch", "qwen3", "--depth", "3", "--kv-heads", "1", "--untied-head", "--schedule", "wsd", "--decay", "0")
+    attend = ("--attend", "window")  # as the plain loop
     plans = [
-        Plan(_arguments(corpus, tmp_path / f"{stage}", stage, "fp32", steps, *shape, "--warmup", f"{2 / steps}"))
+        Plan(
+            _arguments(corpus, tmp_path / f"{stage}", stage, "fp32", steps, *shape, *attend, "--warmup", f"{2 / steps}")
+        )
         for stage in STAGES
         for steps in (6, 12)
     ]
