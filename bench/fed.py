@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def measure(options: Options) -> dict[str, Any]:
             blocks.append(Block(0, str(i)))
             store.put(blocks[-1].key, content)
         given = PipelineOptions(input=("x",), output=str(folder / "corpus"), analyzer="none", workers=options.actors)
-        run = pipeline._Run(given)
+        run = pipeline._Run(given, ExitStack())
         run.work = Work(given)
         stages.MorphemeStage = lambda analyzer: nothing  # type: ignore
         waiting = Waiting(rate / options.actors)

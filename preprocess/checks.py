@@ -12,6 +12,7 @@ from kogpt.common.errors import DISK_FULL, UserError
 from preprocess.options import Options
 from preprocess.plan import WORK
 from preprocess.publish import check_url
+from preprocess.remote import file_system
 from preprocess.sources import Source
 from preprocess.units import RESULT_NAME
 
@@ -44,6 +45,7 @@ def check_output(folder: Path) -> None:
 def check_apart(flag: str, folder: Path, inputs: Sequence[str]) -> None:
     """Refuse an output or cache folder inside an input folder, whose files are all read."""
     for item in inputs:
+        item = item.removeprefix("file://")
         if "://" in item or not (path := Path(item).expanduser()).is_dir():
             continue
         if folder.resolve().is_relative_to(path.resolve()):
@@ -55,8 +57,24 @@ def check_apart(flag: str, folder: Path, inputs: Sequence[str]) -> None:
 def check_url_apart(url: str, inputs: Sequence[str]) -> None:
     """The same for a URL."""
     for item in inputs:
-        if "://" in item and f"{url.rstrip('/')}/".startswith(f"{item.rstrip('/')}/"):
+        if _is_in(url, item):
             raise UserError(f"--output {url} is inside --input {item}, whose files are all read; name a URL outside")
+
+
+def _is_in(url: str, folder: str) -> bool:
+    return f"{_one_name(url)}/".startswith(f"{_one_name(folder)}/")
+
+
+def _one_name(item: str) -> str:
+    """A URL by the first of its protocol's names, as s3:// for s3a://; a path as one of file://."""
+    path = item.removeprefix("file://")
+    if "://" not in path:
+        return f"file://{Path(path).expanduser().resolve()}"
+    try:
+        files, path = file_system(item)
+    except Exception:  # network libraries raise their own types; who reads or writes there says what is wrong
+        return item.rstrip("/")
+    return files.unstrip_protocol(path).rstrip("/")
 
 
 def _check_writable(flag: str, folder: Path) -> None:
@@ -73,10 +91,13 @@ def _check_writable(flag: str, folder: Path) -> None:
 def not_ours(sources: list[Source], options: Options) -> list[Source]:
     """The sources without the files of the output and the cache, which a glob may match."""
     output, cache = options.output_folder.resolve(), options.cache_folder.resolve()
+    place = _one_name(options.output)
 
     def ours(source: Source) -> bool:
+        if "://" in options.output and source.url.startswith(f"{place}/"):
+            return True
         if not source.is_local:
-            return source.url.startswith(f"{options.output.rstrip('/')}/")
+            return False
         path = Path(source.paths[0]).resolve()
         in_cache = path.is_relative_to(cache) and (path.name.startswith(".") or RESULT_NAME.fullmatch(path.name))
         return bool(path.is_relative_to(output) or in_cache)

@@ -193,11 +193,13 @@ def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> N
         seconds=lambda texts: [len(text) / SLOWEST_CHARS_PER_SECOND for text in texts],
     )
     found.units = [unit._replace(gone=gone.get(unit.key, {})) for unit in found.units]
+    notes = []
     for unit in found.units:
         if unit.gone:
             rows = found.rows([unit]).select(["id", "source"]).to_pylist()
-            notes = [dropped_row(**rows[i], reason="held out", detail=why) for i, why in sorted(unit.gone.items())]
-            found.drop(notes)
-            found.documents -= len(notes)
+            notes += [dropped_row(**rows[i], reason="held out", detail=why) for i, why in sorted(unit.gone.items())]
+    if notes:
+        found.drop(notes)
+    found.documents -= len(notes)
     if found.units and not found.documents:
         raise UserError(f"every article shares {GRAM} morphemes in a row with --held-out; is it the input itself?")

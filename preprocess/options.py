@@ -44,8 +44,8 @@ class Options:
     """Morphological analyzer."""
 
     uncut: ShareBelowOne = 0.0
-    """Share of the training articles whose words are not cut into morphemes, so that the model also learns text as
-    programs without the analyzer read it (docs/export.md)."""
+    """Share of the articles whose words are not cut into morphemes, so that the model also learns text as programs
+    without the analyzer read it (docs/export.md). Articles for validation are cut."""
 
     spacing: Literal["original", "morphemes"] = "original"
     """original: the tokens restore the text exactly. morphemes: the tokens of ' '.join(morphemes), which lose the

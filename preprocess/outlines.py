@@ -92,6 +92,12 @@ def is_last(content: bytes) -> bool:
         return (reader.schema.metadata or {}) == _LAST
 
 
+def has_unreadable(content: bytes) -> bool:
+    """Whether a file could not be read in a block."""
+    with pa.ipc.open_stream(content) as reader:
+        return "unreadable file" in reader.read_next_batch()["reason"].unique().to_pylist()
+
+
 def digests(block: pa.RecordBatch) -> bytes:
     """The sha256 of the articles, one after the other, 32 bytes each."""
     column = block["sha256"]

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ from preprocess.worker import Failed, Packed
 log = logging.getLogger(__name__)
 
 PLENTY = 1_000
-"""Units that wait for workers while the scan looks for more."""
+"""Units that wait for workers when the scan has ended, while others are looked up in the cache."""
 
 
 def preprocess(options: Options) -> None:
@@ -65,9 +65,9 @@ def preprocess(options: Options) -> None:
     try:
         check(options)
         (folder / WORK).mkdir(exist_ok=True)
-        with _locked(folder / WORK, f"--output {folder}"):
+        with _locked(folder / WORK, f"--output {folder}"), ExitStack() as ends:
             try:
-                _Run(options).go()
+                _Run(options, ends).go()
             finally:
                 if (folder / "manifest.json").is_file():
                     shutil.rmtree(folder / WORK)
@@ -110,10 +110,11 @@ def _locked(folder: Path, what: str) -> Iterator[None]:
 class _Run:
     """The state of one run."""
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Options, ends: ExitStack):
         self.options = options = settled(options)
         self.folder = options.output_folder
         self.identity = analyzer_identity(options.analyzer)
+        self.ends = ends  # of what must not outlive Ray
 
     def go(self) -> None:
         options = self.options
@@ -131,14 +132,12 @@ class _Run:
         self.readers, self.scan = self._begin_scan(cache)
         if plan is None:
             claim(options.output, {**settings, "articles": self.scan.finish().account})
-            self.readers.close()
             log.info(f"{options.output} is finished; there is nothing to do")
             return
-        if plan.corpus is not None or not self.readers.ahead:
+        if plan.corpus is not None or not self.readers.ahead or "articles" in plan.begun:  # outlines are there
             self.scan.finish()
             self._check_scan(plan)
         if plan.corpus is not None:
-            self.readers.close()
             log.info(f"{self.folder} is finished: {len(plan.corpus):,} {plan.corpus.kind}; there is nothing to do")
             return
         with log_to_wandb(options.wandb, self.folder, plan.settings) as wandb:
@@ -181,6 +180,7 @@ class _Run:
         if large:
             self.work.connect()
         readers = Readers(Reading(self.layout, single_filters(options)), self.sources, self.outlines, large)
+        self.ends.callback(readers.close)
         self.losses = Losses(self.sources, self.layout.kind)
         scan = Scan(
             readers.outlines(),
@@ -240,7 +240,7 @@ class _Run:
                         waiting.append(unit)
                     else:
                         known += unit.documents
-                    if len(waiting) > PLENTY:
+                    if found.ended and len(waiting) > PLENTY:
                         yield waiting.popleft()
                 if waiting and not found.ended:
                     yield waiting.popleft()

@@ -15,6 +15,7 @@ Cost of the driver, for a large input: 0.005 ms per article.
 
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections import deque
@@ -36,7 +37,7 @@ from preprocess.cluster import one_line
 from preprocess.documents import Document, Dropped, read_documents
 from preprocess.filters import Filter, kept
 from preprocess.layouts import Layout
-from preprocess.outlines import is_last, outlined
+from preprocess.outlines import has_unreadable, is_last, outlined
 from preprocess.scan import Block, PlannedUnit, Wanted
 from preprocess.sources import Source
 from preprocess.spans import spans, state
@@ -106,8 +107,10 @@ class Cursor:
 class _Reader:
     """A process that reads."""
 
-    def __init__(self, reading: Reading, user: int, stores: Sequence[Source]):
-        if os.geteuid() != user:  # a Ray of somebody else, who may not see the same files: the driver reads
+    def __init__(self, reading: Reading, user: int | None, stores: Sequence[Source]):
+        if (
+            user is not None and os.geteuid() != user
+        ):  # a Ray of somebody else, who may not see the same files: the driver reads
             raise PermissionError(f"Ray runs as user {os.geteuid()}, the driver as user {user}")
         for source in stores:
             source.reach()
@@ -136,7 +139,8 @@ class Readers:
         self._outliners, self._texters = self._started(count), self._started(count)
         self._open: dict[int, int] = {}  # the span that each reader of texts, or the driver (-1), has open
         self._own = Cursor(reading)
-        self._keys = [key_of([reading.digest, *map(state, span)]) for span in self.spans]
+        self._unknown = secrets.token_hex(16)
+        self._keys = [self._key_of(span) for span in self.spans]
         self._told = set[str]()  # why readers were lost
 
     @property
@@ -144,15 +148,21 @@ class Readers:
         """Whether outlines come while the driver does something else."""
         return bool(self._outliners)
 
+    def _key_of(self, span: Sequence[Source]) -> str:
+        return key_of([self._reading.digest, *(state(source, self._unknown) for source in span)])
+
     def _started(self, count: int) -> list[Any]:
         if not count:
             return []
         where: Any = "SPREAD"
-        if any(source.is_local for span in self.spans for source in span):
+        every = [source for span in self.spans for source in span if source.problem is None]
+        local = any(source.is_local for source in every)
+        if local:
             where = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        stores = {source.files.protocol: source for span in self.spans for source in span if not source.is_local}
+        stores = {source.files.protocol: source for source in every if not source.is_local}
+        user = os.geteuid() if local else None
         actor = _Reader.options(num_cpus=0, scheduling_strategy=where)  # type: ignore[attr-defined]
-        return [actor.remote(self._reading, os.geteuid(), list(stores.values())) for _ in range(count)]
+        return [actor.remote(self._reading, user, list(stores.values())) for _ in range(count)]
 
     # ---- outlines
 
@@ -179,7 +189,12 @@ class Readers:
                     if content is None:
                         yield None
                         continue
-                    key = self._key(span, count, is_last(content))
+                    last = is_last(content)
+                    if last and self._key_of(self.spans[span]) != self._keys[span]:
+                        raise UserError(CHANGED)
+                    key = self._key(span, count, last)
+                    if has_unreadable(content):  # for this run only: a file can be mended without a new time or size
+                        key = key_of([key, self._unknown])
                     self._store.put(key, content)
                     yield Block(span, key)
                     count += 1
@@ -268,13 +283,13 @@ class Readers:
         except RayTaskError as error:
             if not isinstance(error.cause, UserError):
                 raise error from None
-            self._forget()
+            self._forget(error.cause)
             raise error.cause from None
         except RayError as error:
             self._tell(error)
             return self._read(wanted)
-        except UserError:
-            self._forget()
+        except UserError as error:
+            self._forget(error)
             raise
 
     def _read(self, wanted: Wanted) -> list[str]:
@@ -284,9 +299,10 @@ class Readers:
             self._own.open(self.spans[wanted.span])
         return self._own.texts(wanted.numbers, wanted.digest)
 
-    def _forget(self) -> None:
-        """Remove the outlines: they are of other articles, which had the same time and size."""
-        shutil.rmtree(self._store.folder, ignore_errors=True)
+    def _forget(self, error: UserError) -> None:
+        """Remove the outlines if they are of other articles, which had the same time and size."""
+        if str(error) == CHANGED:
+            shutil.rmtree(self._store.folder, ignore_errors=True)
 
     def _tell(self, error: RayError) -> None:
         if (why := one_line(error)) not in self._told:
@@ -300,7 +316,7 @@ class Readers:
 
 
 def _end(actors: list[Any]) -> None:
-    for actor in actors:
+    for actor in actors if ray.is_initialized() else ():  # ray.kill would start another Ray
         ray.kill(actor)
     actors.clear()
 

@@ -2,8 +2,8 @@
 
 `file_system(url)` gives what fsspec knows it by, `listing` the files below a path, `open_remote` a byte stream.
 Credentials, region, and endpoint come from the environment or the usual files of the store's own client
-(AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL, ...). They are not part of what is sent to workers, logged, or
-written.
+(AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL, ...) of each machine. They are not part of what is sent to workers,
+logged, or written; a password or signature within a URL may be.
 
 What a web server refuses costs its own file. An object store is asked again for about a minute, and then the run stops:
 no object may be missing from a corpus because of a network or of who read it. An object counts as the version that was
@@ -111,7 +111,7 @@ def listing(files: Any, path: str) -> tuple[str, list[Listed]]:
     rows: dict[str, Listed] = {}
     for match, info in found.items():
         if info["type"] == "file" and not match.endswith("/"):  # an object of this name stands for an empty folder
-            hidden = _hidden(base, match)
+            hidden = None if match == path else _hidden(base, match)  # a file that is named is wanted
             version = None if is_web(files) else _version(info)
             rows.setdefault(hidden or match, Listed(hidden or match, version, hidden is not None))
     return base, list(rows.values())

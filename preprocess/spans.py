@@ -3,7 +3,6 @@
 In: sources. Out: groups of them; what changes with the content of a source; the size that decides who reads.
 """
 
-import secrets
 from collections.abc import Iterable
 
 from preprocess.sources import Source
@@ -45,9 +44,9 @@ def spans(sources: Iterable[Source]) -> list[tuple[Source, ...]]:
     return [*found, tuple(held)] if held else found
 
 
-def state(source: Source) -> str:
-    """What changes with the content of a source; something random if nobody knows."""
+def state(source: Source, unknown: str) -> str:
+    """What changes with the content of a source; `unknown` if nobody knows."""
     try:
         return source.state()
     except OSError:
-        return secrets.token_hex(16)
+        return unknown

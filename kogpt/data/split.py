@@ -28,8 +28,8 @@ def splits(hashes: Iterable[str], count: int, val_fraction: float) -> list[str]:
 def is_uncut(text_sha256: str, share: float) -> bool:
     """Whether the text with this hash is one of the `share` of all whose words are not cut into morphemes.
 
-    They have the highest ranks, and those for validation the lowest, so none is both while the two shares together are
-    clearly below 1.
+    They have the highest ranks, and those for validation the lowest. Only where the texts are few, or the two shares
+    together are near 1, may one be both.
     """
     return int.from_bytes(_rank(text_sha256)[:8]) >= (1 - share) * 2**64
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kogpt.common.errors import UserError
-from preprocess.checks import check, check_apart, check_output, not_ours
+from preprocess.checks import check, check_apart, check_output, check_url_apart, not_ours
 from preprocess.options import Options
 from preprocess.sources import find_sources
 
@@ -35,6 +35,26 @@ def test_a_cache_in_the_input_is_refused_before_anything_is_written(tmp_path: Pa
     with pytest.raises(UserError, match=r"--cache .* is inside --input"):
         check(options(tmp_path, cache=str(tmp_path / "in" / "cache")))
     assert os.listdir(tmp_path / "in") == []
+
+
+def test_other_names_of_a_place_are_the_same_place(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    inside, file = tmp_path / "in" / "corpus", "file://"
+    with pytest.raises(UserError, match="is inside --input"):
+        check_apart("--output", inside, (f"{file}{tmp_path}/in",))
+    for url, item in (
+        (f"{file}{inside}", f"{tmp_path}/in/"),
+        ("s3a://bucket/in/corpus", "s3://bucket/in"),
+        ("memory://in/corpus", "memory:///in/"),
+    ):
+        with pytest.raises(UserError, match="is inside --input"):
+            check_url_apart(url, (item,))
+        check_url_apart(url, (f"{item.rstrip('/')}put", "nosuch://bucket"))
+    for name in ("a.json", "corpus/manifest.json"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text("{}")
+    wanted = options(tmp_path, input=(str(tmp_path / "in"),), output=f"{file}{inside}", cache=str(tmp_path / "cache"))
+    assert [source.name for source in not_ours(find_sources(wanted.input), wanted)] == ["a.json"]
 
 
 @pytest.mark.parametrize("flag", ["output", "cache"])

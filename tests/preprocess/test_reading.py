@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -172,6 +173,70 @@ def test_a_mixture_of_articles_and_conversations_is_refused(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"b\.jsonl has articles and a\.jsonl has conversations"):
         list(readers.outlines())
     readers.close()
+
+
+def test_trouble_with_the_network_leaves_the_outlines(
+    sources: list[Source], tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = Readers(reading_of(named_layout("plain")), sources, Store(tmp_path_factory.mktemp("o")), actors=False)
+    found = scan_by(readers).finish()
+
+    def refused(source: Source) -> Any:
+        raise UserError("the store does not answer")
+
+    monkeypatch.setattr(Source, "members", refused)
+    with pytest.raises(UserError, match="does not answer"):
+        all_texts(readers, found, in_twos(found))
+    assert all(readers._store.get(key) is not None for key in found._keys)
+
+
+def test_a_file_that_could_not_be_read_is_read_again(
+    sources: list[Source], tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rights and disks are mended without a change of the file."""
+    open_path, folder = Source._open_path, tmp_path_factory.mktemp("o")
+
+    def refused(source: Source, *place: Any) -> Any:
+        if source.name == "4.jsonl":
+            raise PermissionError("Permission denied")
+        return open_path(source, *place)
+
+    def again() -> Scan:
+        return scan_by(Readers(reading_of(named_layout("plain")), sources, Store(folder), actors=False)).finish()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Source, "_open_path", refused)
+        assert again().reasons["unreadable file"] == 1
+    mended = again()
+    assert "unreadable file" not in mended.reasons
+    alone = scan_of(plain(sources, named_layout("plain")), tmp_path_factory.mktemp("alone"))
+    assert mended.fingerprint == alone.fingerprint == again().fingerprint
+
+
+def test_a_file_that_changes_while_it_is_outlined_is_noticed(readers: Readers, sources: list[Source]) -> None:
+    path = Path(sources[4].paths[0])
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(UserError, match="the articles changed while they were read"):
+        scan_by(readers).finish()
+
+
+def test_one_hidden_folder_of_a_store_does_not_keep_the_readers_from_it(
+    sources: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/hidden/a.jsonl": b'{"text": "a"}', "/hidden/z/.git/b": b"x"})
+    given: list[Any] = []
+    monkeypatch.setattr(reading._Reader, "options", lambda **_: SimpleNamespace(remote=lambda *own: given.append(own)))
+    try:
+        stored = find_sources(("memory://hidden",))
+        assert [source.problem is None for source in stored] == [True, False]
+        Readers(reading_of(named_layout("plain")), stored, Store(tmp_path / "o"), actors=True)
+    finally:
+        memory.rm("/hidden", recursive=True)
+    assert given
+    for _, user, stores in given:
+        assert [source.name for source in stores] == ["a.jsonl"]
+        assert user is None, "whoever a node's Ray runs as, the store is the same"
 
 
 @pytest.mark.parametrize("change", ["changed", "gone", "swapped"])

@@ -99,6 +99,12 @@ def test_a_large_archive_is_read_in_ranges(server: Store, monkeypatch: pytest.Mo
     assert sum(method == "GET" for method, _ in server.requests) < 60
 
 
+def test_a_hidden_object_that_is_named_is_read(server: Store) -> None:
+    server.put("named/.a.jsonl", b"mine")
+    assert contents(server.url("named/.a.jsonl")) == [(".a.jsonl", b"mine")]
+    assert contents(server.url("named"))[0][1] != b"mine"
+
+
 def test_an_object_costs_one_request(server: Store) -> None:
     server.put("one/a.txt", b"x" * 10_000)
     (source,) = find_sources((server.url("one"),))
