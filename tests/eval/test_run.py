@@ -321,7 +321,7 @@ def test_lm_eval_agrees(run, model, codec, tmp_path, monkeypatch):
         monkeypatch.setenv(name, "1")
     export_model(run, tmp_path / "exported", texts=TEXTS)
     items = [replace(item, task="ours") for item in item_list(tmp_path)]
-    lines = [{**asdict(item), "prompt": f"[CLS] {item.prompt}"} for item in items]
+    lines = [{**asdict(item), "prompt": f"[CLS]{item.prompt}"} for item in items]
     data = tmp_path / "lm_eval.jsonl"
     data.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
     (tmp_path / "tasks").mkdir()
