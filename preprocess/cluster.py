@@ -30,7 +30,7 @@ from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
 
 from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
-from kogpt.common.system import kept_handler
+from kogpt.common.system import kept_handlers
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +40,15 @@ MIB = 1 << 20
 _LONGEST_FOLDER = 40
 
 
-@kept_handler(signal.SIGSEGV)
+_OF_JAVA = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+"""A JVM in this process lives by its handlers of these. Ray replaces them at its start and removes them at its end."""
+
+
+@kept_handlers(*_OF_JAVA)
 def connect(address: str | None, workers: int | None) -> str:
     """Join the Ray cluster at `address`, by default that of this machine, or start Ray here.
 
-    Returns a line that says which. The private Ray of another run is never joined. A JVM that already runs in this
-    process stops its threads by SIGSEGV, and would die of Ray's handler.
+    Returns a line that says which. The private Ray of another run is never joined.
     """
     given = address or os.environ.get("RAY_ADDRESS")
     chosen = given or _address_of_this_machine() or "local"
@@ -82,6 +85,12 @@ def connect(address: str | None, workers: int | None) -> str:
             f"Ray did not start on this machine ({one_line(error)}); `ray start --head` says more about what is wrong"
         ) from None
     return "Ray: this machine"
+
+
+@kept_handlers(*_OF_JAVA)
+def leave() -> None:
+    """Leave the cluster, or end the Ray that was started here."""
+    ray.shutdown()
 
 
 def protect_token() -> None:

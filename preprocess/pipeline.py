@@ -91,7 +91,7 @@ def preprocess(options: Options) -> None:
         raise UserError(f"the Ray cluster was lost ({reason}); repeat the same command to continue") from None
     finally:
         if ray.is_initialized() and not joined_before:
-            ray.shutdown()
+            cluster.leave()
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from trainings import launch, losses, records
 
@@ -27,7 +26,7 @@ from kogpt.hub.import_run import import_run
 from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import open_tokenizer
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 
@@ -69,7 +68,7 @@ def test_the_corpus_verifies_and_reads() -> None:
 def local_ray() -> Iterator[None]:
     connect("local", 1)
     yield
-    ray.shutdown()
+    leave()
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -32,20 +32,23 @@ if hasattr(signal, "SIGUSR1"):
 
 
 @contextmanager
-def kept_handler(number: int) -> Iterator[None]:
-    """Keep this process's handler of a signal, whatever native code installs meanwhile. Does nothing on Windows.
+def kept_handlers(*signals: int) -> Iterator[None]:
+    """Keep this process's handlers of these signals, whatever native code does meanwhile. Does nothing on Windows.
 
     Python's `signal` module does not see the handlers of native code.
     """
     if fcntl is None:
         yield
         return
-    libc, handler = ctypes.CDLL(None), ctypes.create_string_buffer(1024)  # larger than any `struct sigaction`
-    libc.sigaction(number, None, handler)
+    libc = ctypes.CDLL(None)
+    handlers = {number: ctypes.create_string_buffer(1024) for number in signals}  # larger than any `struct sigaction`
+    for number, handler in handlers.items():
+        libc.sigaction(number, None, handler)
     try:
         yield
     finally:
-        libc.sigaction(number, handler, None)
+        for number, handler in handlers.items():
+            libc.sigaction(number, handler, None)
 
 
 def has_deepspeed() -> bool:

@@ -56,8 +56,8 @@ def test_cores_and_groups_where_nobody_can_say(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_handler_of_native_code_is_kept() -> None:
-    code = "import faulthandler, os, signal; from kogpt.common.system import kept_handler\n"
-    code += "with kept_handler(signal.SIGSEGV): faulthandler.enable()\n"
+    code = "import faulthandler, os, signal; from kogpt.common.system import kept_handlers\n"
+    code += "with kept_handlers(signal.SIGSEGV): faulthandler.enable()\n"
     code += "os.kill(os.getpid(), signal.SIGSEGV)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (-signal.SIGSEGV, ""), "faulthandler would have printed the stack"

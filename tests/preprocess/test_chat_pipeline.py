@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import ray
 from builders import conversations
 from pipelines import checksums
 from test_version_0_1 import OLD
@@ -22,7 +21,7 @@ from kogpt.tokenizer.chat import render
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import open_tokenizer
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 from preprocess.vocabulary import loaded, settled
@@ -32,7 +31,7 @@ from preprocess.vocabulary import loaded, settled
 def local_ray() -> Iterator[None]:
     connect("local", 2)
     yield
-    ray.shutdown()
+    leave()
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -11,14 +11,14 @@ import ray
 
 from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
-from preprocess.cluster import NodeWatch, _address_of_this_machine, connect, even_threads, living_nodes
+from preprocess.cluster import NodeWatch, _address_of_this_machine, connect, even_threads, leave, living_nodes
 
 
 @pytest.fixture(autouse=True)
 def no_ray() -> Iterator[None]:
-    ray.shutdown()
+    leave()
     yield
-    ray.shutdown()
+    leave()
 
 
 def test_ray_of_its_own_has_a_core_for_each_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,16 +129,18 @@ BESIDE_JAVA = """
 import jpype
 from kogpt.tokenizer.analyzers.kkma.analyzer import Kkma
 from kogpt.tokenizer.analyzers.kkma.identity import kkma_identity
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 kkma = Kkma(kkma_identity())
 connect("local", 1)
-for round in range(30):
+for round in range(60):
     kkma.analyze("국회는 법률을 만든다. " * 100)
     jpype.java.lang.System.gc()
+    if round == 30:
+        leave()
 """
 
 
-def test_java_lives_on_after_ray_has_started_beside_it() -> None:
+def test_java_lives_on_where_ray_starts_and_ends_beside_it() -> None:
     done = subprocess.run([sys.executable, "-c", BESIDE_JAVA], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import s3fs
 from stores import Store, store
 
 from kogpt.common.errors import UserError
 from preprocess import pipeline
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 from preprocess.report_page import REPORT
@@ -34,7 +33,7 @@ def server(options: Options, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         server.put_folder(Path(options.input[0]), "articles")
         connect("local", 2)
         yield server
-        ray.shutdown()
+        leave()
 
 
 @pytest.fixture

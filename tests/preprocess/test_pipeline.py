@@ -10,7 +10,6 @@ from typing import Any
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-import ray
 from filelock import FileLock
 from pipelines import COUNT, checksums, elsewhere
 
@@ -20,7 +19,7 @@ from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import open_tokenizer, train_tokenizer
 from preprocess import stages
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 from preprocess.report_page import REPORT
@@ -31,7 +30,7 @@ from preprocess.work import Work
 def local_ray() -> Iterator[None]:
     connect("local", 2)
     yield
-    ray.shutdown()
+    leave()
 
 
 def test_corpus_holds_every_text_and_balances(options: Options, undisturbed: dict[str, str], texts: list[str]) -> None:

@@ -10,7 +10,7 @@ import ray
 
 from kogpt.common.errors import UserError
 from preprocess import pool
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.pool import Pool
 from preprocess.worker import Failed, Packed
 
@@ -22,7 +22,7 @@ ITEMS: list[Any] = [KILLERS.get(i, i) for i in range(160)]
 def local_ray() -> Iterator[None]:
     connect("local", 2)
     yield
-    ray.shutdown()
+    leave()
 
 
 def setup_killable() -> Callable[[], Callable[[Any], Any]]:

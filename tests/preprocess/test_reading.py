@@ -15,7 +15,7 @@ from pipelines import articles_in, checksums, elsewhere, scan_of
 
 from kogpt.common.errors import UserError
 from preprocess import pipeline, reading
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.documents import Document, read_documents
 from preprocess.filters import kept, single_filters
 from preprocess.layouts import Layout, named_layout
@@ -34,7 +34,7 @@ ANALYZER = {"name": "none"}
 def local_ray() -> Iterator[None]:
     connect("local", 2)
     yield
-    ray.shutdown()
+    leave()
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import ray
 from pipelines import checksums, elsewhere
 
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from preprocess import pipeline, stages, work
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 
@@ -24,7 +23,7 @@ from preprocess.pipeline import preprocess
 def local_ray() -> Iterator[None]:
     connect("local", 2)
     yield
-    ray.shutdown()
+    leave()
 
 
 def test_text_that_kills_its_worker_is_kept_and_listed(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from pipelines import COUNT, checksums, elsewhere
 
 from kogpt.common.errors import UserError
@@ -16,7 +15,7 @@ from kogpt.data.split import is_uncut
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from preprocess import stages
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 
@@ -27,7 +26,7 @@ SHARE = 0.2
 def local_ray() -> Iterator[None]:
     connect("local", 2)
     yield
-    ray.shutdown()
+    leave()
 
 
 def test_a_share_of_the_articles_is_one_by_their_text() -> None:
