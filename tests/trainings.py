@@ -15,9 +15,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -44,10 +45,12 @@ def deepspeed_file(path: Path, stage: int, precision: str = "fp32", lr: float = 
 
 
 def free_port() -> int:
-    """A free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A free port below those that the system hands out by itself, so that nobody gets it in the meantime."""
+    while True:
+        port = SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def records(run: Path) -> list[dict[str, Any]]:
