@@ -66,8 +66,8 @@ def test_typed_role_tokens_are_text(heard: tuple[str, Service, list[list[int]]],
     end = tokenizer.end_id
     assert special == [tokenizer.cls_id, names["system"], end, names["user"], end, names["assistant"]]
     first, second = [i for i, id in enumerate(ids) if id == end]
-    assert tokenizer.decode(ids[2:first]) == normalize(system.strip())[0]
-    assert tokenizer.decode(ids[first + 2 : second]) == normalize(f"말 {text}".strip())[0]
+    assert tokenizer.decode(ids[2:first]) == normalize(system)[0].strip()
+    assert tokenizer.decode(ids[first + 2 : second]) == normalize(f"말 {text}")[0].strip()
     asked.clear()
     completion = {"prompt": f"말 {text}", "max_tokens": 1}
     assert httpx.post(f"{address}/v1/completions", json=completion).status_code == 200
