@@ -198,8 +198,7 @@ class Engine:
         """Guess tokens with the draft, and find `row.known` by one pass of the model over all of them."""
         length, ids = self.cache.lengths[row.place], row.ids[-1:]
         for turn in range(guesses):
-            logits = self._forward([row], [ids[-1:]], self.model.draft)
-            ids += [step.id for step in _choose([row], logits, [turn])]
+            ids += _draw_ids([row], self._forward([row], [ids[-1:]], self.model.draft), [turn])
         self.cache.lengths[row.place] = length  # the model writes its own keys and values over those of the draft
         rows = [row] * len(ids)
         steps = _choose(rows, self._forward(rows, [[id] for id in ids]), range(len(ids)))
@@ -219,15 +218,23 @@ class Engine:
 
 
 def _choose(rows: list[Row], logits: Tensor, ahead: Sequence[int] | None = None) -> list[Step]:
-    """The next token of each row, from the logits [B, V] after its last. Rows of the same settings go together.
+    """The next token of each row, from the logits [B, V] after its last, as `_draw_ids` draws it."""
+    ids = _draw_ids(rows, logits, ahead or [0] * len(rows))
+    return [
+        Step(id) if row.logprobs is None else _with_logprobs(id, own, row.logprobs)
+        for row, id, own in zip(rows, ids, logits, strict=True)
+    ]
+
+
+def _draw_ids(rows: list[Row], logits: Tensor, ahead: Sequence[int]) -> list[int]:
+    """The next token of each row. Rows of the same settings go together.
 
     `ahead`: the token of a row is so many tokens after its next one.
     """
-    ahead = ahead or [0] * len(rows)
     groups: dict[Sampling, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row.settings, []).append(i)
-    steps: dict[int, Step] = {}
+    ids: dict[int, int] = {}
     for sampling, members in groups.items():
         own, after = [rows[i] for i in members], logits if len(groups) == 1 else logits[members]
         seen = [row.seen for row in own if row.seen is not None]
@@ -239,9 +246,8 @@ def _choose(rows: list[Row], logits: Tensor, ahead: Sequence[int] | None = None)
             chosen = scores.argmax(-1)
         else:
             chosen = draw(scores, torch.stack([rows[i].draw(ahead[i]) for i in members]))
-        for i, row, id in zip(members, own, chosen.tolist(), strict=True):
-            steps[i] = Step(id) if row.logprobs is None else _with_logprobs(id, logits[i], row.logprobs)
-    return [steps[i] for i in range(len(rows))]
+        ids |= zip(members, chosen.tolist(), strict=True)
+    return [ids[i] for i in range(len(rows))]
 
 
 def _with_logprobs(id: int, logits: Tensor, count: int) -> Step:
