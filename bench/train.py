@@ -35,6 +35,7 @@ from contestants import ROOT, Step, Task, make_corpus
 from rich.console import Console
 from rich.table import Table
 
+from kogpt.common.ports import free_port
 from kogpt.train.memory import memory_per_rank
 
 MICRO = 8
@@ -132,7 +133,7 @@ def _show_ratios(times: dict[str, list[float]], pairs: list[tuple[str, str, floa
 def _train(task: Task, ranks: int, out: Path, config: Path, steps: int, *flags: str) -> list[dict[str, Any]]:
     """A training under the `deepspeed` command; its metrics.jsonl."""
     command = [sys.executable, str(Path(sys.executable).with_name("deepspeed")), "-q", "--num_accelerators", str(ranks)]
-    command += ["--master_port", str(random.randint(20000, 30000)), str(ROOT / "launch" / "train.py")]
+    command += ["--master_port", str(free_port()), str(ROOT / "launch" / "train.py")]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     environment |= {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks)), "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(

@@ -27,6 +27,7 @@ import tyro
 
 from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.flags import NewFolder
+from kogpt.common.ports import free_port
 from kogpt.common.ranges import Count, problems
 
 START = time.monotonic()
@@ -157,7 +158,7 @@ def one_ray() -> Iterator[None]:
         yield
     finally:
         del os.environ["RAY_ADDRESS"]
-        ray.shutdown()
+        cluster.leave()
 
 
 @contextmanager
@@ -180,12 +181,6 @@ def ranks_of(*flags: str) -> Iterator[Callable[..., None]]:
             yield train
     finally:
         job.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def deepspeed_file(path: Path, folder: Path, ranks: int) -> Path:

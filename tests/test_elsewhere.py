@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from builders import make_chat_run
 from servers import client, service_of, serving
-from trainings import GLOBAL_BATCH, Plan, copy_as_of, flags, free_port, losses, records, together
+from trainings import GLOBAL_BATCH, Plan, copy_as_of, flags, losses, records, together
 
 import kogpt as package
 from kogpt.checkpoint.layout import MANIFEST, step_folder
+from kogpt.common.ports import free_port
 from kogpt.tokenizer.wordpiece import Tokenizer
 
 PROGRAM = Path(__file__).with_name("elsewhere.py")

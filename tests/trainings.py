@@ -10,16 +10,16 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
+
+from kogpt.common.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[1]
 TRAIN = PROJECT / "launch" / "train.py"
@@ -42,15 +42,6 @@ def deepspeed_file(path: Path, stage: int, precision: str = "fp32", lr: float = 
         content[precision] = {"enabled": True}
     path.write_text(json.dumps(content))
     return path
-
-
-def free_port() -> int:
-    """A free port below those that the system hands out by itself, so that nobody gets it in the meantime."""
-    while True:
-        port = SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as free, suppress(OSError):
-            free.bind(("127.0.0.1", port))
-            return port
 
 
 def records(run: Path) -> list[dict[str, Any]]:

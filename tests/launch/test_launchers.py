@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trainings import TRAIN, deepspeed_file, flags, free_port, records, wait_until
+from trainings import TRAIN, deepspeed_file, flags, records, wait_until
+
+from kogpt.common.ports import free_port
 
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
