@@ -24,13 +24,12 @@ sys.path.pop(0)  # of this folder, preprocess.py would be the package `preproces
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import psutil
-import ray
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from preprocess import pipeline
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.options import Options as PipelineOptions
 from preprocess.scan import Scan
 
@@ -107,6 +106,20 @@ def write_vocabulary(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
 
 
+def no_op(folder: Path, name: str, output: str, workers: int) -> PipelineOptions:
+    """The options of a run over the articles `name` whose work costs nearly nothing."""
+    return PipelineOptions(
+        input=(str(folder / name),),
+        output=str(folder / f"{output}-corpus"),
+        cache=str(folder / f"{name}-cache"),
+        tokenizer=str(folder / "vocabulary"),
+        analyzer="none",
+        layout="plain",
+        workers=workers,
+        ray_address="local",
+    )
+
+
 def run(options: Options, folder: Path, name: str, count: int, output: str) -> Clock:
     """One run of the pipeline over the articles `name`."""
     if not (folder / name).exists():
@@ -116,18 +129,7 @@ def run(options: Options, folder: Path, name: str, count: int, output: str) -> C
     for stage, (owner, method) in STAGES.items():
         setattr(owner, method, clock.around(stage, originals[stage]))
     try:
-        clock.around("all", pipeline.preprocess)(
-            PipelineOptions(
-                input=(str(folder / name),),
-                output=str(folder / f"{output}-corpus"),
-                cache=str(folder / f"{name}-cache"),
-                tokenizer=str(folder / "vocabulary"),
-                analyzer="none",
-                layout="plain",
-                workers=options.workers,
-                ray_address="local",
-            )
-        )
+        clock.around("all", pipeline.preprocess)(no_op(folder, name, output, options.workers))
     finally:
         for stage, (owner, method) in STAGES.items():
             setattr(owner, method, originals[stage])
@@ -153,7 +155,7 @@ def measure(options: Options) -> dict[str, Any]:
             time.sleep(IDLE_SECONDS)
             idle = (time.process_time() - idle) / IDLE_SECONDS
         finally:
-            ray.shutdown()
+            leave()
     more = options.articles - small
     return {
         "cpu_ms": {stage: 1000 * (large.cpu[stage] - first.cpu[stage]) / more for stage in (*STAGES, "all")},

@@ -33,7 +33,7 @@ from rich.table import Table
 
 from kogpt.tokenizer.normalize import Removed
 from preprocess import pipeline, stages
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.documents import Document
 from preprocess.options import Options as PipelineOptions
 from preprocess.outlines import outlined
@@ -153,7 +153,7 @@ def main() -> None:
     try:
         numbers = measure(options)
     finally:
-        ray.shutdown()
+        leave()
     table = Table(title=f"{options.actors} actors for {options.cores} cores", show_header=False)
     for name, value in numbers.items():
         table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else f"{value:,}")

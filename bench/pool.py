@@ -19,12 +19,11 @@ from typing import Any
 sys.path.pop(0)  # of this folder, preprocess.py would be the package `preprocess`
 
 import psutil
-import ray
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from preprocess.cluster import connect
+from preprocess.cluster import connect, leave
 from preprocess.pool import Pool
 from preprocess.units import MEAN_DOCUMENTS
 
@@ -89,7 +88,7 @@ def main() -> None:
     try:
         numbers = measure(options)
     finally:
-        ray.shutdown()
+        leave()
     table = Table(title="one driver, no-op work", show_header=False)
     for name, value in numbers.items():
         table.add_row(name.replace("_", " "), f"{value:,.3f}" if isinstance(value, float) else f"{value:,}")

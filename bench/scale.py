@@ -27,9 +27,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from bench.driver import write_articles, write_vocabulary
+from bench.driver import no_op, write_articles, write_vocabulary
 from preprocess import pipeline
-from preprocess.options import Options as PipelineOptions
 from preprocess.pool import Pool
 from preprocess.scan import Scan
 
@@ -91,18 +90,7 @@ def run(folder: Path, name: str, workers: int, sink: Any) -> None:
     Scan.coming = coming  # type: ignore[method-assign,assignment]
     once(pipeline._Run, "_encode", "analyzed")
     once(pipeline, "assemble", "encoded")
-    pipeline.preprocess(
-        PipelineOptions(
-            input=(str(folder / name),),
-            output=str(folder / f"{name}-corpus"),
-            cache=str(folder / f"{name}-cache"),
-            tokenizer=str(folder / "vocabulary"),
-            analyzer="none",
-            layout="plain",
-            workers=workers,
-            ray_address="local",
-        )
-    )
+    pipeline.preprocess(no_op(folder, name, name, workers))
     tell("done")
 
 

@@ -39,7 +39,6 @@ MIB = 1 << 20
 # The path of a Unix socket has at most 107 bytes; Ray appends about 65 to its folder.
 _LONGEST_FOLDER = 40
 
-
 _OF_JAVA = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 """A JVM in this process lives by its handlers of these. Ray replaces them at its start and removes them at its end."""
 

@@ -108,9 +108,7 @@ class _Reader:
     """A process that reads."""
 
     def __init__(self, reading: Reading, user: int | None, stores: Sequence[Source]):
-        if (
-            user is not None and os.geteuid() != user
-        ):  # a Ray of somebody else, who may not see the same files: the driver reads
+        if user not in (None, os.geteuid()):  # a Ray of somebody else, who may not see the same files: the driver reads
             raise PermissionError(f"Ray runs as user {os.geteuid()}, the driver as user {user}")
         for source in stores:
             source.reach()
