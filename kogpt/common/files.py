@@ -19,6 +19,8 @@ from typing import BinaryIO
 
 from kogpt.common import system
 
+LOCK = ".lock"
+"""In a run folder: locked by the training that writes there."""
 _STRAY = re.compile(r"\..+\.kogpt-[0-9a-f]{16}")
 
 

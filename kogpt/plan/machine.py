@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from kogpt.common.device import choose_device
@@ -27,7 +26,7 @@ from kogpt.train.distributed import has_bf16, share_cores
 from kogpt.train.gpu_peaks import peak_flops
 from kogpt.train.memory import memory_per_rank
 from kogpt.train.options import DEFAULT_FILE
-from kogpt.train.planner import HEADROOM
+from kogpt.train.planner import HEADROOM, free_memory
 
 GPUS: dict[str, tuple[str, int]] = {
     "T4": ("T4", 16),
@@ -139,11 +138,6 @@ def measured(
     what += " of this CPU" if device.type == "cpu" else ""
     words = f"{f'{devices} x ' if devices > 1 else ''}{what}: {speed / 1e12:.3g} TFLOP/s, measured"
     return replace(machine, overhead=overhead, speed=speed, words=words)
-
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes of the device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def most_rows(config: ModelConfig, device: torch.device, precision: Precision, memory: int) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import psutil
 
 from kogpt.common.errors import UserError
+from kogpt.common.files import LOCK
 from kogpt.common.progress import ProgressBar
 from kogpt.tracking.metrics_file import read_metrics
 
@@ -28,10 +29,7 @@ START_SECONDS = 5.0
 """A shell takes a moment to start the training that it was told to start."""
 SILENT_SECONDS = 120.0
 """A training on another machine that writes nothing for this long is taken for dead."""
-
-
 PROGRAMS = {"train.py", "demo_ranks.py"}
-LOCK = ".lock"
 
 
 class View(Protocol):

@@ -17,13 +17,10 @@ OLD_FILE = "ds_config.json"
 
 def recipe_of(checkpoint: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `Recipe` for the checkpoint with this config.json."""
-    if "recipe" in config:
-        return {"batch": config.get("global_batch", OLD_BATCH), **config["recipe"]}
-    about: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        about = json.loads((checkpoint.parent.parent / "run.json").read_bytes())
+    about = config if "recipe" in config else _run_json(checkpoint)
+    batch = config.get("global_batch", OLD_BATCH)
     if "recipe" in about:
-        return {"batch": config.get("global_batch", OLD_BATCH), **about["recipe"]}
+        return {"batch": batch, **about["recipe"]}
     tuned = "init" in config
     old = {"schedule": "wsd" if tuned else "cosine", "warmup": 0.05}
     old |= {"decay": 0.5, "min_lr_ratio": 0.0} if tuned else {"decay": 0.2, "min_lr_ratio": 0.1}
@@ -32,10 +29,17 @@ def recipe_of(checkpoint: Path, config: dict[str, Any]) -> dict[str, Any]:
     file = Path(said.get("run", {}).get("deepspeed_config", OLD_FILE)).name
     share = TUNING_LR if tuned and file == OLD_FILE else 1.0
     return old | {
-        "batch": config.get("global_batch", OLD_BATCH),
+        "batch": batch,
         "steps": about.get("steps", OLD_STEPS),
         "optimizer": _optimizer(about, share),
     }
+
+
+def _run_json(checkpoint: Path) -> dict[str, Any]:
+    """The run.json of its run; {} if there is none that can be read."""
+    with suppress(OSError, ValueError):
+        return json.loads((checkpoint.parent.parent / "run.json").read_bytes())
+    return {}
 
 
 def _optimizer(about: dict[str, Any], share: float) -> dict[str, Any]:

@@ -116,13 +116,15 @@ def estimate(
     )
 
 
+def free_memory(device: torch.device) -> int:
+    """Free bytes of the device; of a CPU those of the machine, which all its ranks share."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
 def _free(ranks: Ranks) -> int:
     """The free bytes of the rank with the least."""
-    if ranks.device.type == "cuda":
-        have = torch.cuda.mem_get_info(ranks.device)[0]
-    else:
-        have = psutil.virtual_memory().available // ranks.local_world_size
-    return -int(reduce_max(ranks, -have)[0])
+    sharing = 1 if ranks.device.type == "cuda" else ranks.local_world_size
+    return -int(reduce_max(ranks, -(free_memory(ranks.device) // sharing))[0])
 
 
 def _gib(size: float) -> str:

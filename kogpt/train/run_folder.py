@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from kogpt.checkpoint.prune import remove_strays
 from kogpt.common.errors import UserError
+from kogpt.common.files import LOCK
 from kogpt.train.distributed import Ranks, broadcast_object, on_first, reduce_max
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def hold(run: Path) -> FileLock:
 
     The kernel releases the lock when the process ends in any way. Leftovers of killed trainings are removed.
     """
-    lock = FileLock(run / ".lock")
+    lock = FileLock(run / LOCK)
     try:
         run.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)

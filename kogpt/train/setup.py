@@ -4,7 +4,6 @@ Where several say something, this is the order: a flag; the DeepSpeed file; the 
 kogpt.train.recipe, or its settings for fine-tuning. On a run that is resumed the dial changes nothing.
 """
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.fine_tuning import origin
 from kogpt.train.options import TrainOptions, model_config
 from kogpt.train.recipe import Attend, Length, Recipe, changed, dial, divisible, tuning
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,6 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
     windows = corpora.epoch(batches)
     said = options.schedule
     length, batch = Length(said.steps, said.tokens, said.epochs), content.get("train_batch_size")
-    notes: list[str] = []
     if base is not None:
         optimizer = completed(known["recipe"]["optimizer"])
         recipe = tuning(optimizer, context, windows, ranks=ranks.world_size, length=length, batch=batch)
@@ -63,10 +59,10 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
     flags = {name: getattr(said, name) for name in ("schedule", "warmup", "decay", "min_lr_ratio")}
     named = completed(content["optimizer"]) if "optimizer" in content else None
     recipe = changed(recipe, optimizer=named, attend=attend, **flags)
-    if base is not None or not known:
-        notes.append(_described(recipe, config, windows, named is not None))
+    new = base is not None or not known
+    notes = (_described(recipe, config, windows, named is not None),) if new else ()
     settled = content | {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer}
-    return Setup(base, known.get("init"), config, batches, recipe, settled, tuple(notes))
+    return Setup(base, known.get("init"), config, batches, recipe, settled, notes)
 
 
 def _attention(config: ModelConfig, begun: dict[str, Any] | None) -> Attend:
