@@ -1,12 +1,13 @@
 """Check training on this machine's GPUs with one command: does every path run and learn, how fast, in how much memory?
 
-    python bench/gpu_check.py --json check.json     # about eight minutes on one H100
+    python bench/gpu_check.py --json check.json     # at most 20 minutes on one GPU, 25 on several
     python bench/gpu_check.py --wheels wheels/      # missing packages, for machines without a network
     python bench/gpu_check.py --toy                 # every part in seconds, also on a CPU
 
 Needs Python 3.11, torch 2.11 or later, and DeepSpeed, but no network, Ray, Java, or W&B. It trains on random tokens.
 Each part (bench/gpu_parts.py) runs in its own process with a time limit, so a part that hangs or crashes does not
-affect the others. The most important parts run first. The exit status is 0 if nothing failed. `make gpu-check` runs it.
+affect the others; the limits add up to the minutes above. The most important parts run first. The exit status is 0 if
+nothing failed. `make gpu-check` runs it.
 """
 
 import json

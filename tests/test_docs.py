@@ -1,6 +1,7 @@
 """The documentation names every file, its links work, and its commands exist."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,12 @@ def _anchor(heading: str) -> str:
 def test_readmes_link_the_index() -> None:
     for name in ("README.md", "README.ko.md"):
         assert "(docs/index.md)" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_check_of_gpus_ends_within_the_minutes_that_the_docs_say() -> None:
+    check = runpy.run_path(str(ROOT / "bench/gpu_check.py"))
+    one = sum(check["LIMITS"].values())
+    several = one + sum(check["PAIR_LIMITS"].values())
+    said = f"with one GPU it ends within {-(-one // 60)} minutes, with several within {-(-several // 60)}"
+    assert said in (ROOT / "docs/gpus.md").read_text(encoding="utf-8")
+    assert f"at most {-(-one // 60)} minutes on one GPU, {-(-several // 60)} on several" in check["__doc__"]

@@ -35,7 +35,11 @@ def load_for_inference(
     `checkpoint` is "best" (by validation loss), "last", or the number of a step; by default the best where there was
     validation. Which one it is is logged. Raises `UserError` if there is no such checkpoint, or none that is usable.
     """
-    step = choose(Path(run_or_step_folder), checkpoint, (MODEL, CONFIG))
+    return load_step(choose(Path(run_or_step_folder), checkpoint, (MODEL, CONFIG)), device)
+
+
+def load_step(step: Path, device: str | torch.device = "cpu") -> LoadedRun:
+    """Load a step folder that `choose` gave."""
     reader = CheckpointReader(step, (MODEL,))
     model = registry.build(registry.config_from_dict(reader.config["model"]))
     state = model.state_dict()

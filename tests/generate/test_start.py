@@ -46,6 +46,21 @@ def test_what_fails_in_the_thread_is_raised_by_the_first_text(run: Path, monkeyp
         codec.encode(TEXT)
 
 
+@pytest.mark.parametrize("wish", ["7000", None], ids=["missing", "damaged"])
+def test_no_analyzer_starts_for_a_checkpoint_that_cannot_be_used(
+    wish: str | None, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process would wait for it at its end."""
+    started: list[str] = []
+    monkeypatch.setattr(codec_module, "load_analyzer", started.append)
+    copy = shutil.copytree(run, tmp_path / "run")
+    for weights in copy.rglob("model*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match="no checkpoint of this step" if wish else "holds no usable checkpoint"):
+        load_with_codec(copy, checkpoint=wish)
+    assert not started
+
+
 def test_what_is_wrong_with_the_checkpoint_is_said_first(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no usable checkpoint"):
         load_with_codec(tmp_path)
