@@ -37,12 +37,12 @@ Run = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder, or on
 Checkpoint = Annotated[
     OptionalCheckpoint, arg(help="Which checkpoint of the run. Default: best where there was validation, else last.")
 ]
-Runs = Annotated[Positional[FilePaths], arg(metavar="RUN ...")]
+Runs = Annotated[Positional[FilePaths], arg(metavar="RUN ...", help_behavior_hint="")]
 RunFolder = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder.")]
 OptionalQuantization = Annotated[Literal["f16", "q8_0"] | None, arg(metavar="{f16,q8_0}", help_behavior_hint="")]
 MOST_SAMPLES = 100_000
 """Of a prompt; each takes memory until it is printed."""
-Prompts = Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT ...")]
+Prompts = Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT ...", help_behavior_hint="")]
 
 
 def generate(
@@ -92,7 +92,7 @@ def serve(
     host: Text = "127.0.0.1",
     port: Annotated[int, Range(0, 65535)] = 8000,
     api_key: OptionalText = None,
-    cors: tuple[Text, ...] = (),
+    cors: Annotated[tuple[Text, ...], arg(help_behavior_hint="")] = (),
     checkpoint: Checkpoint = None,
     device: OptionalText = None,
 ) -> None:
@@ -214,7 +214,7 @@ def export(
         license: License of the weights for the model card, for example cc-by-sa-4.0. Default: unknown.
         gguf: Also write a file for llama.cpp and a Modelfile for Ollama: f16, or q8_0, which is half as large.
         push: Also upload the folder to the Hugging Face hub under this name, USER/NAME. A new repository is private.
-        corpus: State in the model card what the model loses without the analyzer, on 100 validation articles of this.
+        corpus: Measure what the model loses without the analyzer, on 100 validation articles of this, for the card.
     """
     from kogpt.hub.export import export_model
 

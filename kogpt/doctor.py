@@ -1,7 +1,6 @@
 """Check what kogpt needs on this machine, and say what to do if something is missing. Out: a list of `Finding`.
 
-`kogpt doctor` prints one line each. It changes nothing, and starts only the analyzer's JVM. It takes about ten seconds,
-most of them to load Kkma's dictionary.
+`kogpt doctor` prints one line each. It changes nothing, and starts only the analyzer's JVM. It takes about ten seconds.
 """
 
 import os

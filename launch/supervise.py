@@ -35,7 +35,7 @@ class Supervision:
 
     def __post_init__(self) -> None:
         if self.max_restarts < 0:
-            _refuse(f"--max-restarts is {self.max_restarts}, give 0 or more.")
+            _refuse(f"--max-restarts is {self.max_restarts}; give 0 or more.")
 
 
 def _refuse(sentence: str) -> NoReturn:

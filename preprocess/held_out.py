@@ -202,4 +202,4 @@ def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> N
         found.drop(notes)
     found.documents -= len(notes)
     if found.units and not found.documents:
-        raise UserError(f"every article shares {GRAM} morphemes in a row with --held-out; is it the input itself?")
+        raise UserError(f"every article shares {GRAM} morphemes in a row with --held-out; give it no file of --input")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
+
 from kogpt.common.errors import UserError
 from kogpt.common.flags import Location, OptionalAmount, OptionalCount, OptionalLocation, OptionalText, Source, Text
 from kogpt.common.ranges import Range, ShareBelowOne
@@ -72,7 +74,7 @@ class Options:
     """Drop articles that an earlier one resembles this much: the Jaccard similarity of their 5-character shingles, for
     example 0.8."""
 
-    held_out: tuple[Source, ...] = ()
+    held_out: Annotated[tuple[Source, ...], tyro.conf.arg(help_behavior_hint="")] = ()
     """Drop articles that share 13 morphemes in a row with these files, such as those of an evaluation; formats as for
     --input."""
 

@@ -212,5 +212,5 @@ def _limits(path: Path, name: str, value: object) -> Limits:
         raise UserError(f"--quality {path}: {name} needs min or max or both, for example {name} = {{ max = 0.2 }}")
     for limit in value.values():
         if isinstance(limit, bool) or not isinstance(limit, int | float):
-            raise UserError(f"--quality {path}: {name} is compared with {limit!r}, give a number")
+            raise UserError(f"--quality {path}: {name} is compared with {limit!r}; give a number")
     return Limits(**value)

@@ -70,7 +70,7 @@ class Conversation:
         except (ValueError, KeyError, TypeError, RecursionError):
             whole = False
         if not whole:
-            raise UserError(f'{path} is no conversation; one looks like {{"messages": [{{"role", "content"}}]}}.')
+            raise UserError(f'{path} is not a conversation, which looks like {{"messages": [{{"role", "content"}}]}}.')
         system = [message.content for message in messages if message.role == "system"]
         self.system = "\n".join(system)
         self.turns = [message for message in messages if message.role != "system"]

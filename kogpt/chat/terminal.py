@@ -85,7 +85,7 @@ class Terminal:
         name, _, rest = text[1:].partition(" ")
         command = self._commands.get(name)
         if command is None:
-            raise UserError(f"/{name} is no command; /help lists them.")
+            raise UserError(f"/{name} is not a command; /help lists them.")
         command(rest.strip())
 
     def _answer(self) -> None:

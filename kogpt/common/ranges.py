@@ -50,7 +50,7 @@ def problems(what: Any, values: Mapping[str, Any]) -> list[str]:
         for limits in ranges(hint):
             for number in value if isinstance(value, tuple) else () if value is None else (value,):
                 if wanted := limits.wanted(number):
-                    found.append(f"--{name.replace('_', '-')} is {number}, give {wanted}.")
+                    found.append(f"--{name.replace('_', '-')} is {number}; give {wanted}.")
     return found
 
 

@@ -102,6 +102,6 @@ def _check(
     elif uncut and corpus is None and texts is None:
         problems.append("--uncut is for text; give --corpus or --texts as well, or leave it out.")
     if not shots:
-        problems.append("--shots is empty, give at least one number.")
+        problems.append("--shots is empty; give at least one number.")
     if problems:
         raise UserError("\n".join(problems))

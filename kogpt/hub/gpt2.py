@@ -93,7 +93,7 @@ class GPT2Adapter:
             odd.append(f"n_inner {config['n_inner']}")
         if odd:
             raise UserError(
-                f"{place}/config.json has {', '.join(odd)}, which plain GPT-2 does not; it cannot be imported."
+                f"{place}/config.json has {', '.join(odd)}, which a plain GPT-2 does not have; it cannot be imported."
             )
         # Use the sizes of the tensors, because some published configurations belong to another checkpoint.
         state = _without_prefix(state)
@@ -116,7 +116,7 @@ class GPT2Adapter:
                     out[f"blocks.{layer}.{ours}.weight"] = weight.T if weight.dim() == 2 else weight
                     out[f"blocks.{layer}.{ours}.bias"] = state[f"h.{layer}.{theirs}.bias"]
         except KeyError as missing:
-            raise UserError(f"{place} lacks the weight {missing.args[0]}; is its download complete?") from None
+            raise UserError(f"{place} lacks the weight {missing.args[0]}; download it again.") from None
         head = state.get("lm_head.weight")
         if head is not None and not torch.equal(head.float(), out["wte.weight"].float()):
             raise UserError(f"{place} has a head of its own; only models whose head is tied to wte can be imported.")

@@ -79,7 +79,7 @@ class Qwen3Adapter:
             odd.append(f"rope_type {rope['rope_type']}")
         if odd:
             raise UserError(
-                f"{place}/config.json has {', '.join(odd)}, which our Qwen3 does not; it cannot be imported."
+                f"{place}/config.json has {', '.join(odd)}, which our Qwen3 does not have; it cannot be imported."
             )
         embedding = state.get("model.embed_tokens.weight")
         return Qwen3Config(
@@ -100,10 +100,12 @@ class Qwen3Adapter:
         with torch.device("meta"):
             names = list(Qwen3(config).state_dict())
         if missing := [_theirs(name) for name in names if _theirs(name) not in state]:
-            raise UserError(f"{place} lacks the weight {missing[0]}; is its download complete?")
+            raise UserError(f"{place} lacks the weight {missing[0]}; download it again.")
         head = state.get(_HEAD)
         if config.tied and head is not None and not torch.equal(head, state["model.embed_tokens.weight"]):
-            raise UserError(f'{place} has a head of its own, but "tie_word_embeddings" in its config.json is true.')
+            raise UserError(
+                f'{place} has a head of its own, but "tie_word_embeddings" in its config.json is true; set it to false.'
+            )
         return {name: state[_theirs(name)].float().contiguous() for name in names}
 
 

@@ -34,7 +34,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise UserError(f"{folder} has no model.safetensors and no pytorch_model.bin; is its download complete?")
+        raise UserError(f"{folder} has no model.safetensors and no pytorch_model.bin; download it again.")
     for file in files:
         try:
             state |= (
@@ -43,5 +43,5 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 else torch.load(file, map_location="cpu", weights_only=True)
             )
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise UserError(f"{file} cannot be read ({type(error).__name__}); is its download complete?") from None
+            raise UserError(f"{file} cannot be read ({type(error).__name__}); download it again.") from None
     return state

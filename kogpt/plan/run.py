@@ -63,8 +63,8 @@ def left_over(plan: Plan, hours: float) -> str | None:
     if plan.hours > 0.9 * hours:
         return None
     return (
-        f"{hours - plan.hours:.3g} of the {hours:g} hours are left over, after {MOST_EPOCHS} epochs of a model of the "
-        "size for this corpus; more text would use them."
+        f"{hours - plan.hours:.3g} of the {hours:g} hours are left over: the training ends after {MOST_EPOCHS} epochs. "
+        "With a larger corpus, a larger model would use them."
     )
 
 

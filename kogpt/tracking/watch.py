@@ -111,8 +111,8 @@ def _end(run: Path, records: list[dict[str, Any]]) -> str:
     """How the training ended, in a sentence or two."""
     if not records:
         raise UserError(
-            f"no training with --out {run} is running here, and none has recorded a step; start one, or look at what "
-            "it printed. One without --out in its command line is found once it has begun, so call this again."
+            f"no training with --out {run} is running here, and none has recorded a step; start one, or read what it "
+            "printed. If yours has no --out in its command line, call this again after its first step."
         )
     about, step = _state(run), records[-1]["step"]
     best = min((r for r in records if r["val_loss"] is not None), key=lambda r: r["val_loss"], default=None)

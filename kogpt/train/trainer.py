@@ -221,11 +221,12 @@ class Trainer:
             log.warning(f"Step {self.step}: a gradient is not finite, so all ranks skip the update.")
         if self.skips_in_a_row == SKIPS_IN_A_ROW:
             self.checkpoints.wait()
-            last = pointed(self.run, "latest")
+            last, kind = pointed(self.run, "latest"), "AdamW" if self.plan.muon is None else "Muon"
             raise TrainingFailed(
                 f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, the last at step {self.step}; "
-                f"the last good checkpoint is {last or 'none'}; resume from it with a lower "
-                f'"optimizer.params.lr" than {self.plan.lr} in {self.plan.path.name}.'
+                f"the last good checkpoint is {last or 'none'}; resume from it with half the "
+                f'learning rate: "optimizer": {{"type": "{kind}", "params": {{"lr": {self.plan.lr / 2:g}}}}} in '
+                f"{self.plan.path.name}."
             )
 
     def _evaluate(self, record: dict[str, Any]) -> int:

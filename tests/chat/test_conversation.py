@@ -50,7 +50,7 @@ def test_what_is_no_conversation_changes_nothing(content: str, tmp_path: Path) -
     (tmp_path / "bad.json").write_text(content)
     talk = Conversation()
     talk.ask("하나")
-    with pytest.raises(UserError, match=r"bad.json is no conversation"):
+    with pytest.raises(UserError, match=r"bad.json is not a conversation"):
         talk.load(tmp_path / "bad.json")
     with pytest.raises(UserError, match=r"nowhere.json cannot be read"):
         talk.load(tmp_path / "nowhere.json")

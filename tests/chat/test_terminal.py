@@ -120,7 +120,7 @@ def test_a_conversation_on_a_terminal(screen: Any, tokenizer: Tokenizer, tmp_pat
         talk.say("국회는 국민의 대표이다.\r")
     talk.wait("the context is full; forgotten turns: ")
     talk.say("/nonsense\r")
-    talk.wait("/nonsense is no command")
+    talk.wait("/nonsense is not a command")
     talk.say("/undo\r")
     talk.wait("messages are left")
     talk.say("/clear\r")

@@ -24,15 +24,15 @@ class Options:
     [
         (Options(), []),
         (Options(size=10, share=0.999, penalty=1e-9, shots=(0, HUGE)), []),
-        (Options(size=0), ["--size is 0, give at least 2."]),
-        (Options(size=11), ["--size is 11, give at most 10."]),
-        (Options(share=1.0), ["--share is 1.0, give less than 1."]),
-        (Options(share=float("nan")), ["--share is nan, give a number."]),
-        (Options(penalty=0.0), ["--penalty is 0.0, give more than 0."]),
-        (Options(shots=(1, -1)), ["--shots is -1, give at least 0."]),
+        (Options(size=0), ["--size is 0; give at least 2."]),
+        (Options(size=11), ["--size is 11; give at most 10."]),
+        (Options(share=1.0), ["--share is 1.0; give less than 1."]),
+        (Options(share=float("nan")), ["--share is nan; give a number."]),
+        (Options(penalty=0.0), ["--penalty is 0.0; give more than 0."]),
+        (Options(shots=(1, -1)), ["--shots is -1; give at least 0."]),
         (
             Options(size=1, shots=(HUGE + 1,)),
-            ["--size is 1, give at least 2.", f"--shots is {HUGE + 1}, give at most {HUGE:,}."],
+            ["--size is 1; give at least 2.", f"--shots is {HUGE + 1}; give at most {HUGE:,}."],
         ),
     ],
 )
@@ -50,5 +50,5 @@ def test_a_checked_function() -> None:
     command(0.5, min_size=3)
     with pytest.raises(UserError) as caught:
         command(2, min_size=0)
-    assert set(str(caught.value).split("\n")) == {"--share is 2, give at most 1.", "--min-size is 0, give at least 1."}
+    assert set(str(caught.value).split("\n")) == {"--share is 2; give at most 1.", "--min-size is 0; give at least 1."}
     assert seen == [(0.5, 3)]

@@ -68,7 +68,7 @@ def test_a_signal_between_two_starts_ends_it_too(tmp_path: Path) -> None:
     ("words", "said"),
     [
         ([], "there is no command"),
-        (["--max-restarts", "-1", "--", "true"], "--max-restarts is -1, give 0 or more"),
+        (["--max-restarts", "-1", "--", "true"], "--max-restarts is -1; give 0 or more"),
         (["--", "no-such-program", "x"], "no-such-program cannot be started: No such file"),
     ],
 )

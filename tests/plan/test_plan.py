@@ -59,7 +59,7 @@ def test_a_small_corpus_gets_a_small_model_and_leaves_hours_over() -> None:
     best = best_plan(_config, replace(CORPUS, tokens=6_000_000), replace(MACHINE, speed=1e15), 100)[0]
     assert best.ratio == pytest.approx(TOKENS_PER_PARAMETER, rel=0.5)
     assert best.epochs == MOST_EPOCHS
-    assert "hours are left over, after 4 epochs" in str(left_over(best, 100))
+    assert "hours are left over: the training ends after 4 epochs" in str(left_over(best, 100))
     assert left_over(replace(best, hours=99), 100) is None
 
 
@@ -133,7 +133,7 @@ def test_the_command_plans_for_a_gpu(corpus: Path, kogpt: Callable) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--hours", "0"], "--hours is 0.0, give more than 0"),
+        (["--hours", "0"], "--hours is 0.0; give more than 0"),
         (["--hours", "1", "--gpu", "abacus"], "--gpu abacus is unknown; give one of T4"),
         (["--hours", "1", "--gpus", "2"], "--gpus 2 needs the name of the GPUs"),
         (["--hours", "1e-9", "--gpu", "T4"], "cannot make a single step"),

@@ -15,12 +15,12 @@ from preprocess.options import Options
         ({"layout": "aihub"}, "--layout aihub is unknown; choose one of auto, aihub-book, aihub-582"),
         ({"layout": "nikl", "text_path": "text"}, "--layout and --text-path"),
         ({"tokenizer": "x", "vocab_size": 1000}, "--tokenizer and --vocab-size"),
-        ({"vocab_size": 100}, "--vocab-size is 100, give at least 300"),
-        ({"workers": 0}, "--workers is 0, give at least 1"),
-        ({"limit": -1}, "--limit is -1, give at least 1"),
-        ({"val_fraction": 1.0}, "--val-fraction is 1.0, give less than 1"),
+        ({"vocab_size": 100}, "--vocab-size is 100; give at least 300"),
+        ({"workers": 0}, "--workers is 0; give at least 1"),
+        ({"limit": -1}, "--limit is -1; give at least 1"),
+        ({"val_fraction": 1.0}, "--val-fraction is 1.0; give less than 1"),
         ({"cache": "s3://bucket/x"}, "--cache s3://bucket/x must be a folder"),
-        ({"workers": 0, "limit": 0}, "--workers is 0, give at least 1.\n--limit is 0, give at least 1."),
+        ({"workers": 0, "limit": 0}, "--workers is 0; give at least 1.\n--limit is 0; give at least 1."),
     ],
 )
 def test_problems_are_named(flags: dict, message: str) -> None:

@@ -84,8 +84,8 @@ def test_web_keeps_prose_and_drops_junk() -> None:
         ("lenght = { min = 5 }", "there is no rule lenght; choose from length, "),
         ("length = 5", "length needs min or max or both"),
         ("length = { least = 5 }", "length needs min or max or both"),
-        ("length = { min = true }", "length is compared with True, give a number"),
-        ('length = { max = "5" }', "length is compared with '5', give a number"),
+        ("length = { min = true }", "length is compared with True; give a number"),
+        ('length = { max = "5" }', "length is compared with '5'; give a number"),
     ],
 )
 def test_mistakes_in_a_file_are_named(content: str, message: str, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_help_reads_well(tmp_path: Path) -> None:
     ("flags", "sentence"),
     [
         (("--input", "nowhere.json", "--tokenizer", "BERT"), "--input nowhere.json: no file found on"),
-        (("--input", "x", "--workers", "0"), "--workers is 0, give at least 1"),
+        (("--input", "x", "--workers", "0"), "--workers is 0; give at least 1"),
         (("--input", "x", "--tokenizer", "/no/such/folder"), "--tokenizer /no/such/folder"),
     ],
 )

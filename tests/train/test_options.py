@@ -84,9 +84,9 @@ def test_all_problems_at_once() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--tokens", "nan"], "--tokens is nan, give a number"),
-        (["--epochs", "inf"], "--epochs is inf, give at most 1,0"),
-        (["--seed", "12345678901234567890"], "--seed is 12345678901234567890, give at most 9,2"),
+        (["--tokens", "nan"], "--tokens is nan; give a number"),
+        (["--epochs", "inf"], "--epochs is inf; give at most 1,0"),
+        (["--seed", "12345678901234567890"], "--seed is 12345678901234567890; give at most 9,2"),
         (["--out", f"{__file__}/run"], "test_options.py is a file"),
         (["--warmup", "nan"], "--warmup is nan"),
         (["--dropout", "nan"], "--dropout is nan"),

@@ -192,6 +192,7 @@ def test_what_breaks_inside_a_rank(corpus: Path, tmp_path: Path) -> None:
         assert json.loads(state.read_text())["optimizer_step"] == 5
 
     assert "20 steps in a row were not finite" in hopeless
+    assert 'with half the learning rate: "optimizer": {"type": ' in hopeless
     assert json.loads((tmp_path / "hopeless" / "run.json").read_text())["state"] == "failed"
 
     assert filled == 0
