@@ -4,7 +4,7 @@
 
 In: the width, the tokens that go through the block. Out: the time of the block's forward and backward pass, that of
 orthogonalizing its matrices by each method, and the tokens per step from which the update takes at most 5 % of a step.
-A model's head and embedding make its step longer and not its update, so 5 % is an upper bound for whole models. The
+The head and the embedding of a whole model take time in a step, but none in the update: there the share is smaller. The
 update is divided among the ranks as the step is, so the share does not depend on their number.
 """
 

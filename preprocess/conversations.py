@@ -4,11 +4,11 @@
 characters, which no normalized text contains. To the scan, the filters, the cache, and the pool a conversation is
 therefore a text like any other, and only the two stages unpack it (`placed_messages`).
 
-The rules: named roles (user, human, assistant, gpt, ...) are taken as they are. If one of
-two speakers has such a name, the other has the other role. Otherwise the first is the user and the second the
-assistant. Turns in a row by one speaker are joined by a line feed, and turns without text are as if
-unsaid. What the assistant says before the user, and what nobody answers at the end, is left out. Each message is
-normalized (kogpt.tokenizer.normalize), and loses the white space at its ends.
+The rules: named roles (user, human, assistant, gpt, ...) are taken as they are. If one of two speakers has such a name,
+the other has the other role. Otherwise the first is the user and the second the assistant. Turns in a row by one
+speaker are joined by a line feed, and turns without text are ignored. What the assistant says before the user, and what
+nobody answers at the end, is left out. Each message is normalized (kogpt.tokenizer.normalize), and loses the white
+space at its ends.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""A port of this machine that is free, for a process that listens there a little later."""
+"""Find a free port of this machine, for a process that listens there a little later."""
 
 import socket
 from contextlib import suppress

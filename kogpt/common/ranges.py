@@ -1,9 +1,9 @@
-"""The numbers that an option takes, said at the option itself. In: options. Out: what is wrong, a sentence each.
+"""The range of an option, written at the option itself. In: options. Out: a sentence for each number out of its range.
 
     samples: Annotated[int, Range(1, 1000)] = 1
 
-No number of a command line is without a `Range`. Largest values are there because an integer of Python has no end,
-and what it is used for has: torch and parquet take 64 bits, a list takes memory.
+Every number of a command line has a `Range`. It has a largest value as well, because Python's integers have no limit
+and what they are used for does: torch and parquet take 64 bits, and a list takes memory.
 """
 
 import inspect

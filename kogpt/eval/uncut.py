@@ -3,8 +3,8 @@
 In: a model, articles as tokens. Out: both numbers, and how much more the uncut text costs. Uncut tokens are those of
 the exported `AutoTokenizer` (kogpt.tokenizer.hf), so this is what the model is worth to programs without the analyzer.
 
-The error of the quotient is paired, by article (Cochran, Sampling Techniques, 6.4): an article that is hard cut is hard
-uncut. Cost: that of scoring the articles twice.
+The error of the quotient is paired by article (Cochran, Sampling Techniques, 6.4), because an article that is hard to
+predict when it is cut is also hard when it is not. Cost: that of scoring the articles twice.
 """
 
 import math

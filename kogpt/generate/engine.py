@@ -6,7 +6,7 @@ A sequence has a place in the KV cache. A step first sends waiting tokens of new
 of `CHUNK`, and stops once it has sent so many, so that a long prompt does not hold up the others. Then all sequences
 that have one new token go through the model together.
 
-A sequence gets the same tokens alone and in company: its chunks begin at multiples of CHUNK and go through by
+A sequence gets the same tokens alone and beside others: its chunks begin at multiples of CHUNK and go through by
 themselves, it has random numbers of its own, and on a CPU with packed weights (kogpt.model.packed) each row of a pass
 comes out the same to the bit, whatever the others are. On a GPU this holds up to rounding.
 

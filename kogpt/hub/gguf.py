@@ -1,4 +1,4 @@
-"""A model as a GGUF file for llama.cpp and what is built on it, and a Modelfile for Ollama.
+"""A model as a GGUF file for llama.cpp and the programs built on it, and a Modelfile for Ollama.
 
 In: a model's configuration and weights, its adapter, its tokenizer. Out: one file, in f16 or q8_0. Vectors and learned
 positions stay float32, as do the scales of q8_0, which has 8 bits per weight in blocks of 32 (0.3 % off at most).

@@ -3,8 +3,9 @@
 In: a record per step, and the end. Out: calls of `tell` with a title, a sentence, and a level.
 
 A training diverges if its mean loss over `WINDOW` steps is `RISE` nats above the lowest such mean so far, or if a loss
-is not finite. It stalls if no step ends for ten minutes, or for three times as long as the longest wait so far, of
-which evaluations are a part; a thread watches that. Each is told once, and again after the training had recovered.
+is not finite. It stalls if no step ends for ten minutes, or for three times as long as the longest wait so far,
+evaluations included; a thread watches that. Each is reported once, and again if it returns after the training has
+recovered.
 """
 
 import logging

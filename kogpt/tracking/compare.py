@@ -1,8 +1,8 @@
 """`kogpt compare RUN...`: runs at equal tokens and at equal time, and the settings in which they differ.
 
-In: records of two or more runs. Out: a table for the terminal, and a page with the curves. "Equal" is where the run
-that was validated least far ends: the last number of tokens, or of hours of training, that every run has come to.
-Between two evaluations of a run its bits per character are interpolated.
+In: records of two or more runs. Out: a table for the terminal, and a page with the curves. The runs are compared at the
+largest number of tokens, and of hours of training, at which every run has been validated. Between two evaluations of a
+run, its bits per character are interpolated.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """The checkpoints of a training: the best, and what became of each. In: the state of a step. Out: step folders.
 
-`saver.py` writes them. This file knows their order, and tells the log, the tracker, and the user.
+`saver.py` writes them. This file remembers which are under way and which is the best, and reports each to the log, the
+tracker, and the user.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """A training from its command line. In: the words after `launch/train.py`, and ranks. Out: an exit status.
 
-Reading comes before the ranks connect, so that a mistake is said at once. Ranks that are there already can do several
-trainings, one after another, as those of the demo do.
+The command line is read before the ranks connect, so that a mistake is reported at once. Ranks that have started can do
+several trainings, one after another, as those of the demo do.
 """
 
 import logging

@@ -5,11 +5,11 @@ kept, because it affects the result. `train_micro_batch_size_per_gpu` is an uppe
 once. The accumulation follows from both.
 
 The optimizer is torch's AdamW, fused where possible (also on CPUs), so nothing needs to be compiled; with Muon, it
-updates the embeddings, the head, and the vectors. Of a Muon without "adam_lr", AdamW takes `ADAM_SHARE` of "lr", and it
-decays nothing: "weight_decay" is that of the hidden matrices. At stage 0, bf16
-means fp32 weights with bf16 autocast: for 12 layers, DeepSpeed's own wrapper launches 2,800 kernels and waits 153
-times per update, torch's fused AdamW launches 14 and waits once. Gradients of several micro-batches are summed in
-fp32, unless "data_types.grad_accum_dtype" says otherwise.
+updates the embeddings, the head, and the vectors. If Muon has no "adam_lr", AdamW takes `ADAM_SHARE` of "lr", and it
+decays nothing: "weight_decay" is that of the hidden matrices. At stage 0, bf16 means fp32 weights with bf16 autocast:
+for 12 layers, DeepSpeed's own wrapper launches 2,800 kernels and waits 153 times per update, torch's fused AdamW
+launches 14 and waits once. Gradients of several micro-batches are summed in fp32, unless "data_types.grad_accum_dtype"
+says otherwise.
 """
 
 import copy

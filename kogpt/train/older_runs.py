@@ -1,7 +1,7 @@
 """The recipe of a checkpoint: what its config.json says, or, of a run from before recipes, its run.json.
 
 Resuming such a run writes a new run.json, which has the recipe. It counts until the next checkpoint is saved. A run
-without either (`kogpt import`) gets what such runs have always had: AdamW, 64 windows, 200 steps, a cosine.
+without either (`kogpt import`) gets the defaults of version 0.1: AdamW, 64 windows, 200 steps, a cosine.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The options of a training run: frozen dataclasses that are also the command line of launch/train.py.
 
 In: flags. Out: `TrainOptions` (validated on construction, with all problems in one `UserError`) and `model_config`.
-Precision, ZeRO stage, and clipping are in the DeepSpeed file (kogpt.train.deepspeed_config). What no flag names,
-kogpt.train.setup settles.
+Precision, ZeRO stage, and clipping are in the DeepSpeed file (kogpt.train.deepspeed_config). kogpt.train.setup decides
+what no flag names.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,8 +69,8 @@ class ModelOptions:
     preset: Preset = None
     """Size of a gpt2: tiny, or small (124M) to xl (1.5B) of GPT-2."""
     depth: OptionalCount = None
-    """Size by number of layers, with a width of 64 per layer (12 is as large as GPT-2 small). It also sets whatever
-    else is not given: batch, learning rate, and length. Default: that of the checkpoint in --out, or 4."""
+    """Size by number of layers, with a width of 64 per layer (12 is as large as GPT-2 small). It also sets everything
+    that is not given: batch, learning rate, and length. Default: that of the checkpoint in --out, or 4."""
     kv_heads: OptionalCount = None
     """qwen3: number of heads of the keys and values, for grouped-query attention. Default: that of the queries."""
     untied_head: bool = False
@@ -123,8 +123,8 @@ class RunOptions:
     out: OptionalPath = None
     """Run folder for checkpoints, metrics.jsonl, curves.png, run.json, and W&B files. Default: runs/SIZE."""
     deepspeed_config: FilePath = DEFAULT_FILE
-    """JSON file with micro-batch, ZeRO stage, precision, and gradient clipping; also optimizer and batch, if they are
-    not to be set by size. Variants are in launch/."""
+    """JSON file with micro-batch, ZeRO stage, precision, and gradient clipping. It may also have an optimizer and a
+    batch; --depth sets them otherwise. Variants are in launch/."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 1
     """Seed of the initialization, the order of the data, and dropout."""
     resume: Location = "auto"
@@ -136,8 +136,8 @@ class RunOptions:
     keep: Count = 3
     """Number of newest checkpoints to keep, besides the best."""
     stride: OptionalCount = None
-    """Tokens between the starts of evaluation windows. Smaller is more exact and slower. Default: 128, or the context
-    if that is shorter."""
+    """Tokens between the starts of evaluation windows. A smaller number is more exact and slower. Default: 128, or the
+    context if that is shorter."""
     eval_tasks: OptionalPath = None
     """Multiple-choice items (.jsonl, .jsonl.gz), such as KoBEST, that each evaluation answers, as many as take at most
     2 % of the training's time."""
@@ -149,7 +149,7 @@ class RunOptions:
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them: a third more time, far less memory."""
     deterministic: bool = False
-    """The same bits from the same command, also on a GPU. Slower there; a CPU is deterministic anyway."""
+    """Get the same numbers from the same command on a GPU as well. It is slower; a CPU is deterministic anyway."""
     profile: OptionalSpan = None
     """Record these steps, such as 10:13: a trace for ui.perfetto.dev in --out, and the ten costliest operations. Rank 0
     only."""

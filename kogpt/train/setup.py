@@ -1,7 +1,7 @@
 """What a training will be, before ranks and memory shape it. In: options, DeepSpeed file, corpora. Out: `Setup`.
 
-Where several say something, this is the order: a flag; the DeepSpeed file; the run that is resumed; the dial of
-kogpt.train.recipe, or its settings for fine-tuning. On a run that is resumed the dial changes nothing.
+If several of these set the same thing, the first one holds: a flag; the DeepSpeed file; the run that is resumed; the
+dial of kogpt.train.recipe, or its settings for fine-tuning. So the dial changes nothing in a run that is resumed.
 """
 
 from dataclasses import dataclass, replace
