@@ -71,8 +71,8 @@ class Options:
     thresholds, in the format of preprocess/quality_web.toml."""
 
     near_duplicates: Annotated[OptionalAmount, Range(0.5, 1)] = None
-    """Drop articles that an earlier one resembles this much: the Jaccard similarity of their 5-character shingles, for
-    example 0.8."""
+    """Drop an article if an earlier one resembles it this much: the Jaccard similarity of their 5-character shingles,
+    for example 0.8."""
 
     held_out: Annotated[tuple[Source, ...], tyro.conf.arg(help_behavior_hint="")] = ()
     """Drop articles that share 13 morphemes in a row with these files, such as those of an evaluation; formats as for
