@@ -6,7 +6,7 @@ dropped, those with a verdict of the screening as well, and documents are counte
 
 Memory: 12 bytes for each document, 24 for its digest (preprocess.first_places), 5 for its part of a unit, and 150 for
 each article that is dropped. All else stays on the disk, where `Scan.rows` finds what is asked for.
-Cost of the driver: 0.002 ms per article.
+Cost of the driver: 0.002 ms per article, 0.01 ms per duplicate.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ from preprocess.losses import SAME, Losses
 from preprocess.outlines import digests, hexadecimal, load, printable
 from preprocess.units import Grouping, Store, key_of
 
-_LOADED = 8
-"""blocks in memory at a time, 0.5 MB each"""
+_LOADED, _LOADED_IDS = 8, 8192
+"""blocks, and columns of ids, that are mapped at a time; a process may map 65,530 files"""
 _NAP_SECONDS = 0.005
 DROPPED = pa.schema([(name, pa.string()) for name in ("id", "source", "status", "reason", "detail")])
 
@@ -90,6 +90,7 @@ class Scan:
         self._spans: list[int] = []  # the same of each span
         self._numbers, self._chars = array("q"), array("i")  # of the documents that are kept
         self._block = lru_cache(_LOADED)(lambda i: load(store.path(self._keys[i])))
+        self._ids = lru_cache(_LOADED_IDS)(lambda i: load(store.path(self._keys[i]))["id"])
 
     @property
     def articles_in(self) -> int:
@@ -216,7 +217,7 @@ class Scan:
 
     def _id(self, number: int) -> str:
         i = bisect_right(self._starts, number) - 1
-        return self._block(i)["id"][number - self._starts[i]].as_py()
+        return self._ids(i)[number - self._starts[i]].as_py()
 
     # ---- what is known of the documents that are kept
 
