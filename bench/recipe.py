@@ -40,6 +40,8 @@ ARMS = (("gpt2", "AdamW"), ("gpt2", "Muon"), ("qwen3", "AdamW"), ("qwen3", "Muon
 BASELINE = "gpt2 AdamW"
 RATES = {"AdamW": (1e-3, 2e-3, 4e-3), "Muon": (0.02, 0.04, 0.08)}
 """Three around the best. A sweep whose best is at an end needs one more."""
+ADAM_SHARE = 0.1
+"""That of kogpt.train.deepspeed_config."""
 LENGTHS = (0.25, 0.5)
 PIECES = ("untied", "head-64", "documents", "z-loss", "cautious")
 
@@ -62,8 +64,11 @@ class Cell:
     """Share of the steps in which the learning rate falls (wsd)."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
+    adam: float = ADAM_SHARE
+    """AdamW's learning rate beside Muon, as a share of Muon's."""
     piece: str = ""
-    """A piece that is tried on top, as in the header, "untied", "batch", "decay", "warmup", or "vocabulary"."""
+    """A piece that is tried on top, as in the header, "untied", "batch", "decay", "warmup", "adam", or
+    "vocabulary"."""
     corpus: str = ""
     """The folder's name if it is not the main corpus (another vocabulary)."""
     seed: int = 1
@@ -118,6 +123,7 @@ def cells(options: Options, group: Group, lines: list[Line]) -> list[Cell]:
             found.append(replace(both, piece="batch", batch=batch, lr=lr))
         found += [replace(both, piece="decay", decay=decay) for decay in (0.2, 0.8)]
         found += [replace(both, piece="warmup", warmup=warmup) for warmup in (0.0, 0.2)]
+        found += [replace(both, piece="adam", adam=factor * both.adam) for factor in (1 / 3, 3.0)]
         found.append(replace(best(lines, BASELINE, options), piece="warmup", warmup=0.2))
         return found + [replace(both, piece="vocabulary", corpus=str(corpus)) for corpus in options.other_corpora]
     baseline, winner = best(lines, BASELINE, options), replace(_winner(lines, options), tokens=half)
@@ -205,7 +211,7 @@ def report(lines: list[Line], options: Options) -> str:
     rows = [(Cell(**line["cell"]), line) for line in lines]
     out = ["| recipe | lr | tokens | piece | seed | parameters | bits per character | s |", "|" + "---|" * 8]
     for cell, line in rows:
-        value = {"decay": cell.decay, "batch": cell.batch, "warmup": cell.warmup}.get(cell.piece, "")
+        value = {"decay": cell.decay, "batch": cell.batch, "warmup": cell.warmup, "adam": cell.adam}.get(cell.piece, "")
         out.append(
             f"| {cell.arm}, depth {cell.depth} | {cell.lr:g} | {line['tokens']:,} | {cell.piece or '-'} {value} | "
             f"{cell.seed} | {line['parameters']:,} | {line['bits_per_char']:.4f} | {line['seconds']:.0f} |"
