@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipelines import articles_in, scan_of
 
-from preprocess import outlines
+from preprocess import outlines, scan
 from preprocess.documents import Document, Dropped
 from preprocess.first_places import FirstPlaces
 from preprocess.layouts import named_layout
@@ -159,3 +160,17 @@ def test_first_places_are_those_of_a_dictionary(blocks: list[list[int]]) -> None
         expected = [known.setdefault(text, at) for text, at in zip(block, places.tolist(), strict=True)]
         assert index.add(content, places).tolist() == expected
         place += len(block)
+
+
+def test_duplicates_of_any_earlier_block_cost_no_reading_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block is read once for itself and once for its ids, however many duplicates point at it."""
+    monkeypatch.setattr(outlines, "BLOCK", 16)
+    (tmp_path / "a.jsonl").write_text(
+        "".join(f'{{"text": "글 {i if i < 320 else 37 * i % 320}"}}\n' for i in range(3200))
+    )
+    load = Mock(side_effect=outlines.load)
+    monkeypatch.setattr(scan, "load", load)
+    articles = read(tmp_path)
+    found = scan_of(articles, tmp_path / "o")
+    assert found.reasons == {"duplicate": 2880}
+    assert load.call_count <= 2 * 200 + 1
