@@ -136,8 +136,7 @@ def evaluate(
         limit: Use only the first N articles, and the first N items of each task.
         json_file: Also write the results to this file.
         device: cpu, cuda, cuda:1, mps, ... Default: a GPU if there is one.
-        wandb: Log the results to Weights & Biases, in the group of the training. auto: online if you are logged in,
-            offline otherwise.
+        wandb: Log the results to W&B, in the group of the training. auto: online if you are logged in, else offline.
         wandb_project: W&B project.
     """
     from rich.console import Console

@@ -18,8 +18,7 @@ def inspect(corpus: Corpus, /, decode: OptionalNewFile = None, card: bool = Fals
 
     Args:
         corpus: Token corpus folder.
-        decode: Decode every article into this file, as one JSON line {"id", "text"} each; conversations as
-            {"id", "messages"}.
+        decode: Write every article to this file as a JSON line {"id", "text"}; conversations as {"id", "messages"}.
         card: Print only a data card in Markdown: sources, lengths, what was left out and why.
     """
     from kogpt.data import inspect as inspect_corpus

@@ -20,7 +20,7 @@ from kogpt.tokenizer.wordpiece import StreamDecoder, Tokenizer
 def how_to_teach(run: str) -> str:
     """What to tell somebody who wants to talk to a run that only continues texts."""
     return (
-        f"The model {run} was never taught to answer, it only continues texts: fine-tune it on conversations with "
+        f"The model {run} was never taught to answer; it only continues texts. Fine-tune it on conversations with "
         f"{launcher()} launch/train.py --corpus CHAT --init {run} --out CHAT_RUN (docs/chat.md)."
     )
 
