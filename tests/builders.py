@@ -26,8 +26,8 @@ from kogpt.model.registry import build, config_from_dict
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.chat import Message, render
-from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.pieces import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import Tokenizer, train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

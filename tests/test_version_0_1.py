@@ -23,8 +23,8 @@ from trainings import launch, losses, records
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.data.corpus import TokenCorpus
 from kogpt.hub.import_run import import_run
-from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.pieces import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from preprocess.cluster import connect, leave
 from preprocess.options import Options

@@ -29,9 +29,11 @@ def wording(task: str, context: str, question: str, choices: list[str]) -> tuple
         case "wic":
             return _wic(context, question), ["아니오", "예"]
         case "kmmlu":
-            return _kmmlu(f"{context} {question}".strip(), choices)
+            letters = _letters(task, choices, fewest=2)
+            return _kmmlu(f"{context} {question}".strip(), letters, choices), letters
         case "click":
-            return _click(context, question, choices)
+            letters = _letters(task, choices, fewest=4)
+            return _click(context, question, choices), letters
     return f"{context} {question}".strip(), choices
 
 
@@ -47,21 +49,23 @@ def _wic(context: str, question: str) -> str:
     return f"문장1: {sentences[0]} 문장2: {sentences[1]} 두 문장에서 {word}가 같은 뜻으로 쓰였나?"
 
 
-def _kmmlu(question: str, choices: list[str]) -> tuple[str, list[str]]:
-    if len(choices) > len(LETTERS):
-        raise ValueError(f"it has {len(choices)} choices, where kmmlu has at most {len(LETTERS)}")
-    letters = list(LETTERS[: len(choices)])
+def _letters(task: str, choices: list[str], fewest: int) -> list[str]:
+    """The letters that stand for the choices, and are what the model is to say."""
+    if not fewest <= len(choices) <= len(LETTERS):
+        raise ValueError(f"it has {len(choices)} choices, where {task} has {fewest} to {len(LETTERS)}")
+    return list(LETTERS[: len(choices)])
+
+
+def _kmmlu(question: str, letters: list[str], choices: list[str]) -> str:
     options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True))
-    return f"{question}\n{options}\n정답：", letters
+    return f"{question}\n{options}\n정답："
 
 
-def _click(context: str, question: str, choices: list[str]) -> tuple[str, list[str]]:
+def _click(context: str, question: str, choices: list[str]) -> str:
     """CLIcK's prompt, which lists four options, also of the questions that have five."""
-    if len(choices) not in (4, 5):
-        raise ValueError(f"it has {len(choices)} choices, where click has four or five")
     a, b, c, d = choices[:4]
     options = f"A:{a}, B: {b}, C: {c}, D: {d}"
     start = f"주어진 질문을 천천히 읽고, 적절한 {_CLICK}"
     if context:
         start = f"주어진 맥락을 천천히 읽고, 질문에 대한 적절한 {_CLICK}맥락: {context}\n"
-    return f"{start}질문: {question}\n보기:\n{options}\n정답:", list(LETTERS[: len(choices)])
+    return f"{start}질문: {question}\n보기:\n{options}\n정답:"

@@ -13,8 +13,9 @@ the tokens of the messages differ.
 
 import json
 
-from kogpt.tokenizer.hf import CUT, ROLE_PIECES, SPECIAL_PIECES
+from kogpt.tokenizer.hf import CUT
 from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.pieces import ROLE_PIECES, SPECIAL_PIECES
 
 _NAMES = [piece[1:-1] for piece in (*SPECIAL_PIECES, *ROLE_PIECES)]
 _CONTROLS = [chr(code) for code in range(0xA0) if not normalize(chr(code))[0]]

@@ -24,31 +24,14 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from kogpt.tokenizer.bert import bert_normalizer
+from kogpt.tokenizer.pieces import ROLE_PIECES, SPECIAL_PIECES, matchable
 
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ROLE_PIECES = ("[SYSTEM]", "[USER]", "[ASSISTANT]", "[END]", *(f"[RESERVED_{i}]" for i in range(1, 5)))
-"""The end of every vocabulary: who speaks, the end of a message (kogpt.tokenizer.chat), and four for later uses."""
 CUT = "\x1f"
 """A boundary between morphemes, in text for the library's tokenizer."""
 _SPACE, _ODD, _GLUE = "\x00", "\x01", "\x02"  # a space that is a token; `ā`; after a token that no space follows
 _LONGEST_WORD = 128
 _NO_LIMIT = 1 << 30
-_SPECIAL = re.compile(r"\[[^\[\]]+\]|<0x[0-9A-F]{2}>")
 _PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-
-
-def matchable(pieces: Iterable[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """The tokens that text may match, text -> id: plain ones, and continuations without their `##`."""
-    plain, rest = {}, {}
-    for i, piece in enumerate(pieces):
-        if any(character.isspace() for character in piece):
-            continue
-        if not piece.startswith("##"):
-            if piece and not _SPECIAL.fullmatch(piece):
-                plain[piece] = i
-        elif len(piece) > 2:
-            rest[piece[2:]] = i
-    return plain, rest
 
 
 def library_tokenizer(vocab: list[str], spacing: str) -> LibraryTokenizer:

@@ -3,7 +3,7 @@
 In: two tokenizers. Out: the appended tokens. Runs and corpora from before chats have vocabularies without role tokens.
 """
 
-from kogpt.tokenizer.hf import ROLE_PIECES
+from kogpt.tokenizer.pieces import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import Tokenizer
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from kogpt.common.errors import UserError
-from kogpt.tokenizer.hf import SPECIAL_PIECES
+from kogpt.tokenizer.pieces import SPECIAL_PIECES
 
 _PRIVATE = 0xF0000  # where symbols of continuations go: character + _PRIVATE
 _MOVABLE = 0x20000  # characters below it can go there

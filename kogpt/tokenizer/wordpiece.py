@@ -31,8 +31,9 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
 from kogpt.tokenizer.analyzers.analysis import Analysis
 from kogpt.tokenizer.bert import BertWords, bert_words
-from kogpt.tokenizer.hf import CUT, ROLE_PIECES, SPECIAL_PIECES, library_files, library_tokenizer, matchable
+from kogpt.tokenizer.hf import CUT, library_files, library_tokenizer
 from kogpt.tokenizer.normalize import NORMALIZER
+from kogpt.tokenizer.pieces import ROLE_PIECES, SPECIAL_PIECES, matchable
 from kogpt.tokenizer.train import train_vocabulary
 from kogpt.tokenizer.vocab import base_vocabulary
 
@@ -77,7 +78,7 @@ class _Greedy(dict[str, tuple[int, ...]]):
 @cache
 def encoder_digest() -> str:
     """A sha256 over the code that turns an analyzed text into tokens: part of the key under which they are kept."""
-    files = [Path(__file__).with_name(name) for name in ("wordpiece.py", "hf.py", "bert.py", "chat.py")]
+    files = [Path(__file__).with_name(name) for name in ("wordpiece.py", "pieces.py", "bert.py", "chat.py")]
     return hashlib.sha256(b"\n".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)).hexdigest()
 
 

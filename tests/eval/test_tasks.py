@@ -131,8 +131,9 @@ def test_no_question_is_no_word(tmp_path: Path) -> None:
         ({"task": "copa", "question": "왜"}, "where copa has 원인 or 결과"),
         ({"task": "wic", "question": "물"}, "one for each of its two sentences"),
         ({"task": "wic", "context": "물\n물"}, "it has no word"),
-        ({"task": "click"}, "where click has four or five"),
-        ({"task": "kmmlu", "choices": ["가"] * 6}, "where kmmlu has at most 5"),
+        ({"task": "click"}, "where click has 4 to 5"),
+        ({"task": "click", "choices": ["가"] * 6}, "where click has 4 to 5"),
+        ({"task": "kmmlu", "choices": ["가"] * 6}, "where kmmlu has 2 to 5"),
     ],
 )
 def test_an_odd_item_is_refused_with_its_line(tmp_path: Path, change: dict[str, Any], problem: str) -> None:

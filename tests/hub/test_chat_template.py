@@ -16,7 +16,7 @@ from kogpt.hub.export import export_model
 from kogpt.tokenizer.analyzers.load import analyzer_identity, load_analyzer
 from kogpt.tokenizer.chat import Message, render
 from kogpt.tokenizer.codec import TextCodec
-from kogpt.tokenizer.hf import ROLE_PIECES
+from kogpt.tokenizer.pieces import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import SPACINGS, Tokenizer, train_tokenizer
 
 CONTROLS = [*map(chr, {*range(0x20), *range(0x7F, 0xA0)} - {9, 10, 13})]

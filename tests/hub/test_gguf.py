@@ -29,7 +29,7 @@ from kogpt.hub.export import export_model
 from kogpt.hub.gguf import token_table
 from kogpt.tokenizer import chat
 from kogpt.tokenizer.analyzers.load import load_analyzer
-from kogpt.tokenizer.hf import ROLE_PIECES, SPECIAL_PIECES
+from kogpt.tokenizer.pieces import ROLE_PIECES, SPECIAL_PIECES
 from kogpt.tokenizer.wordpiece import Tokenizer
 
 CONTEXT = 64

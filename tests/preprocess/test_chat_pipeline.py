@@ -19,7 +19,7 @@ from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.chat import render
 from kogpt.tokenizer.codec import TextCodec
-from kogpt.tokenizer.hf import ROLE_PIECES
+from kogpt.tokenizer.pieces import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from preprocess.cluster import connect, leave
 from preprocess.options import Options

@@ -12,8 +12,8 @@ from test_version_0_1 import OLD
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.chat import Message, PromptTooLong, parse, prompt, render
-from kogpt.tokenizer.hf import ROLE_PIECES
 from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.pieces import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer, with_roles
 
 TOKENIZER = make_tokenizer()

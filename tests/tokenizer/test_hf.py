@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from kogpt.tokenizer.analyzers.load import load_analyzer
-from kogpt.tokenizer.hf import CUT, ROLE_PIECES, SPECIAL_PIECES, library_names, library_pieces
+from kogpt.tokenizer.hf import CUT, library_names, library_pieces
 from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.pieces import ROLE_PIECES, SPECIAL_PIECES
 from kogpt.tokenizer.vocab import base_vocabulary
 from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer
 

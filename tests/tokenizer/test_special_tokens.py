@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt.tokenizer.analyzers.load import load_analyzer
-from kogpt.tokenizer.hf import ROLE_PIECES, SPECIAL_PIECES
 from kogpt.tokenizer.normalize import normalize
+from kogpt.tokenizer.pieces import ROLE_PIECES, SPECIAL_PIECES
 from kogpt.tokenizer.wordpiece import SPACINGS, Tokenizer, load_tokenizer
 
 CONTROLS = (*SPECIAL_PIECES, *ROLE_PIECES)

@@ -6,7 +6,7 @@ import pytest
 
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.analyzers.analysis import Analysis
-from kogpt.tokenizer.hf import ROLE_PIECES
+from kogpt.tokenizer.pieces import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import train_tokenizer
 
 NONE = {"name": "none"}

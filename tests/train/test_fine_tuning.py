@@ -14,7 +14,7 @@ from trainings import MODEL, SCHEDULE, deepspeed_file, flags, losses, records
 
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
-from kogpt.tokenizer.hf import ROLE_PIECES
+from kogpt.tokenizer.pieces import ROLE_PIECES
 from kogpt.tokenizer.wordpiece import Tokenizer, open_tokenizer
 
 
