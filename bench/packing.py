@@ -45,7 +45,7 @@ def attention_seconds(context: int, masked: bool) -> float:
     query, key, value = (torch.randn(shape, requires_grad=True) for _ in range(3))
     documents = (torch.arange(context) // 64).expand(batch, context)
     started = time.process_time()
-    mask = document_mask(documents) if masked else None
+    mask = document_mask(documents, query) if masked else None
     F.scaled_dot_product_attention(query, key, value, mask, is_causal=not masked).sum().backward()
     return time.process_time() - started
 

@@ -3,9 +3,10 @@
 - TF32: GPUs compute float32 matrix products in TF32 (10 bits of mantissa instead of 23, up to ten times as fast) in
   training, `kogpt evaluate`, and `kogpt generate`. CPUs compute in full float32.
 - Attention: training on a GPU never creates the T x T matrix of scores. It uses the flash kernel if the card has it,
-  else cuDNN's, else the memory-efficient kernel, which every card has. torch's plain formula is excluded. Where tokens
-  attend within their article, each window has a T x T mask, which flash does not take and the others do; what that
-  costs on a GPU was not measured.
+  else the memory-efficient kernel, which every card has. torch's plain formula is excluded, and so is cuDNN's kernel,
+  which at some lengths has gradients that are not numbers if there is a mask (pytorch issues 196678 and 169849). Where
+  tokens attend within their article, each window has a T x T mask, which flash does not take; what that costs on a GPU
+  was not measured.
 - Determinism: see `be_deterministic`.
 """
 
@@ -15,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-FUSED_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+FUSED_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 """In order of preference."""
 
 
@@ -26,7 +27,7 @@ def allow_tf32() -> None:
 
 
 def fused_attention(device: torch.device) -> AbstractContextManager[None]:
-    """A context for training's forward passes. On a CPU torch chooses the kernel: its flash kernel has no dropout."""
+    """A context for training. On a CPU torch chooses the kernel: its flash kernel has no dropout."""
     return sdpa_kernel(FUSED_ATTENTION, set_priority=True) if device.type == "cuda" else nullcontext()
 
 

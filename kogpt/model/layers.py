@@ -1,5 +1,6 @@
 """Layers and masks that several architectures share."""
 
+import math
 from typing import Any
 
 import torch
@@ -82,11 +83,16 @@ class _RMSNorm(torch.autograd.Function):
         return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
 
 
-def document_mask(documents: Tensor) -> Tensor:
+def document_mask(documents: Tensor, weight: Tensor) -> Tensor:
     """The causal attention mask for windows of several documents: a token attends only within its own document.
 
-    In: the document number of each token, [B, T] int64. Out: [B, 1, T, T] bool, True = may attend.
+    In: the document number of each token, [B, T] int64, and any weight, for the precision. Out: [B, 1, T, T] in the
+    dtype of the queries, to be added to their scores: 0 = may attend, -inf = may not. Given bools, each layer would
+    make such numbers for itself and keep them for the backward pass.
     """
-    length = documents.size(1)
-    causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    return ((documents[:, :, None] == documents[:, None, :]) & causal)[:, None]
+    length, device = documents.size(1), documents.device
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else weight.dtype
+    later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+    hidden = (documents[:, :, None] != documents[:, None, :]).logical_or_(later)
+    return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -math.inf)[:, None]

@@ -73,7 +73,8 @@ class TrainingEngine:
         `targets` is the number of targets that all ranks score in this step. DeepSpeed averages gradients over ranks;
         the factor `world_size` undoes this. Its division by the number of micro-batches is switched off.
         """
-        self.engine.backward(loss * (self.ranks.world_size / targets), scale_wrt_gas=False)
+        with fused_attention(self.ranks.device):  # --checkpoint-activations computes it again, by the same kernel
+            self.engine.backward(loss * (self.ranks.world_size / targets), scale_wrt_gas=False)
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()  # only counts
 

@@ -75,8 +75,7 @@ def memory_per_rank(
     `muon_parameters` is the number of parameters that Muon updates instead.
 
     `offload_optimizer` moves the fp32 weights, the moments, and the summed gradients to the host. A `document_mask`
-    (kogpt.model.layers) is [micro_batch, 1, seq_len, seq_len]: bool once, and as numbers for the backward pass of every
-    layer.
+    (kogpt.model.layers) is [micro_batch, 1, seq_len, seq_len], once for all layers.
     """
     half = precision in ("bf16", "fp16")
     size, count, n = 2 if half else 4, config.parameter_count, world_size
@@ -101,8 +100,7 @@ def memory_per_rank(
     chunk = min(micro_batch * seq_len * config.vocab_size, max(chunk_logits, 128 * config.vocab_size))
     activations = _activations(config, precision, micro_batch, seq_len, checkpoint_activations)
     if document_mask:
-        kept = 1 if checkpoint_activations else config.n_layer
-        activations += micro_batch * seq_len**2 * (1 + kept * (4 if precision == "fp32" else 2))
+        activations += micro_batch * seq_len**2 * (4 if precision == "fp32" else 2)
     return Memory(
         parameters=held + casts * count,
         gradients=gradients,

@@ -44,8 +44,9 @@ def test_a_cpu_trains_with_flash_attention(precision: str) -> None:
 def test_a_gpu_is_offered_fused_kernels_alone_flash_first() -> None:
     before = torch._C._get_sdp_priority_order()
     with fused_attention(torch.device("cuda")):
-        assert torch._C._get_sdp_priority_order()[:3] == [int(backend) for backend in FUSED_ATTENTION]  # type: ignore[call-overload]
+        assert torch._C._get_sdp_priority_order()[:2] == [int(backend) for backend in FUSED_ATTENTION]  # type: ignore[call-overload]
         assert not torch.backends.cuda.math_sdp_enabled()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
         assert torch.backends.cuda.mem_efficient_sdp_enabled()
     assert torch._C._get_sdp_priority_order() == before
     assert FUSED_ATTENTION[0] == SDPBackend.FLASH_ATTENTION

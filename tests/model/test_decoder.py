@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from allocations import Allocations
 from builders import SHAPES, scattered, shape_of
 
 from kogpt.model.decoder import Decoder
 from kogpt.model.kv_cache import KVCache
 from kogpt.model.registry import ARCHITECTURES, build, config_from_dict
 from kogpt.optim.parameter_groups import parameter_groups
+from kogpt.train.memory import memory_per_rank
 
 pytestmark = pytest.mark.parametrize("arch", SHAPES)
 VOCAB, CONTEXT = 301, 32
@@ -119,6 +121,25 @@ def test_packed_documents_are_what_they_are_alone(arch):
     assert (model(ids, positions=packed["positions"]) - torch.cat(alone, 1)).abs().max() > 1e-3
     parts = zip(ids.split(lengths, dim=1), targets.split(lengths, dim=1), strict=True)
     assert model(ids, targets, **packed).item() == pytest.approx(sum(model(*part).item() for part in parts), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "autocast"])
+def test_all_layers_share_the_mask_of_documents(arch, precision):
+    """At long contexts it is larger than what a layer keeps besides. The estimate of memory counts it once."""
+    rows, length = 2, 256
+    documents = (torch.arange(length) // 50).expand(rows, -1)
+    ids = torch.randint(VOCAB, (rows, length))
+    peaks = []
+    for given in (None, documents):
+        model = scattered(shape_of(arch, n_layer=6, max_seq_len=length))
+        with Allocations() as found, torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+            model(ids, ids, documents=given).backward()
+        peaks.append(found.peak)
+    shape = {"stage": 0, "world_size": 1, "micro_batch": rows, "seq_len": length, "precision": precision}
+    without, counted = (memory_per_rank(model.config, **shape, document_mask=mask) for mask in (False, True))
+    more = counted.total - without.total
+    assert more == rows * length**2 * (4 if precision == "fp32" else 2)
+    assert peaks[1] - peaks[0] < 1.5 * more
 
 
 def test_dropout_works_in_training_only(arch):

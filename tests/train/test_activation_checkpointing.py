@@ -1,5 +1,7 @@
 """Activation checkpointing: bit-identical losses, also with dropout, for less memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -42,3 +44,27 @@ def test_one_blocks_activations_at_a_time() -> None:
         with torch.no_grad():
             model(*example)
     assert peaks[True] < peaks[False] / 2
+
+
+def test_what_is_computed_again_takes_the_same_kernels(ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that training chooses for attention, not what torch prefers, which on some GPUs is another one."""
+    inside, seen = False, []
+
+    @contextmanager
+    def chosen(_: torch.device) -> Iterator[None]:
+        nonlocal inside
+        inside = True
+        yield
+        inside = False
+
+    def look(*_: Any) -> None:
+        seen.append(inside)
+
+    monkeypatch.setattr("kogpt.train.engine.fused_attention", chosen)
+    engine = TrainingEngine(SHAPES["qwen3"], plan_for(), ranks, 1, None)
+    for block in engine.module.blocks:
+        block.self_attn.register_forward_pre_hook(look)
+    checkpoint_blocks(engine.module)
+    train_step(engine, 0)
+    assert len(seen) == 2 * 2 * 4, "twice for each of two layers, in four micro-batches"
+    assert all(seen)
