@@ -4,7 +4,16 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from kogpt.common.flags import FilePath, Location, NewFolder, OptionalCount, OptionalNewFile, OptionalText, Text
+from kogpt.common.flags import (
+    FilePath,
+    Location,
+    NewFolder,
+    OptionalCount,
+    OptionalNewFile,
+    OptionalText,
+    Text,
+    WeightedPaths,
+)
 from kogpt.common.ranges import Count, Range, ShareBelowOne
 from kogpt.data.split import VAL_FRACTION
 
@@ -67,7 +76,7 @@ def export_windows(corpus: Corpus, folder: New, /, format: Text = "pt") -> None:
 
 def plan(
     *,
-    corpus: FilePath,
+    corpus: WeightedPaths,
     hours: Annotated[float, Range(0, 10**5, above=True)],
     gpu: OptionalText = None,
     gpus: OptionalCount = None,
@@ -77,7 +86,7 @@ def plan(
     """Choose the size of a model for the hours that you have, and say what to expect of it.
 
     Args:
-        corpus: Token corpus folder.
+        corpus: Token corpus folder, or several with their shares of the tokens (wiki=0.7 news=0.3).
         hours: Hours of training.
         gpu: Plan for this GPU, such as H100, instead of this machine, which is measured for a minute.
         gpus: Number of such GPUs. Default: 1.

@@ -2,9 +2,10 @@
 
 Every source has a number of windows and a share. Samples are numbered 0, 1, 2, ... over the whole training, as in
 kogpt.data.sampler, and each is a window of one source. Among any n samples in a row, a source has its share of n to
-within the number of sources: its samples are spread evenly, from a start that the seed draws. The samples of a source
-run through its windows in an order of its own per epoch. Everything is a pure function of (seed, sample), so the
-global batches are the same for any number of ranks, and resuming needs no replay.
+within the number of sources: its samples are spread evenly, from a start that the seed draws. Shares of at most three
+digits repeat every thousand samples, so they are exact in any thousand. The samples of a source run through its windows
+in an order of its own per epoch. Everything is a pure function of (seed, sample), so the global batches are the same
+for any number of ranks, and resuming needs no replay.
 
 `max_repeat` limits how often a source is read. When one is used up, the others divide its share from there on, so the
 order does not depend on the length of the training. `samples` is the number until all are used up.

@@ -33,6 +33,7 @@ OURS = {
 ADAM_DEFAULTS = {"lr": 6e-4, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
 MUON_DEFAULTS = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1, "ns_method": "standard"}
 MUON_DEFAULTS |= {"betas": [0.9, 0.95], "eps": 1e-8}
+RATES = {"lr", "muon_lr", "adam_lr"}
 """DeepSpeed's names. `muon_lr` and `adam_lr` set the learning rates of the two halves instead of `lr`."""
 PARAMS = {
     "AdamW": {*ADAM_DEFAULTS, "torch_adam"},
@@ -97,11 +98,17 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def completed(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """An "optimizer" section with its type and all its parameters."""
-    kind = optimizer.get("type", "AdamW")
-    defaults = MUON_DEFAULTS if kind == "Muon" else ADAM_DEFAULTS
-    return {"type": kind, "params": defaults | optimizer.get("params", {})}
+def completed(optimizer: dict[str, Any], beneath: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An "optimizer" section with its type and all its parameters.
+
+    What it does not say is that of the optimizer `beneath`, if this has the same type, and else the default. If it
+    states any learning rate, it has none of those beneath, where another key might count more.
+    """
+    kind, said = optimizer.get("type", "AdamW"), optimizer.get("params", {})
+    known = beneath["params"] if beneath is not None and beneath["type"] == kind else {}
+    if RATES & said.keys():
+        known = {name: value for name, value in known.items() if name not in RATES}
+    return {"type": kind, "params": (MUON_DEFAULTS if kind == "Muon" else ADAM_DEFAULTS) | known | said}
 
 
 def _problems(content: dict[str, Any]) -> list[str]:

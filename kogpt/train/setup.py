@@ -57,7 +57,7 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
         size = config.parameter_count
         recipe = dial(size, context, windows, ranks=ranks.world_size, length=length, batch=batch)
     flags = {name: getattr(said, name) for name in ("schedule", "warmup", "decay", "min_lr_ratio")}
-    named = completed(content["optimizer"]) if "optimizer" in content else None
+    named = completed(content["optimizer"], recipe.optimizer) if "optimizer" in content else None
     recipe = changed(recipe, optimizer=named, attend=attend, **flags)
     new = base is not None or not known
     notes = (_described(recipe, config, windows, named is not None),) if new else ()

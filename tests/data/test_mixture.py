@@ -33,6 +33,15 @@ def test_a_thousand_steps_have_the_shares_to_a_thousandth() -> None:
         assert np.bincount(sources) / len(sources) == pytest.approx([0.6, 0.3, 0.1], abs=1e-3)
 
 
+@given(st.sets(st.integers(1, 999), min_size=1, max_size=5), st.integers(0, 1000), st.integers(0, 10**9))
+def test_shares_of_three_digits_are_exact_in_any_thousand_windows(cuts: set[int], seed: int, first: int) -> None:
+    """So a step may have a single window."""
+    thousandths = np.diff([0, *sorted(cuts), 1000]).tolist()
+    mixture = Mixture([50] * len(thousandths), [part / 1000 for part in thousandths], seed=seed)
+    sources = mixture.places(np.arange(first, first + 1000)).sources
+    assert np.bincount(sources, minlength=len(thousandths)).tolist() == thousandths
+
+
 @given(recipes, st.integers(0, 1000))
 def test_each_source_runs_through_its_epochs_without_gaps(recipe: list[tuple[int, float]], seed: int) -> None:
     mixture = _mixture(recipe, seed=seed)

@@ -4,22 +4,29 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from builders import bills, encoded, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt.common.errors import UserError
+from kogpt.common.flags import WeightedPath
 from kogpt.model.config import ModelConfig
 from kogpt.model.qwen3 import Qwen3Config
 from kogpt.plan.machine import Machine, named
 from kogpt.plan.plan import Corpus, best_plan, plan_for
-from kogpt.plan.run import command, left_over
+from kogpt.plan.run import command, left_over, make_plan
+from kogpt.tokenizer.wordpiece import Tokenizer
+from kogpt.train.corpora import open_corpora
+from kogpt.train.deepspeed_file import read
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import DEFAULT_FILE, parse
 from kogpt.train.planner import HEADROOM, estimate
 from kogpt.train.recipe import MOST_EPOCHS, TOKENS_PER_PARAMETER, Length, dial
+from kogpt.train.setup import settle
 
 MACHINE = Machine(1, 1e-5, 1e11, 10**10, "cuda", bf16=True, deepspeed=True)
 CORPUS = Corpus(10**8, 1.6, 400_000)
@@ -59,8 +66,11 @@ def test_a_small_corpus_gets_a_small_model_and_leaves_hours_over() -> None:
     best = best_plan(_config, replace(CORPUS, tokens=6_000_000), replace(MACHINE, speed=1e15), 100)[0]
     assert best.ratio == pytest.approx(TOKENS_PER_PARAMETER, rel=0.5)
     assert best.epochs == MOST_EPOCHS
-    assert "hours are left over: the training ends after 4 epochs" in str(left_over(best, 100))
+    for hours, said in ((3000.4, "3,000 hours"), (0.5, "30 minutes"), (0.001, "4 seconds")):
+        words = left_over(replace(best, hours=hours), 10_000)
+        assert f"takes only {said}, not --hours 10000: it ends after 4 epochs" in str(words)
     assert left_over(replace(best, hours=99), 100) is None
+    assert left_over(replace(best, epochs=3.9), 100) is None, "a single step is longer than what is left"
 
 
 @pytest.mark.parametrize(("name", "count", "hours"), [("H100", 8, 1000), ("H100", 1, 12), ("T4", 1, 5)])
@@ -85,8 +95,11 @@ def test_the_command_is_exactly_the_plan(context: int, depth: int, devices: int,
     plan = plan_for(depth, shape, corpus, machine, hours)
     if plan is None:
         return
-    words = command(plan, Path("corpus"), machine, hours, context).split()
+    words = command(plan, [WeightedPath(Path("corpus"))], machine, hours, context).split()
     ranks = int(words[words.index("--num_gpus") + 1]) if "--num_gpus" in words else 1
+    if "--hostfile" in words:
+        ranks = devices
+    assert ("--hostfile" in words) == (devices > 8)
     options = parse(words[words.index("launch/train.py") + 1 :])
     length = Length(tokens=options.schedule.tokens)
     assert plan.recipe == dial(shape.parameter_count, context, windows, ranks=ranks, length=length)
@@ -152,10 +165,26 @@ def test_the_plan_is_a_training(corpus: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(run, "MEASURED_SECONDS", 0.3)
     monkeypatch.setattr("kogpt.plan.machine.DEPTHS", {"cpu": (1,), "cuda": (1,)})
-    _, plans, command = run.make_plan(corpus, 0.01, None, None, 0.4, 32)
+    _, plans, command = run.make_plan([WeightedPath(corpus)], 0.01, None, None, 0.4, 32)
     best = plans[0]
     words = command.split()
     options = parse(words[words.index("launch/train.py") + 1 :])
     assert (options.model.depth, options.model.max_seq_len) == (best.depth, 32)
     assert options.schedule.tokens == best.tokens
     assert options.run.eval_every == best.eval_every
+
+
+def test_a_mixture_is_planned_as_it_is_trained(corpus: Path, tokenizer: Tokenizer, ranks: Any, tmp_path: Path) -> None:
+    """Its epoch, its batch, and its steps, from the printed command; a corpus without validation texts, too."""
+    other = write_corpus(tmp_path / "bills", tokenizer, encoded(tokenizer, bills()[:4], "kobill"), val_fraction=0)
+    both = [WeightedPath(corpus, 0.7), WeightedPath(other, 0.3)]
+    _, plans, command = make_plan(both, 1, "T4", 2, 0.4, 32)
+    words = command.split()
+    options = parse(words[words.index("launch/train.py") + 1 :])
+    assert options.corpora == tuple(both)
+    opened = open_corpora(options.corpora)
+    setup = settle(options, read(options.run.deepspeed_config), opened, replace(ranks, world_size=2))
+    assert replace(setup.recipe, attend="window") == plans[0].recipe
+    assert plans[0].tokens == 4 * 32 * opened.epoch(setup.batches), "so small a corpus is read four times"
+    with pytest.raises(UserError, match="has no share; give each of several one"):
+        make_plan([WeightedPath(corpus), WeightedPath(other)], 1, "T4", None, 0.4, 32)

@@ -137,7 +137,7 @@ def test_an_old_run_that_is_resumed_twice_before_a_save_keeps_its_schedule(ranks
 
 
 def test_the_optimizer_of_a_file_is_completed(corpus: Path, ranks: Any, tmp_path: Path) -> None:
-    """Every part of it may be missing, in a new run and in the base of a fine-tuning."""
+    """Every part of it may be missing: the dial says it, if that has the same type, or the base of a fine-tuning."""
 
     def settled(*more: str, **optimizer: Any) -> dict[str, Any]:
         file = _file(tmp_path / "ds.json", optimizer=optimizer)
@@ -147,13 +147,33 @@ def test_the_optimizer_of_a_file_is_completed(corpus: Path, ranks: Any, tmp_path
 
     assert settled() == {"type": "AdamW", "params": ADAM_DEFAULTS}
     assert settled(params={"lr": 0.01}) == {"type": "AdamW", "params": ADAM_DEFAULTS | {"lr": 0.01}}
-    assert settled(type="Muon") == {"type": "Muon", "params": MUON_DEFAULTS}
-    assert settled(type="Muon", params={"momentum": 0.9})["params"] == MUON_DEFAULTS | {"momentum": 0.9}
+    by_size = completed(_settled(ranks, corpus, tmp_path / "new", "--depth", "1").recipe.optimizer)
+    assert settled(type="Muon") == by_size
+    assert settled(type="Muon", params={"momentum": 0.9})["params"] == by_size["params"] | {"momentum": 0.9}
+    assert settled(type="Muon", params={"lr": 0.01})["params"] == MUON_DEFAULTS | {"lr": 0.01}
     base = tmp_path / "base"
-    file = _file(tmp_path / "muon.json", train_batch_size=4, optimizer={"type": "Muon"})
+    file = _file(tmp_path / "muon.json", train_batch_size=4, optimizer={"type": "Muon", "params": {"lr": 0.03}})
     train_here(_words(corpus, base, "--depth", "1", "--steps", "1", "--deepspeed-config", file), ranks)
     found = _settled(ranks, corpus, tmp_path / "next", "--init", str(base)).recipe.optimizer
-    assert found["params"] == MUON_DEFAULTS | {"lr": TUNING_LR * MUON_DEFAULTS["lr"]}
+    assert found["params"] == MUON_DEFAULTS | {"lr": TUNING_LR * 0.03}
+
+
+def test_an_optimizer_of_a_file_leaves_the_rest_to_the_run(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    """One with half of its keys, on a run that is resumed and in a fine-tuning of it."""
+    run, own = tmp_path / "run", {"lr": 0.03, "adam_lr": 0.007, "momentum": 0.8}
+    file = _file(tmp_path / "ds.json", train_batch_size=4, optimizer={"type": "Muon", "params": own})
+    train_here(_words(corpus, run, "--depth", "1", "--steps", "1", "--deepspeed-config", file), ranks)
+
+    def params(out: Path, *more: str, **said: Any) -> dict[str, Any]:
+        half = _file(tmp_path / "half.json", optimizer={"type": "Muon", "params": said})
+        return _settled(ranks, corpus, out, "--deepspeed-config", half, *more).recipe.optimizer["params"]
+
+    assert params(run, weight_decay=0.05) == MUON_DEFAULTS | own | {"weight_decay": 0.05}
+    without = {name: value for name, value in own.items() if name != "adam_lr"}
+    assert params(run, lr=0.01) == MUON_DEFAULTS | without | {"lr": 0.01}, "one learning rate stands for all"
+    slower = {"lr": TUNING_LR * 0.03, "adam_lr": TUNING_LR * 0.007}
+    tuned_ = params(tmp_path / "next", "--init", str(run), weight_decay=0.0)
+    assert tuned_ == MUON_DEFAULTS | own | slower | {"weight_decay": 0.0}
 
 
 def test_ranks_that_cannot_divide_the_batch_of_the_run_are_refused(corpus: Path, ranks: Any, tmp_path: Path) -> None:
