@@ -81,9 +81,15 @@ def _packed(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:
 
 
 def load(path: Path) -> pa.RecordBatch:
-    """A block in a file. Its columns stay in the file, which is mapped, and take no memory of the process."""
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+    """A block in a file."""
+    with pa.ipc.open_stream(path.read_bytes()) as reader:
         return reader.read_next_batch()
+
+
+def mapped_ids(path: Path) -> pa.StringArray:
+    """The ids in a block, which stay in its file: on NFS, a folder cannot be removed before they are forgotten."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        return reader.read_next_batch()["id"]
 
 
 def is_last(content: bytes) -> bool:

@@ -27,11 +27,13 @@ import pyarrow.compute as pc
 from preprocess.documents import Dropped
 from preprocess.first_places import FirstPlaces
 from preprocess.losses import SAME, Losses
-from preprocess.outlines import digests, hexadecimal, load, printable
+from preprocess.outlines import digests, hexadecimal, load, mapped_ids, printable
 from preprocess.units import Grouping, Store, key_of
 
-_LOADED, _LOADED_IDS = 8, 8192
-"""blocks, and columns of ids, that are mapped at a time; a process may map 65,530 files"""
+_LOADED = 8
+"""blocks in memory at a time, 0.5 MB each"""
+_MAPPED = 8192
+"""blocks whose ids are at hand, for duplicates; a process may map 65,530 files"""
 _NAP_SECONDS = 0.005
 DROPPED = pa.schema([(name, pa.string()) for name in ("id", "source", "status", "reason", "detail")])
 
@@ -90,7 +92,7 @@ class Scan:
         self._spans: list[int] = []  # the same of each span
         self._numbers, self._chars = array("q"), array("i")  # of the documents that are kept
         self._block = lru_cache(_LOADED)(lambda i: load(store.path(self._keys[i])))
-        self._ids = lru_cache(_LOADED_IDS)(lambda i: load(store.path(self._keys[i]))["id"])
+        self._ids = lru_cache(_MAPPED)(lambda i: mapped_ids(store.path(self._keys[i])))
 
     @property
     def articles_in(self) -> int:
@@ -121,6 +123,7 @@ class Scan:
             if self._taken == self._limit:
                 break
         self._blocks, self._seen = iter(()), FirstPlaces()  # ends the readers, and frees the memory
+        self._ids.cache_clear()
         self.ended = True
         yield self._planned_units(self._grouping.end())
 
