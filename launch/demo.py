@@ -37,7 +37,7 @@ CHATS = ROOT / "launch/demo_chats.jsonl"
 RANKS = ROOT / "launch/demo_ranks.py"
 DEEPSPEED, DEEPSPEED_CHAT = ROOT / "launch/ds_demo.json", ROOT / "launch/ds_demo_chat.json"
 """The second one has half the learning rates: with the first, the fine-tuning learns its conversations by heart."""
-CHAT_STEPS = 0.15
+CHAT_STEPS = 0.2
 """Steps of the fine-tuning as a share of those of the training."""
 PROMPTS = ("대한민국의 모든 국민은", "국회는", "이 법은 공포한 날부터")
 QUESTIONS = ("우리나라의 수도는 어디야?", "국회는 어떤 일을 해?", "대통령의 임기는 몇 년이야?")
@@ -242,7 +242,8 @@ def main() -> None:
         ray.close()
 
         say(4, f"teach it to answer, and generate text beside it -> {chat}")
-        with beside("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "60", "--temperature", "0.7"):
+        with beside("kogpt", "generate", out, *PROMPTS, "--max-new-tokens", "40", "--temperature", "0.7", "--top-p",
+                    "0.9"):  # fmt: skip
             train(chat, DEEPSPEED_CHAT, max(1, round(demo.steps * CHAT_STEPS)), "--corpus", chat_corpus, "--init", out)
 
     say(5, "ask it")
