@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 import tyro
 
 from kogpt.common.errors import UserError
-from kogpt.common.flags import Location, OptionalAmount, OptionalCount, OptionalLocation, OptionalText, Source, Text
+from kogpt.common.flags import (
+    Location,
+    OptionalAmount,
+    OptionalCount,
+    OptionalLocation,
+    OptionalText,
+    Source,
+    Text,
+    flowing_help,
+)
 from kogpt.common.ranges import Range, ShareBelowOne
 from kogpt.common.ranges import problems as outside
 from kogpt.data.split import VAL_FRACTION
@@ -20,6 +29,7 @@ _TOKENIZER = "snunlp/KR-Medium"
 LARGEST_VOCABULARY, MOST_WORKERS = 10_000_000, 100_000
 
 
+@flowing_help
 @dataclass(frozen=True)
 class Options:
     """Turn articles into a token corpus on every core of this machine or of a Ray cluster.

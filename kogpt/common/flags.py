@@ -6,19 +6,50 @@ names that are not UTF-8, such as the Korean names of old Windows programs. Pyth
 surrogates, and the libraries that open corpora and checkpoints refuse them.
 
 The help of an optional flag shows neither `{None}|` nor `(default: None)`; the docstring says the default.
+`flowing_help` joins the lines of these docstrings.
 """
 
+import ast
 import errno
+import inspect
 import os
 import re
+import textwrap
 from collections.abc import Callable
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from kogpt.common.ranges import Range
+
+_Flags = TypeVar("_Flags")
+
+
+def flowing_help(flags: type[_Flags]) -> type[_Flags]:
+    """Decorate a dataclass of flags: the docstring of each field is one paragraph of --help.
+
+    tyro 1.0 would break the paragraph wherever the docstring has a line break.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(flags)))
+    except OSError:  # without its source, the class has no help either
+        return flags
+    assert isinstance(tree.body[0], ast.ClassDef)
+    docstrings = {
+        field.target.id: docstring.value.value
+        for field, docstring in pairwise(tree.body[0].body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)
+    }
+    for field in fields(flags):  # type: ignore[arg-type]
+        if (docstring := docstrings.get(field.name)) is not None:
+            field.metadata = MappingProxyType({"help": " ".join(str(docstring).split())})
+    return flags
 
 
 def _text(text: str) -> str:

@@ -25,6 +25,7 @@ from kogpt.common.flags import (
     Text,
     WeightedPath,
     WeightedPaths,
+    flowing_help,
 )
 from kogpt.common.ranges import Count, Range, ShareBelowOne
 from kogpt.common.ranges import problems as outside
@@ -59,6 +60,7 @@ PROMPTS = ("대한민국은", "모든 국민은", "이 법은")
 QUESTIONS = ("안녕하세요?", "대한민국의 수도는 어디인가요?", "잠이 오지 않을 때는 어떻게 하면 좋을까요?")
 
 
+@flowing_help
 @dataclass(frozen=True)
 class ModelOptions:
     """Architecture and size of the model."""
@@ -67,7 +69,7 @@ class ModelOptions:
     """Architecture: qwen3 (rotary positions, RMSNorm, SwiGLU), or gpt2. Default: that of the checkpoint in --out, or
     qwen3."""
     preset: Preset = None
-    """Size of a gpt2: tiny, or small (124M) to xl (1.5B) of GPT-2."""
+    """Size of a gpt2, which it implies: tiny, or small (124M) to xl (1.5B) of GPT-2."""
     depth: OptionalCount = None
     """Size by number of layers, with a width of 64 per layer (12 is as large as GPT-2 small). It also sets everything
     that is not given: batch, learning rate, and length. Default: that of the checkpoint in --out, or 4."""
@@ -81,6 +83,7 @@ class ModelOptions:
     """Dropout probability. Use about 0.1 if a small corpus is read many times."""
 
 
+@flowing_help
 @dataclass(frozen=True)
 class ScheduleOptions:
     """Length of the training, and the learning rate over time. Defaults: those of the checkpoint in --out; for a new
@@ -103,6 +106,7 @@ class ScheduleOptions:
     """Final learning rate as a share of the peak. Default: 0."""
 
 
+@flowing_help
 @dataclass(frozen=True)
 class RunOptions:
     """Input, output, and what happens during the training."""

@@ -24,6 +24,15 @@ from kogpt.train.options import (
 )
 
 
+def test_help_has_no_line_break_within_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    assert "It also sets everything that is not given" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("preset", "millions"), [("small", 124), ("medium", 355), ("large", 774), ("xl", 1558)])
 def test_presets_have_the_published_sizes(preset: str, millions: int) -> None:
     config = model_config(ModelOptions(preset=preset, max_seq_len=1024), 50257)  # type: ignore[arg-type]
