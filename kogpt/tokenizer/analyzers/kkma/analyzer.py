@@ -101,6 +101,9 @@ class Kkma:
         if not text.strip():
             return Analysis([], [], None)
         parts = None if _is_long(text) else self._call(text, _Budget(text))
+        if parts is not None and parts.error == _OUT_OF_MEMORY:
+            self._java.forget()  # what earlier texts left in the heap must not decide about this one
+            parts = self._call(text, _Budget(text))
         reason = ""
         if parts is None or parts.error:
             reason = "too long" if parts is None else f"failed with {parts.error}"

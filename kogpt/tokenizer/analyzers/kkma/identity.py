@@ -27,6 +27,7 @@ _VERSIONS = {
     "5a3e5a06a52756859ccd6b99e34ff432777208d183c6568189c24cc64659d290": "1",  # and the JVM's locale
     "0df9d4ea0d8d63ae01934405d3c90fff68398413a5003e2c5726bf01ca67ecdc": "1",  # the cache of tokens
     "0921ff518644ad9d43614dc7dfc5aa38cc82411efeb94e36b9c7e38510b95bc8": "1",  # one thread starts the JVM
+    "1973f4693ee7a2b1f3734da0160a2e6bb39ae6e8e914e86a1c1feca230c9d478": "1",  # a full heap is emptied
 }
 
 

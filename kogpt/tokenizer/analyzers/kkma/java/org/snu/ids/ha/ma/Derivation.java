@@ -25,6 +25,9 @@ final class Derivation {
     private static final long BUILT = 8;
     private static final long COMPARED = 256;
 
+    /** Bits for the place of a pair in `order`, which also holds 10 of its length and 32 of its log-probability. */
+    private static final int PLACE = 21;
+
     private int count;
     private int[] pairs = new int[64];
     private int[] hashes = new int[64];
@@ -99,8 +102,12 @@ final class Derivation {
         int bits = Float.floatToIntBits(score.lnpr + 0f);
         long descending = ~(bits ^ bits >> 31 & Integer.MAX_VALUE) ^ Integer.MIN_VALUE;
         long length = 512 - score.real - score.candidate;
-        order[count] = length << 48 | (descending & 0xFFFFFFFFL) << 16 | count;
+        order[count] = length << 32 + PLACE | (descending & 0xFFFFFFFFL) << PLACE | count;
         count++;
+    }
+
+    private int place(int k) {
+        return (int) order[k] & (1 << PLACE) - 1;
     }
 
     /** MExpression.prune on the scores, longest and most likely first; then builds what remains. */
@@ -109,32 +116,32 @@ final class Derivation {
         int kept = count;
         boolean last = false;
         if (count >= 2) {
-            int best = (int) order[0] & 0xFFFF;
+            int best = place(0);
             int length = result.exp.length();
             boolean incomplete = candidate[best] > 0 || length > real[best] + candidate[best];
             if (incomplete || count >= KEPT) {
                 float limit = lnpr[best] - DISTANCE;
                 kept = 1;
                 while (kept < count) {
-                    int k = (int) order[kept] & 0xFFFF;
+                    int k = place(kept);
                     boolean safe = incomplete && candidate[k] == 0 && kept < KEPT;
                     if (!safe && lnpr[k] < limit) {
                         break;
                     }
                     kept++;
                 }
-                last = incomplete && kept < count && real[(int) order[count - 1] & 0xFFFF] == 0;
+                last = incomplete && kept < count && real[place(count - 1)] == 0;
             }
         }
         Budget.current().hold(kept, Budget.KEPT);
         Budget.current().spend(BUILT * kept + (long) count * count / COMPARED);
         int tailCount = tails.size();
         for (int k = 0; k < kept; k++) {
-            int pair = pairs[(int) order[k] & 0xFFFF];
+            int pair = pairs[place(k)];
             result.add(k, heads.get(pair / tailCount).derive(tails.get(pair % tailCount)));
         }
         if (last) { // Kkma keeps the last one if none of it is known and it is short
-            int pair = pairs[(int) order[count - 1] & 0xFFFF];
+            int pair = pairs[place(count - 1)];
             MCandidate spared = heads.get(pair / tailCount).derive(tails.get(pair % tailCount));
             if (spared.getExp().length() < SHORT) {
                 result.add(kept, spared);

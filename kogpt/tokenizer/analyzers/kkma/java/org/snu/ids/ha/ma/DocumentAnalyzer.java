@@ -71,6 +71,11 @@ public final class DocumentAnalyzer {
         return Prepared.bytes();
     }
 
+    /** Frees the memory of what is remembered of earlier documents. */
+    public static void forget() {
+        TokenCache.forget();
+    }
+
     /** Analyzes a part of a document within the document's budget. Never throws. */
     public static byte[] analyze(byte[] piece, Budget budget) {
         budget.open();

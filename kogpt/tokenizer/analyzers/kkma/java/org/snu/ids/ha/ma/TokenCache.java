@@ -1,6 +1,7 @@
 package org.snu.ids.ha.ma;
 
 import java.nio.ByteBuffer;
+import java.util.Arrays;
 
 /**
  * The analyses of tokens seen before, as bytes: no objects for the garbage collector to follow.
@@ -58,6 +59,19 @@ final class TokenCache {
         record.putInt(8, hash);
         record.putInt(12, record.limit());
         part(hash).add(hash, record.array(), record.limit());
+    }
+
+    /** Forgets all, so that the memory is free. */
+    static void forget() {
+        for (TokenCache part : CACHE) {
+            part.clear();
+        }
+    }
+
+    private synchronized void clear() {
+        Arrays.fill(chunks, null);
+        Arrays.fill(chains, 0);
+        end = CHUNK;
     }
 
     private synchronized ByteBuffer find(int hash, String token, Context context) {
