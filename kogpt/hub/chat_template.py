@@ -4,7 +4,8 @@ It writes what kogpt.tokenizer.chat renders, and `{% generation %}` marks what i
 (`return_assistant_tokens_mask`) and TRL (`assistant_only_loss`). A literal special token in a message is neutralized:
 the library reads special tokens anywhere in a text, so the template parts its bracket from its name, by the mark for a
 boundary between morphemes, which keeps the text (spacing "original"), or by a space. Control characters are removed
-before white space is trimmed, as in training; the library would lose the mask of a message that begins with one.
+before white space is trimmed, as in training; the library would lose the mask of a message that begins with one. With
+spacing "morphemes" it drops format characters as well, such as U+200B, so these are removed there.
 
 The tokens are those of training with `--analyzer none`, except for a literal special token whose bracket a token of
 the vocabulary joins with its name ("[E"): the boundary cuts that token. A template cannot call an analyzer, so with one
@@ -12,6 +13,8 @@ the tokens of the messages differ.
 """
 
 import json
+import sys
+import unicodedata
 
 from kogpt.tokenizer.hf import CUT
 from kogpt.tokenizer.normalize import normalize
@@ -49,7 +52,11 @@ CLEAN{%- set own.text = own.text | trim -%}
 
 def chat_template(spacing: str) -> str:
     """The template for AutoTokenizer with a vocabulary of this spacing."""
-    return _filled(gap=CUT if spacing == "original" else " ", clean=_CLEAN.replace("CONTROLS", json.dumps(_CONTROLS)))
+    if spacing == "original":
+        return _filled(gap=CUT, clean=_CLEAN.replace("CONTROLS", json.dumps(_CONTROLS)))
+    formats = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"]
+    dropped = json.dumps([*_CONTROLS, *formats], ensure_ascii=False)  # Jinja takes an escaped pair for two characters
+    return _filled(gap=" ", clean=_CLEAN.replace("CONTROLS", dropped))
 
 
 def llama_chat_template() -> str:

@@ -81,6 +81,15 @@ def test_control_characters_around_a_message_are_no_part_of_it(tmp_path: Path) -
         assert theirs(library, said) == ours(tokenizer, said) == ours(tokenizer, clean), repr(character)
 
 
+def test_format_characters_keep_the_mask_where_the_spacing_drops_them(tmp_path: Path) -> None:
+    tokenizer = covered("morphemes")
+    library = loaded(tokenizer, tmp_path)
+    for character in "\u200b\ufeff\u00ad\U000e0041":
+        said = [Message("user", f"{character}국가"), Message("assistant", f"{character} 국{character}민")]
+        assert theirs(library, said) == ours(tokenizer, said), repr(character)
+        assert any(ours(tokenizer, said)[1])
+
+
 def test_a_prompt_ends_with_the_role_of_the_answer(tmp_path: Path) -> None:
     tokenizer = make_tokenizer(constitution(), 400)
     library = loaded(tokenizer, tmp_path)
