@@ -59,10 +59,13 @@ def score_batches(
     """Yield (indices of the rows, nll of each row as float64) for each batch.
 
     The batches are divided between the ranks. All ranks get the same number of them, because under ZeRO 3 a forward
-    pass needs every rank. The last one may have no rows.
+    pass needs every rank. The last one may have no rows. Batches have at most `batch_rows`, and as few of them as make
+    all alike: with 65 of 64, there would otherwise be twice the work.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
-    batches = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+    turns = -(-len(rows) // (batch_rows * world_size))
+    batch_rows = -(-len(rows) // max(1, turns * world_size))
+    batches = [order[start : start + batch_rows] for start in range(0, len(order), max(1, batch_rows))]
     longest = max((len(row.tokens) - 1 for row in rows), default=0)
     for first in range(0, len(batches), world_size):
         chosen = batches[first + rank] if first + rank < len(batches) else []

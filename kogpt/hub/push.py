@@ -60,6 +60,6 @@ def _refusals(problem: str, mend: str) -> Iterator[None]:
     http_error = errors.HTTPError  # of the HTTP library that this version uses
     try:
         yield
-    except (OSError, ValueError, http_error) as error:
+    except (OSError, ValueError, RuntimeError, http_error) as error:  # it raises any of them
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{problem} ({reason}); {mend}.") from None

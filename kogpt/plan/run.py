@@ -101,7 +101,7 @@ def table(plans: list[Plan]) -> Table:
         made.add_row(
             str(plan.depth),
             f"{plan.parameters / 1e6:,.1f}M",
-            f"{plan.tokens / 1e6:,.1f}M",
+            f"{plan.tokens / 1e6:,.1f}M" if plan.tokens >= 10**6 else f"{plan.tokens / 1e3:,.0f}k",
             f"{plan.ratio:,.1f}",
             f"{plan.epochs:.2f}",
             f"{plan.hours:,.2f}" if plan.hours >= 0.1 else f"{plan.hours:.4f}",

@@ -31,7 +31,7 @@ class Hub(ThreadingHTTPServer):
         self.created: list[dict[str, Any]] = []
         self.blobs: dict[str, bytes] = {}
         self.files: dict[str, bytes] = {}
-        self.broken = False
+        self.broken = self.exists = self.full = False
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -48,14 +48,17 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         content = self._body()
-        self.server.blobs[sha256(content).hexdigest()] = content
-        self._answer({})
+        if not self.server.full:
+            self.server.blobs[sha256(content).hexdigest()] = content
+        self._answer({"error": "no room for more"} if self.server.full else {}, 507 if self.server.full else 200)
 
     def do_POST(self) -> None:
         path, body = self.path, self._body()
         if path == "/api/repos/create":
             self.server.created.append(json.loads(body))
-            self._answer({"url": f"{self.server.address}/student/model", "name": "student/model"})
+            known = {"url": f"{self.server.address}/student/model", "name": "student/model"}
+            refusal = {"error": "You already created this model repo"} if self.server.exists else {}
+            self._answer(known | refusal, 409 if refusal else 200)
         elif path == "/api/validate-yaml":
             self._answer({"errors": [], "warnings": []})
         elif path == "/api/models/student/model/preupload/main":
@@ -135,6 +138,14 @@ def test_the_folder_is_on_the_hub_and_private(hub: Hub, tmp_path: Path) -> None:
     assert TOKEN not in done.stdout + done.stderr
 
 
+def test_a_repository_that_exists_gets_the_files(hub: Hub, tmp_path: Path) -> None:
+    hub.exists = True
+    done = export(make_run(tmp_path / "run"), tmp_path / "exported", hub.address, "--license", "mit")
+    assert done.returncode == 0, done.stderr
+    assert f"Uploaded to {hub.address}/student/model" in done.stdout
+    assert hub.files == {path.name: path.read_bytes() for path in (tmp_path / "exported").iterdir()}
+
+
 def test_what_stops_an_upload_is_said_before_the_export_or_leaves_it_whole(hub: Hub, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     folder = tmp_path / "exported"
@@ -146,7 +157,12 @@ def test_what_stops_an_upload_is_said_before_the_export_or_leaves_it_whole(hub: 
     assert broken.returncode == 2
     assert f"`hf upload --private student/model {folder}`" in broken.stderr
     assert (folder / "model.safetensors").exists()
-    for said in (wrong.stderr, broken.stderr):
+    hub.full = True
+    full = export(run, tmp_path / "again", hub.address)
+    assert full.returncode == 2
+    assert f"`hf upload --private student/model {tmp_path / 'again'}`" in full.stderr
+    assert not hub.files
+    for said in (wrong.stderr, broken.stderr, full.stderr):
         assert len(said.strip().splitlines()[-1]) > 40
         assert "Traceback" not in said
         assert "hf_wrong" not in said
