@@ -1,10 +1,17 @@
 """The documentation names every file, its links work, and its commands exist."""
 
+import inspect
 import re
 import runpy
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from kogpt.cli import COMMANDS
+from kogpt.train.options import ModelOptions, RunOptions, ScheduleOptions
+from preprocess.options import Options
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "bench/LOG.md"])
@@ -56,6 +63,34 @@ def test_links_lead_somewhere(page: Path) -> None:
 def _anchor(heading: str) -> str:
     """The anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def flags(options: Any) -> set[str]:
+    """The flags of a dataclass, or of the function of a command."""
+    if is_dataclass(options):
+        return {f"--{field.name}".replace("_", "-") for field in fields(options)}
+    parameters = inspect.signature(options).parameters.values()
+    shared = [flags(one.default) for one in parameters if is_dataclass(one.default)]
+    return {f"--{one.name}".replace("_", "-") for one in parameters}.union(*shared)
+
+
+COMMAND_LINES = {
+    r"preprocess(?:/run\.py|\.sbatch)": flags(Options),
+    r"launch/train\.(?:py|sbatch)": flags(ModelOptions) | flags(ScheduleOptions) | flags(RunOptions),
+    **{rf"kogpt {name}\b": flags(function) for name, function in COMMANDS.items()},
+}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in ("CHANGELOG.md", "LOG.md")], ids=lambda page: page.name
+)
+def test_every_flag_of_a_command_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for command, known in COMMAND_LINES.items():
+        shown = {
+            flag for line in re.findall(rf"{command}([^`\n#]*)", text) for flag in re.findall(r" (--[a-z-]+)", line)
+        }
+        assert shown <= known | {"--help"}, command
 
 
 def test_readmes_link_the_index() -> None:
