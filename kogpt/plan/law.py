@@ -6,10 +6,10 @@ our runs span too few sizes to find any. So is `FLOOR`: their E of 1.69 nats a t
 our runs. Characters that are read again count for less and less (Muennighoff et al. 2023, equation 5): R epochs after
 the first are worth R* (1 - exp(-R / R*)), R* = 15.4.
 
-A and B are fitted to our runs (bench/law.py, bench/law_runs.jsonl). The first of `FITS` knows all of them, each of the
-next all but one. The last two have half the floor, and the one that fits best. Their spread, and how far the runs lie
-from the law, is the uncertainty. It grows away from the runs, and does not know how other text differs: all runs read
-Korean Wikipedia and some books. Arithmetic only.
+A and B are fitted to our runs (bench/law.py, bench/law_runs.jsonl). The first of `FITS` is fitted to all runs, and each
+of the next to all but one. The last two have other floors: half of `FLOOR`, and the floor that fits best. The
+uncertainty is the spread of these fits, and how far the runs lie from the law. It grows away from the runs. It does not
+include other kinds of text: all runs read Korean Wikipedia and some books. Arithmetic only.
 """
 
 import math

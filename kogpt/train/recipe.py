@@ -1,7 +1,7 @@
 """The recipe of new runs, in one place: the architecture, the optimizer, and a dial that sets the rest by size.
 
 In: parameters, context, windows of an epoch, and what flags or the DeepSpeed file already say. Out: `Recipe`.
-Arithmetic only. kogpt.train.setup says whose word counts: flag, file, resumed run, dial.
+Arithmetic only. kogpt.train.setup applies flags, the DeepSpeed file, and the run that is resumed before the dial.
 
 Two anchors were measured (bench/LOG.md): the best learning rate of 4 million tokens in steps of 8,192 is 0.04
 (bench/recipe.py), and the best step of half a million tokens has 2,048 (bench/dial.py). From there, for D tokens in
