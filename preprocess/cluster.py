@@ -66,6 +66,9 @@ def connect(address: str | None, workers: int | None) -> str:
                 raise UserError(
                     f"--ray-address {given}: no Ray cluster can be reached ({reason}); check it, or start Ray there"
                 ) from None
+    # Ray's node ends itself if its agent takes more than 15 s to start, as on a slow or busy machine. Without a
+    # dashboard the agent needs none of the packages that Ray has for one, and starts sooner.
+    ray._private.utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")
     # Without this, Ray writes a token to ~/.ray/auth_token: readable by everyone, and an error where there is no home.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     cores = max(workers or 0, usable_cores())

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -32,6 +33,10 @@ def test_ray_of_its_own_has_a_core_for_each_worker(tmp_path: Path, monkeypatch: 
     assert node.cores >= 5
     assert node.memory_mib > 100
     assert str(node) == f"{node.cores} CPU and {node.memory_mib} MiB"
+    [raylet] = [child for child in psutil.Process().children() if child.name() == "raylet"]
+    assert any("agent.py" in word and "--minimal" in word for word in raylet.cmdline()), (
+        "the whole agent takes longer than the node waits, on a slow machine"
+    )
 
 
 def test_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
