@@ -15,6 +15,7 @@ import torch
 
 from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
+from kogpt.common.numerics import fused_attention
 from kogpt.common.system import has_deepspeed
 from kogpt.data.batch import Batch
 from kogpt.model import registry
@@ -199,9 +200,10 @@ def token_seconds(
 
     def step() -> float:
         started = clock()
-        with torch.autocast(device.type, half, enabled=precision != "fp32"):
-            loss = model(*batch)
-        loss.backward()
+        with fused_attention(device):
+            with torch.autocast(device.type, half, enabled=precision != "fp32"):
+                loss = model(*batch)
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         float(loss.detach())  # waits for the device

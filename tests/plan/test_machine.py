@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -100,6 +101,24 @@ def test_steps_have_the_precision_of_the_training(
     with pytest.raises(InterruptedError):
         token_seconds(_config(1), 1, 0.0, CPU, precision, time.perf_counter)  # type: ignore[arg-type]
     assert seen == [dtype]
+
+
+def test_steps_have_the_attention_of_the_training(
+    before_steps: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, seen = False, []
+
+    @contextmanager
+    def chosen(_: torch.device) -> Iterator[None]:
+        nonlocal inside
+        inside = True
+        yield
+        inside = False
+
+    monkeypatch.setattr(machine, "fused_attention", chosen)
+    before_steps.append(lambda: seen.append(inside))
+    token_seconds(_config(1), 1, 0.0, CPU, "fp32", lambda: 0.0)
+    assert seen == [True, True]
 
 
 @pytest.mark.parametrize(
