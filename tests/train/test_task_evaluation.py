@@ -70,8 +70,8 @@ def test_prompts_and_tasks_are_encoded_by_one_process(
 def test_the_items_fit_a_share_of_the_tokens() -> None:
     short, long = (Item("short", "가" * 8, ("나", "다"), 0), Item("long", "가" * 500, ("나", "다"), 0))
     tasks = {"short": [short] * 100, "long": [long] * 3}
-    turn = 2 * 9 + 2 * 256  # the longest text is as long as the context
-    for tokens, counts in ((turn - 1, (0, 0)), (turn, (1, 1)), (2.5 * turn, (2, 2)), (3 * turn + 36, (5, 3))):
+    turn = 2 * 64 + 2 * 256  # rows are padded to 64 tokens; the longest is as long as the context
+    for tokens, counts in ((turn - 1, (0, 0)), (turn, (1, 1)), (2.5 * turn, (2, 2)), (3 * turn + 256, (5, 3))):
         chosen = list(task_evaluation._fitting(tasks, 256, tokens))
         assert tuple(sum(item is one for item in chosen) for one in (short, long)) == counts
 
