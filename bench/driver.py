@@ -6,7 +6,7 @@ whatever its size. CPU is that of the driver's process with all its threads; act
 it. Ray's threads take some of a core even while nothing happens, which counts on a busy machine, where the run takes
 long: it is measured at the end, and is part of the CPU of "all". A third run finds all results in the cache.
 
-    python bench/driver.py [--articles 20000] [--chars 1400] [--workers 2] [--json FILE]
+    python bench/driver.py [--articles 20000] [--chars 1400] [--workers 2] [--screen] [--json FILE]
 """
 
 import json
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Options:
     """Characters of an article, on average."""
     workers: int = 2
     """Actors."""
+    screen: bool = False
+    """With --near-duplicates 0.8, and --quality with a rule that every article obeys."""
     json: Path | None = None
     """Also write the numbers to this file."""
 
@@ -55,7 +57,7 @@ class Options:
 STAGES: dict[str, tuple[Any, str]] = {
     "scan, within analyze": (Scan, "_take_in"),
     "screen": (pipeline, "screen"),
-    "analyze": (pipeline._Run, "_analyse"),
+    "analyze": (pipeline, "analyze"),
     "encode": (pipeline._Run, "_encode"),
     "assemble": (pipeline, "assemble"),
     "report": (pipeline, "write_report"),
@@ -129,7 +131,11 @@ def run(options: Options, folder: Path, name: str, count: int, output: str) -> C
     for stage, (owner, method) in STAGES.items():
         setattr(owner, method, clock.around(stage, originals[stage]))
     try:
-        clock.around("all", pipeline.preprocess)(no_op(folder, name, output, options.workers))
+        given = no_op(folder, name, output, options.workers)
+        if options.screen:
+            (folder / "rules.toml").write_text("length = { min = 1 }\n", encoding="utf-8")
+            given = replace(given, near_duplicates=0.8, quality=str(folder / "rules.toml"))
+        clock.around("all", pipeline.preprocess)(given)
     finally:
         for stage, (owner, method) in STAGES.items():
             setattr(owner, method, originals[stage])

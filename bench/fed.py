@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,19 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.normalize import Removed
-from preprocess import pipeline, stages
+from preprocess import stages
+from preprocess.analyzing import analyze
 from preprocess.cluster import connect, leave
 from preprocess.documents import Document
 from preprocess.options import Options as PipelineOptions
 from preprocess.outlines import outlined
 from preprocess.scan import Block, Scan
+from preprocess.unit_stage import UnitTexts
 from preprocess.units import Store
 from preprocess.work import Work
+from preprocess.worker import NotYet
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,12 @@ def measure(options: Options) -> dict[str, Any]:
             blocks.append(Block(0, str(i)))
             store.put(blocks[-1].key, content)
         given = PipelineOptions(input=("x",), output=str(folder / "corpus"), analyzer="none", workers=options.actors)
-        run = pipeline._Run(given, ExitStack())
-        run.work = Work(given)
+        work = Work(given)
         stages.MorphemeStage = lambda analyzer: nothing  # type: ignore
         waiting = Waiting(rate / options.actors)
         stages.MorphemePacking = lambda: waiting  # type: ignore
         texts = ray.put(["no text"])
-        through_pool = run.work.through_pool
+        through_pool = work.through_pool
 
         def spied(stage: str, setup: Any, chunks: Any, commit: Any, **more: Any) -> None:
             def without_times(keys: Any, results: Any) -> None:
@@ -130,11 +132,20 @@ def measure(options: Options) -> dict[str, Any]:
 
             through_pool(stage, setup, chunks, without_times, **more)
 
-        run.work.through_pool = spied  # type: ignore[method-assign]
+        work.through_pool = spied  # type: ignore[method-assign]
         me = psutil.Process()
         before, began = me.cpu_times(), time.monotonic()
-        run._analyse(
-            "morphemes", cache, Scan(blocks, store, run.identity), lambda chunks: ((c, (texts,)) for c in chunks)
+        analyze(
+            "morphemes",
+            UnitTexts(
+                Scan(blocks, store, analyzer_identity("none")),
+                lambda chunks: (c if isinstance(c, NotYet) else (c, (texts,)) for c in chunks),
+                lambda chunk: (texts,),
+            ),
+            cache,
+            work,
+            "none",
+            "",
         )
         after, wall = me.cpu_times(), time.monotonic() - began
     cpu = after.user + after.system - before.user - before.system

@@ -29,13 +29,15 @@ from preprocess.layouts import Layout
 from preprocess.near_duplicates import hashed_windows
 from preprocess.outlines import outlined
 from preprocess.parsers import PARSE_ERRORS, one_line, values
-from preprocess.reading import TextsOf
+from preprocess.reading import Texts
 from preprocess.scan import Block, PlannedUnit, Scan, dropped_row
 from preprocess.sources import find_sources
 from preprocess.stages import MESSAGE_SEPARATOR
 from preprocess.streams import Broken
+from preprocess.unit_stage import UnitTexts
 from preprocess.units import MORPHEME_SEPARATOR, Store, key_of, unpack_cut_texts
 from preprocess.work import CachedChunk, Work
+from preprocess.worker import NotYet
 
 GRAM = 13
 """morphemes"""
@@ -70,19 +72,23 @@ def held_out_documents(paths: Sequence[str]) -> Iterator[Document]:
             yield document
 
 
-def scanned(paths: Sequence[str], store: Store, analyzer: dict[str, str]) -> tuple[Scan, TextsOf]:
-    """The scan of the held-out texts, and the texts, which stay in memory. Their outlines go into `store`."""
+def scanned(paths: Sequence[str], store: Store, analyzer: dict[str, str]) -> UnitTexts:
+    """The scan of the held-out texts, which stay in memory. Their outlines go into `store`."""
     documents = list(held_out_documents(paths))
     blocks = []
     for number, content in enumerate(outlined(documents)):
         blocks.append(Block(0, key_of(["held out", str(number), hashlib.sha256(content).hexdigest()])))
         store.put(blocks[-1].key, content)
 
-    def texts(chunks: Iterable[Sequence[PlannedUnit]]) -> Iterator[tuple[Sequence[PlannedUnit], tuple[Any, ...]]]:
-        for chunk in chunks:
-            yield chunk, tuple([own.text for own in documents[u.first : u.first + u.documents]] for u in chunk)
+    def own(chunk: Sequence[PlannedUnit]) -> Texts:
+        return tuple([document.text for document in documents[u.first : u.first + u.documents]] for u in chunk)
 
-    return Scan(blocks, store, analyzer).finish(), texts
+    def texts(
+        chunks: Iterable[Sequence[PlannedUnit] | NotYet],
+    ) -> Iterator[tuple[Sequence[PlannedUnit], Texts] | NotYet]:
+        return (chunk if isinstance(chunk, NotYet) else (chunk, own(chunk)) for chunk in chunks)
+
+    return UnitTexts(Scan(blocks, store, analyzer).finish(), texts, own)
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -135,6 +141,16 @@ class HeldOut:
         return key_of([hashlib.sha256(self.hashes.tobytes() + self.files.tobytes()).hexdigest(), *self.names])
 
 
+class _Packing:
+    """Chunks are the characters of each article of a unit, and the unit's file from the cache."""
+
+    def items(self, sizes: Sequence[int], file: bytes) -> list[str]:
+        return [cut.morphemes for cut in unpack_cut_texts(file)]
+
+    def pack(self, items: Sequence[str], results: Sequence[Match | None], *content: Any) -> bytes:
+        return json.dumps(results, ensure_ascii=False).encode()
+
+
 def _grams(morphemes: Sequence[str]) -> np.ndarray:
     """The hash of each 13-gram, uint64."""
     return hashed_windows(np.array([_hash(morpheme) for morpheme in morphemes], dtype=np.uint64), GRAM)
@@ -177,20 +193,19 @@ def drop_held_out(held_out: HeldOut, found: Scan, cache: Store, work: Work) -> N
         if shared:
             gone[key] = shared
 
-    def morphemes(key: str) -> list[str]:
-        return [cut.morphemes for cut in unpack_cut_texts(cache.existing(key))]
+    def content(unit: PlannedUnit) -> tuple[list[int], bytes]:
+        return found.sizes(unit), cache.existing(unit.key)
 
-    keys = [unit.key for unit in found.units]
     work.through_cache(
         "held-out",
         held_out,
-        (CachedChunk(key_of([key, digest]), partial(morphemes, key), partial(note, key)) for key in keys),
+        (CachedChunk(key_of([u.key, digest]), partial(content, u), partial(note, u.key)) for u in found.units),
         cache,
         again=held_out.judge,
-        pack=lambda results: json.dumps(results, ensure_ascii=False).encode(),
-        chars=lambda texts: list(map(len, texts)),
+        packing=_Packing(),
+        chars=lambda content: content[0],
         memory_mib=MEMORY_MIB,
-        seconds=lambda texts: [len(text) / SLOWEST_CHARS_PER_SECOND for text in texts],
+        seconds=lambda content: [size / SLOWEST_CHARS_PER_SECOND for size in content[0]],
     )
     found.units = [unit._replace(gone=gone.get(unit.key, {})) for unit in found.units]
     notes = []

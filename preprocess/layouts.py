@@ -166,6 +166,11 @@ class Layout:
         """The values of a file, in which those that belong together have become one."""
         return iter(values)
 
+    @property
+    def joins(self) -> bool:
+        """Whether values that follow one another may belong together."""
+        return type(self).joined is not Layout.joined
+
     def documents(self, value: Any) -> list[Any]:
         """The texts of the documents in a value; None for a document without text."""
         best: list[str | None] = []

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from preprocess.documents import Document, Dropped
 
@@ -84,6 +85,18 @@ def load(path: Path) -> pa.RecordBatch:
     """A block in a file."""
     with pa.ipc.open_stream(path.read_bytes()) as reader:
         return reader.read_next_batch()
+
+
+def renumbered(block: pa.RecordBatch, first: int) -> pa.RecordBatch:
+    """A block of a later part of a file: its articles are number `first` and the following ones of the file."""
+    numbers = pa.array(np.arange(first, first + len(block))).cast(pa.string())
+    ids = pc.binary_join_element_wise(block["source"], numbers, "#")
+    new = {"id": ids}
+    if block["line"].null_count < len(block):
+        rows = zip(block["line"].to_pylist(), block["id"].to_pylist(), ids.to_pylist(), strict=True)
+        new["line"] = pa.array([line and line.replace(repr(old), repr(own), 1) for line, old, own in rows], _TEXT)
+    columns = [new.get(name, block[name]) for name in block.schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=block.schema)
 
 
 def mapped_ids(path: Path) -> pa.StringArray:

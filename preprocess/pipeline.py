@@ -11,11 +11,8 @@ in flight.
 
 import logging
 import shutil
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +25,31 @@ from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.analyzers.load import analyzer_identity
 from kogpt.tokenizer.wordpiece import Tokenizer
 from preprocess import cluster, stages
+from preprocess.analyzing import analyze
 from preprocess.assembly import assemble
-from preprocess.auto_layout import guess_layout
 from preprocess.chat_layout import ChatLayout
 from preprocess.checks import check, not_ours
-from preprocess.documents import Document, read_documents
-from preprocess.filters import filters_of, kept, single_filters
+from preprocess.filters import single_filters
 from preprocess.held_out import drop_held_out, held_out_grams, scanned
 from preprocess.layouts import Layout, named_layout, path_layout
+from preprocess.listing import layout_of, listed
 from preprocess.losses import Losses
 from preprocess.options import Options
 from preprocess.plan import WORK, Plan, open_output, settings_of
-from preprocess.publish import claim, publish
-from preprocess.reading import Readers, Reading, TextsOf, fetched
+from preprocess.publish import claim, is_finished, publish
+from preprocess.reading import Readers, Reading
 from preprocess.report import log_to_wandb, show_summary
 from preprocess.report_page import write_report
-from preprocess.scan import PlannedUnit, Scan
+from preprocess.scan import Block, PlannedUnit, Scan
 from preprocess.screen import screen, screening_of
-from preprocess.sources import find_sources
 from preprocess.spans import LARGE, bytes_for_workers
-from preprocess.units import CutText, EncodedBatch, Store, pack_cut_texts, unpack_encoded
+from preprocess.unit_stage import read_by
+from preprocess.units import EncodedBatch, Store, unpack_encoded
 from preprocess.vocabulary import loaded, settled, trained
 from preprocess.work import MOST_UNITS, Known, Work
 from preprocess.worker import Failed, Packed
 
 log = logging.getLogger(__name__)
-
-PLENTY = 1_000
-"""Units that wait for workers when the scan has ended, while others are looked up in the cache."""
 
 
 def preprocess(options: Options) -> None:
@@ -107,6 +101,14 @@ def _locked(folder: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
+def _noted(blocks: Iterator[Block | None], seen: list[Block]) -> Iterator[Block | None]:
+    """The blocks, and a note of each."""
+    for block in blocks:
+        if block is not None:
+            seen.append(block)
+        yield block
+
+
 class _Run:
     """The state of one run."""
 
@@ -119,19 +121,25 @@ class _Run:
     def go(self) -> None:
         options = self.options
         tokenizer = loaded(options, self.identity)  # before the first stage, which may take hours
-        self.sources = not_ours(find_sources(options.input), options)
-        self.layout = self._choose_layout()
         self.work = Work(options)
+        self.sources = not_ours(listed(options.input, self.work.connect), options)
+        self.layout = self._choose_layout()
         cache, self.outlines = Store(options.cache_folder), Store(self.folder / WORK / "outlines")
         held_out = None
         if options.held_out:
             held_out = scanned(options.held_out, self.outlines, self.identity)
-        settings = settings_of(options, self.layout.name, self.identity, tokenizer, held_out and held_out[0])
-        at_url = "://" in options.output and claim(options.output, settings)
-        plan = None if at_url else open_output(self.folder, settings)
+        settings = settings_of(
+            options, self.layout.name, self.identity, tokenizer, held_out.found if held_out else None
+        )
+        plan = None
+        if "://" not in options.output:
+            plan = open_output(self.folder, settings)
+        elif not is_finished(options.output, settings):  # neither of the two places is written to if one refuses
+            plan = open_output(self.folder, settings)
+            claim(options.output, settings)
         self.readers, self.scan = self._begin_scan(cache)
         if plan is None:
-            claim(options.output, {**settings, "articles": self.scan.finish().account})
+            is_finished(options.output, {**settings, "articles": self.scan.finish().account})
             log.info(f"{options.output} is finished; there is nothing to do")
             return
         if plan.corpus is not None or not self.readers.ahead or "articles" in plan.begun:  # outlines are there
@@ -142,12 +150,12 @@ class _Run:
             return
         with log_to_wandb(options.wandb, self.folder, plan.settings) as wandb:
             self.work.wandb = wandb
-            self._analyse("morphemes", cache, self.scan, self._texts)
+            analyze("morphemes", read_by(self.readers, self.scan), cache, self.work, options.analyzer, "the input")
             self._check_scan(plan)
             self.readers.close()
             if held_out is not None:
-                self._analyse("held-out texts", cache, *held_out)
-                drop_held_out(held_out_grams(held_out[0], cache), self.scan, cache, self.work)
+                analyze("held-out texts", held_out, cache, self.work, options.analyzer, "--held-out")
+                drop_held_out(held_out_grams(held_out.found, cache), self.scan, cache, self.work)
             if tokenizer is None:
                 tokenizer = trained(options, self.scan, cache, self.identity)
             encoded = self._encode(cache, tokenizer)
@@ -166,24 +174,27 @@ class _Run:
             return ChatLayout()
         if self.options.layout != "auto":
             return named_layout(self.options.layout)
-        layout, sentence = guess_layout(self.sources)
+        layout, sentence = layout_of(self.sources)
         log.info(sentence)
         return layout
 
     def _begin_scan(self, cache: Store) -> tuple[Readers, Scan]:
         options = self.options
         screening = screening_of(options, self.layout.kind)
-        verdicts = {}
-        if screening is not None:
-            verdicts = screen(screening, self._documents, cache, self.work, self.folder / WORK)
         large = bytes_for_workers(self.sources) >= LARGE
         if large:
             self.work.connect()
         readers = Readers(Reading(self.layout, single_filters(options)), self.sources, self.outlines, large)
         self.ends.callback(readers.close)
         self.losses = Losses(self.sources, self.layout.kind)
+        blocks, verdicts = readers.outlines(), {}
+        if screening is not None:
+            seen: list[Block] = []
+            every = Scan(_noted(blocks, seen), self.outlines, {}, limit=options.limit)
+            verdicts = screen(screening, read_by(readers, every), cache, self.work, self.folder / WORK)
+            blocks = iter(seen)
         scan = Scan(
-            readers.outlines(),
+            blocks,
             self.outlines,
             self.identity,
             limit=options.limit,
@@ -215,96 +226,7 @@ class _Run:
         if "://" in self.options.output:
             claim(self.options.output, plan.settings)
 
-    def _documents(self) -> Iterator[Document]:
-        """The documents that the screening judges."""
-        articles = kept(read_documents(self.sources, self.layout), filters_of(self.options), self.options.limit)
-        return (article for article in articles if isinstance(article, Document))
-
-    def _texts(self, chunks: Iterable[Sequence[PlannedUnit]]) -> Iterator[tuple[Sequence[PlannedUnit], Any]]:
-        return self.readers.texts((chunk, self.scan.wanted(chunk)) for chunk in chunks)
-
     # ---- the two stages
-
-    def _analyse(self, stage: str, cache: Store, found: Scan, texts: TextsOf) -> None:
-        """Stage 1: analyze every unit that is not in the cache. `texts` gives those of chunks of units, in parts."""
-        waiting: deque[PlannedUnit] = deque()
-        flying: dict[tuple[str, ...], tuple[Sequence[PlannedUnit], tuple[Any, ...]]] = {}
-        known, all_known = 0, False  # documents whose unit is in the cache; whether the others wait
-
-        def missing() -> Iterator[PlannedUnit]:
-            """The units to analyze. The scan goes on by at most one block for each, while there are others."""
-            nonlocal known, all_known
-            for units in found.coming():
-                for unit in units:
-                    if cache.get(unit.key) is None:
-                        waiting.append(unit)
-                    else:
-                        known += unit.documents
-                    if found.ended and len(waiting) > PLENTY:
-                        yield waiting.popleft()
-                if waiting and not found.ended:
-                    yield waiting.popleft()
-                elif not units:
-                    time.sleep(0.01)
-            all_known = True
-            while waiting:
-                yield waiting.popleft()
-
-        def chunks() -> Iterator[tuple[tuple[str, ...], tuple[Any, ...]]]:
-            left = lambda: len(waiting) if all_known else None  # noqa: E731
-            for units, parts in texts(self.work.in_chunks(missing(), left)):
-                keys = tuple(unit.key for unit in units)
-                flying[keys] = units, parts
-                yield keys, ([found.sizes(unit) for unit in units], *parts)
-
-        too_slow: list[str] = []
-
-        def commit(keys: tuple[str, ...], results: list[Any] | Packed) -> None:
-            units, parts = flying.pop(keys)
-            if isinstance(results, Packed):
-                for key, content in zip(keys, results.content, strict=True):
-                    cache.put(key, content)
-                return
-            own = (text for part in parts for text in fetched(part))
-            both = zip(own, results, strict=True)
-            for unit in units:
-                put(unit, list(islice(both, unit.documents)))
-
-        def put(unit: PlannedUnit, both: list[tuple[str, Any]]) -> None:
-            """Commit the (text, result) of a unit in whose chunk something failed."""
-            slow = [i for i, (_, result) in enumerate(both) if isinstance(result, Failed) and result.too_slow]
-            if slow:
-                ids = found.rows([unit])["id"].to_pylist()
-                too_slow.extend(f"{ids[i]} ({len(both[i][0]):,} characters)" for i in slow)
-                return  # not cached: the result must not depend on a clock
-            analyses = [
-                stages.without_analysis(text, self.options.analyzer, result.cause)
-                if isinstance(result, Failed)
-                else CutText(text, *result)
-                for text, result in both
-            ]
-            cache.put(unit.key, pack_cut_texts(analyses))
-
-        self.work.through_pool(
-            stage,
-            stages.MorphemeStage(self.options.analyzer),
-            chunks(),
-            commit,
-            packing=stages.MorphemePacking(),
-            chars=stages.all_sizes,
-            known=lambda: Known(found.documents if found.ended else None, known),
-            threads=stages.THREADS[self.options.analyzer],
-            memory_mib=stages.MEMORY_MIB[self.options.analyzer],
-            spare=self.options.analyzer != "none",
-            seconds=lambda content: [n / stages.SLOWEST_CHARS_PER_SECOND for n in stages.all_sizes(content)],
-        )
-        if too_slow:
-            place = "--held-out" if stage == "held-out texts" else "the input"
-            raise UserError(
-                f"{len(too_slow):,} articles took the analyzer {self.options.analyzer} too long, the first is "
-                f"{too_slow[0]}; all others are in the cache, so repeat the same command when this machine is less "
-                f"busy, or remove the article from {place}"
-            )
 
     def _encode(self, cache: Store, tokenizer: Tokenizer) -> Iterator[tuple[list[PlannedUnit], EncodedBatch]]:
         """Stage 2: encode every unit; return neighboring units and their tokens, in order."""

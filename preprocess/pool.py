@@ -19,9 +19,9 @@ How it works:
   suspect runs alone, on an actor that does nothing else, and only a death there counts as a strike. An exception makes
   an item suspect as well. An item with two strikes becomes `Failed`. One that is silent there for eight times its limit
   becomes a `Failed` that says `too_slow`: a clock decided that, not the item, so the caller must not keep it.
-
-Memory is only declared: Ray places no more actors on a node than it has memory for, and waits forever if no node has
-enough. The driver therefore looks at the nodes itself, and raises an error if no node can ever hold an actor.
+- Content that lies on other nodes, as references to Ray objects, is lost with its node. The caller makes it again
+  (`renew`), and it is no item's fault.
+- The chunks may say that the next one is not there yet, so that results are still taken in, and the dead replaced.
 
 Cost: 1.2 ms of the driver's CPU per chunk, and 0.01 ms per item without a packing (bench/pool.py).
 """
@@ -33,15 +33,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskError
 
 from kogpt.common.errors import UserError
-from preprocess.cluster import MIB, NodeWatch, even_threads, one_line
-from preprocess.worker import BEAT_SECONDS, Actor, Chunk, Failed, Flight, Packed, Packing, Slot
+from preprocess.cluster import MIB, one_line
+from preprocess.places import Places
+from preprocess.worker import BEAT_SECONDS, NAP_SECONDS, Actor, Chunk, Failed, Flight, NotYet, Packed, Packing, Slot
 
 WARM_UP_SECONDS = 120.0
-UNPLACED_SECONDS = 20.0
-_LOOK_AT_NODES_SECONDS = 5.0
 _STRIKES = 2
 _PATIENCE = 8.0
 """Factor for the time limit of a suspect that runs alone, so that a busy machine does not decide what fails."""
@@ -73,25 +72,23 @@ class Pool:
         hang_seconds: float = 60.0,
         seconds: Callable[[Any], Sequence[float]] = lambda items: [0.0] * len(items),
         packing: Packing | None = None,
+        renew: Callable[[Any], Any] | None = None,
     ):
         """Use `workers` cores, or all of the cluster if None, including nodes that join later.
 
         `threads` is the largest number of cores per actor, `memory_mib` what an actor needs. `seconds` says how long
-        each item of a chunk may take, beside `hang_seconds`.
+        each item of a chunk may take, beside `hang_seconds`. `renew` makes the content of a chunk, by its key, again.
         """
         self.stats = Stats()
         self._setup = ray.put(setup)
-        self._wanted, self._most_threads, self._memory_mib = workers, threads, memory_mib
-        self._threads = 0  # until a node with cores appears
+        self._places, self._memory_mib = Places(workers, threads, memory_mib), memory_mib
         self._use_spare, self._hang, self._seconds, self._packing = spare, hang_seconds, seconds, packing
+        self._renew = renew
         self._slots: list[Slot] = []
-        self._nodes = NodeWatch()
         self._again: deque[tuple[Chunk, list[int]]] = deque()
         self._suspects: deque[tuple[Chunk, int]] = deque()
         self._complete: deque[Chunk] = deque()
-        self._target = 0
-        self._looked = -_LOOK_AT_NODES_SECONDS
-        self._placeable = time.monotonic()
+        self._starved: NotYet | None = None  # what the next chunk waits for
         self._failed_starts = 0
 
     def __enter__(self) -> "Pool":
@@ -102,9 +99,9 @@ class Pool:
             ray.kill(slot.actor)
         self._slots.clear()
 
-    def map(self, chunks: Iterable[tuple[Hashable, Any]]) -> Iterator[tuple[Hashable, list[Any] | Packed]]:
+    def map(self, chunks: Iterable[tuple[Hashable, Any] | NotYet]) -> Iterator[tuple[Hashable, list[Any] | Packed]]:
         """The results of each chunk as soon as it is complete. Chunks are read as workers become free."""
-        source = (Chunk(key, content, self._seconds(content)) for key, content in chunks)
+        source = (own if isinstance(own, NotYet) else Chunk(*own, self._seconds(own[1])) for own in chunks)
         exhausted = False
         while True:
             self._look_after_workers()
@@ -133,46 +130,27 @@ class Pool:
         return self._use_spare and self.stats.deaths > 0
 
     def _complete_crew(self) -> bool:
-        return 0 < self._target == len(self._slots) - self._needs_spare and all(slot.ready for slot in self._slots)
+        crew = len(self._slots) - self._needs_spare
+        return 0 < self._places.count == crew and all(slot.ready for slot in self._slots)
 
     def _look_after_workers(self) -> None:
-        now = time.monotonic()
-        if now - self._looked >= _LOOK_AT_NODES_SECONDS:
-            self._looked = now
-            self._count_places(now)
+        self._places.look(any(slot.ready for slot in self._slots))
         regular = [slot for slot in self._slots if not slot.spare]
-        for _ in range(self._target - len(regular)):
+        for _ in range(self._places.count - len(regular)):
             self._start(spare=False)
         unplaced = [slot for slot in regular if slot.pending is not None and not slot.node]
-        for slot in unplaced[: max(0, len(regular) - self._target)]:
+        for slot in unplaced[: max(0, len(regular) - self._places.count)]:
             self._end(slot)
         if self._needs_spare and len(regular) == len(self._slots) and regular and all(s.ready for s in regular):
             self._start(spare=True)
-        self.stats.workers = sum(slot.ready and not slot.spare for slot in self._slots) * self._threads
-
-    def _count_places(self, now: float) -> None:
-        nodes = self._nodes.look()
-        working = [node for node in nodes if node.cores]
-        if working and not self._threads:
-            cores = [node.cores for node in working]
-            self._threads = even_threads([*cores, self._wanted or cores[0]], self._most_threads)
-        places = sum(min(node.cores // self._threads, node.memory_mib // self._memory_mib) for node in working)
-        self._target = places if self._wanted is None or not places else self._wanted // self._threads
-        if places or any(slot.ready for slot in self._slots):
-            self._placeable = now
-        elif now - self._placeable >= UNPLACED_SECONDS:
-            raise UserError(
-                f"no node of the Ray cluster can hold a worker, which needs {self._threads or 1} CPU and "
-                f"{self._memory_mib} MiB of memory (the nodes have {'; '.join(map(str, nodes[:8])) or 'none alive'}); "
-                "start Ray with more (ray start --num-cpus --memory), or add a node"
-            )
+        self.stats.workers = sum(slot.ready and not slot.spare for slot in self._slots) * self._places.threads
 
     def _start(self, spare: bool) -> None:
         # A spare gets no core of its own, because it works only while another worker is missing.
         actor = Actor.options(  # type: ignore[attr-defined]
-            num_cpus=0 if spare else self._threads,
+            num_cpus=0 if spare else self._places.threads,
             memory=self._memory_mib * MIB,
-            max_concurrency=self._threads,
+            max_concurrency=self._places.threads,
         ).remote()
         self._slots.append(Slot(actor, spare, pending=actor.place.remote()))
 
@@ -202,17 +180,18 @@ class Pool:
         self._end(slot)
         self.stats.deaths += 1
         self._failed_starts += 1
-        if self._failed_starts > 3 + 2 * self._target:
+        if self._failed_starts > 3 + 2 * self._places.count:
             raise UserError(f"the workers die while they start ({cause}); see Ray's logs on node {slot.node or '?'}")
 
     # ---- work out
 
-    def _hand_out(self, source: Iterator[Chunk], exhausted: bool) -> bool:
+    def _hand_out(self, source: Iterator[Chunk | NotYet], exhausted: bool) -> bool:
+        self._starved = None
         working = [slot for slot in self._slots if slot.ready and not slot.spare]
-        if len(working) < self._target:
+        if len(working) < self._places.count:
             working += [slot for slot in self._slots if slot.ready and slot.spare]
         # Every actor gets a first chunk before any gets a second one.
-        for depth in range(2 * self._threads):
+        for depth in range(2 * self._places.threads):
             for slot in working:
                 if len(slot.flights) > depth or any(flight.alone for flight in slot.flights):
                     continue
@@ -223,10 +202,12 @@ class Pool:
                 elif self._again:
                     chunk, todo = self._again.popleft()
                     self._send(slot, chunk, todo, alone=False)
-                elif not exhausted:
+                elif not exhausted and self._starved is None:
                     new = next(source, None)
                     if new is None:
                         exhausted = True
+                    elif isinstance(new, NotYet):
+                        self._starved = new
                     else:
                         self._send(slot, new, list(range(len(new.seconds))), alone=False)
         return exhausted
@@ -248,14 +229,18 @@ class Pool:
         }
         for slot in self._slots:
             by_stream.update({flight.stream: (slot, flight) for flight in slot.flights})
-        if not by_stream:
-            time.sleep(BEAT_SECONDS)
+        until = self._starved and self._starved.until
+        nap = NAP_SECONDS if self._starved and until is None else BEAT_SECONDS
+        streams = [*by_stream, *([] if until is None else [until])]
+        if not streams:
+            time.sleep(nap)
             return
-        streams = list(by_stream)
-        ready, _ = ray.wait(streams, num_returns=1, timeout=BEAT_SECONDS)
+        ready, _ = ray.wait(streams, num_returns=1, timeout=nap)
         if ready and len(streams) > 1:
             ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
         for stream in ready:
+            if stream is until:
+                continue
             slot, flight = by_stream[stream]
             if slot not in self._slots:
                 continue  # ended by an earlier message
@@ -272,9 +257,15 @@ class Pool:
             slot.flights.remove(flight)
             return
         except RayTaskError as error:  # the call itself failed, for example because a result cannot be sent
-            if isinstance(error.cause, RayError):
-                raise error.cause from None  # Ray's trouble (a full disk, a lost object), and no text's fault
+            cause = error.cause
+            if isinstance(cause, RayError) and not (self._renew and isinstance(cause, ObjectLostError)):
+                raise cause from None  # Ray's trouble, such as a full disk, and no text's fault
             slot.flights.remove(flight)
+            if isinstance(cause, RayError):
+                assert self._renew is not None
+                flight.chunk.content = self._renew(flight.chunk.key)
+                self._again.appendleft((flight.chunk, flight.rest))
+                return
             self._suspect(flight, f"it raised {type(error.cause).__name__}")
             return
         except GetTimeoutError:
@@ -320,7 +311,7 @@ class Pool:
         self._end(slot)
         self.stats.deaths += 1
         open_flights = [flight for flight in slot.flights if flight.rest]
-        begun = [flight for flight in open_flights if flight.heard is not None] or open_flights[: self._threads]
+        begun = [flight for flight in open_flights if flight.heard is not None] or open_flights[: self._places.threads]
         for flight in open_flights:
             if flight in begun:
                 self._suspect(flight, cause)

@@ -81,24 +81,35 @@ def check_url(url: str) -> None:
             place.write(f"{WORK}/begun", b"")
 
 
-def claim(url: str, settings: dict[str, Any]) -> bool:
-    """Whether the corpus of these settings is finished at the URL. If nothing is there, the settings are from now on.
+def is_finished(url: str, settings: dict[str, Any]) -> bool:
+    """Whether the corpus of these settings is finished at the URL.
 
     Raises `UserError` if a corpus of other settings is there or was begun.
     """
     with _writing(url) as place:
-        if (manifest := place.read(_MANIFEST)) is not None:
-            try:
-                refuse_other(url, json.loads(manifest)["settings"], settings, "was made")
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"--output {url} holds another corpus; name another URL, or delete it") from None
-            return True
-        plan = json.loads(place.read(_PLAN) or "null")
-        if plan is not None:
-            refuse_other(url, plan, settings, "was begun")
-        if plan is None or plan.keys() < settings.keys():  # the articles are known only when the scan has ended
+        return _known(place, url, settings)[0]
+
+
+def claim(url: str, settings: dict[str, Any]) -> None:
+    """Write the settings to the URL if nothing is there. Raises `UserError` as `is_finished` does."""
+    with _writing(url) as place:
+        finished, plan = _known(place, url, settings)
+        if not finished and (plan is None or plan.keys() < settings.keys()):  # a scan that has ended knows the articles
             place.write(_PLAN, json.dumps(settings, ensure_ascii=False).encode())
-    return False
+
+
+def _known(place: _Place, url: str, settings: dict[str, Any]) -> tuple[bool, dict[str, Any] | None]:
+    """(whether the corpus is finished, otherwise the settings that it was begun with)."""
+    if (manifest := place.read(_MANIFEST)) is not None:
+        try:
+            refuse_other(url, json.loads(manifest)["settings"], settings, "was made")
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"--output {url} holds another corpus; name another URL, or delete it") from None
+        return True, None
+    plan = json.loads(place.read(_PLAN) or "null")
+    if plan is not None:
+        refuse_other(url, plan, settings, "was begun")
+    return False, plan
 
 
 def publish(folder: Path, url: str) -> int:

@@ -34,14 +34,16 @@ from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.normalize import NORMALIZER
 from preprocess.cluster import one_line
+from preprocess.cursor import CHANGED, Cursor
 from preprocess.documents import Document, Dropped, read_documents
 from preprocess.filters import Filter, kept
 from preprocess.layouts import Layout
 from preprocess.outlines import has_unreadable, is_last, outlined
 from preprocess.scan import Block, PlannedUnit, Wanted
 from preprocess.sources import Source
-from preprocess.spans import spans, state
+from preprocess.spans import goes_on, spans, state
 from preprocess.units import Store, key_of
+from preprocess.worker import NotYet
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +51,10 @@ MOST_READERS = 8
 _AHEAD = 8
 _POLL_SECONDS = 0.02
 
-TextsOf = Callable[[Iterable[Sequence[PlannedUnit]]], Iterator[tuple[Sequence[PlannedUnit], tuple[Any, ...]]]]
-"""chunks of units -> each chunk, and its texts in parts: lists, or references to them"""
-
-CHANGED = "the articles changed while they were read; repeat the same command"
+Texts = tuple[Any, ...]
+"""The texts of a chunk in parts: lists, or references to them."""
+TextsOf = Callable[[Iterable[Sequence[PlannedUnit] | NotYet]], Iterator[tuple[Sequence[PlannedUnit], Texts] | NotYet]]
+"""chunks of units -> each chunk, and its texts"""
 
 
 @dataclass(frozen=True)
@@ -74,35 +76,6 @@ class Reading:
         return key_of([*settings, *(filter.__name__ for filter in self.filters), *code])
 
 
-class Cursor:
-    """A place in a span, from which texts are read in order."""
-
-    def __init__(self, reading: Reading):
-        self._reading = reading
-        self._rest: Iterator[tuple[int, Document | Dropped]] = iter(())
-
-    def open(self, sources: Sequence[Source]) -> None:
-        """Begin a span."""
-        self._rest = enumerate(self._reading.articles(sources))
-
-    def texts(self, numbers: Sequence[int], digest: str) -> list[str]:
-        """The texts with these numbers, which follow those before. Raises `UserError` if they are others now."""
-        left = iter(numbers)
-        next_one = next(left, None)
-        own: list[Document] = []
-        while next_one is not None:
-            number, article = next(self._rest, (-1, None))
-            if article is None:
-                raise UserError(CHANGED)
-            if number == next_one:
-                if isinstance(article, Document):
-                    own.append(article)
-                next_one = next(left, None)
-        if key_of(document.sha256 for document in own) != digest:
-            raise UserError(CHANGED)
-        return [document.text for document in own]
-
-
 @ray.remote(max_restarts=0, max_task_retries=0)
 class _Reader:
     """A process that reads."""
@@ -112,7 +85,7 @@ class _Reader:
             raise PermissionError(f"Ray runs as user {os.geteuid()}, the driver as user {user}")
         for source in stores:
             source.reach()
-        self._reading, self._cursor = reading, Cursor(reading)
+        self._reading, self._cursor = reading, Cursor(reading.articles)
 
     def outlines(self, sources: Sequence[Source], skip: int) -> Iterator[bytes]:
         yield from outlined(self._reading.articles(sources), skip)
@@ -132,11 +105,11 @@ class Readers:
     def __init__(self, reading: Reading, sources: Sequence[Source], store: Store, actors: bool):
         """`store` is for the outlines. With actors, Ray has to run."""
         self._reading, self._store = reading, store
-        self.spans = spans(sources)
+        self.spans = spans(sources, reading.layout)
         count = min(MOST_READERS, max(1, usable_cores() // 2), len(self.spans)) if actors else 0
         self._outliners, self._texters = self._started(count), self._started(count)
         self._open: dict[int, int] = {}  # the span that each reader of texts, or the driver (-1), has open
-        self._own = Cursor(reading)
+        self._own = Cursor(reading.articles)
         self._unknown = secrets.token_hex(16)
         self._keys = [self._key_of(span) for span in self.spans]
         self._told = set[str]()  # why readers were lost
@@ -181,7 +154,7 @@ class Readers:
                     if self._store.get(key) is None:  # damaged
                         rest = self._outlined(span, count)
                         break
-                    yield Block(span, key)
+                    yield self._block(span, key)
                     count += 1
                 for content in self._arriving(span, count, rest):
                     if content is None:
@@ -194,10 +167,13 @@ class Readers:
                     if has_unreadable(content):  # for this run only: a file can be mended without a new time or size
                         key = key_of([key, self._unknown])
                     self._store.put(key, content)
-                    yield Block(span, key)
+                    yield self._block(span, key)
                     count += 1
         finally:
             _end(self._outliners)  # they would wait forever for somebody to take the rest
+
+    def _block(self, span: int, key: str) -> Block:
+        return Block(span, key, goes_on(self.spans[span]))
 
     def _key(self, span: int, block: int, last: bool) -> str:
         return key_of([self._keys[span], str(block), *(["last"] if last else [])])
@@ -246,20 +222,38 @@ class Readers:
     # ---- texts
 
     def texts(
-        self, wanted: Iterable[tuple[Sequence[PlannedUnit], Sequence[Wanted]]]
-    ) -> Iterator[tuple[Sequence[PlannedUnit], tuple[Any, ...]]]:
+        self, wanted: Iterable[tuple[Sequence[PlannedUnit], Sequence[Wanted]] | NotYet]
+    ) -> Iterator[tuple[Sequence[PlannedUnit], Texts] | NotYet]:
         """Each chunk of units with its texts: one list or reference for each span that it is part of.
 
-        `wanted` has each chunk, and where its texts are, in the order of the input.
+        `wanted` has each chunk, and where its texts are, in the order of the input, which each call begins again.
         """
+        self._open.clear()
         asked: deque[tuple[Sequence[PlannedUnit], list[tuple[Wanted, Any]]]] = deque()
-        for chunk, parts in wanted:
-            asked.append((chunk, [(part, self._ask(part)) for part in parts]))
-            if len(asked) > (_AHEAD if self._texters else 0):
-                chunk, calls = asked.popleft()
-                yield chunk, tuple(self._answer(part, call) for part, call in calls)
-        for chunk, calls in asked:
-            yield chunk, tuple(self._answer(part, call) for part, call in calls)
+        left, ended = iter(wanted), False
+        while asked or not ended:
+            none: NotYet | None = None
+            while not ended and none is None and len(asked) <= (_AHEAD if self._texters else 0):
+                one = next(left, None)
+                if one is None:
+                    ended = True
+                elif isinstance(one, NotYet):
+                    none = one
+                else:
+                    asked.append((one[0], [(part, self._ask(part)) for part in one[1]]))
+            if asked:
+                chunk, calls = asked[0]
+                none = next((NotYet(call[1]) for _, call in calls if not _is_there(call)), None)
+                if none is None:
+                    asked.popleft()
+                    yield chunk, tuple(self._answer(part, call) for part, call in calls)
+            if none is not None:
+                yield none
+
+    def again(self, wanted: Sequence[Wanted]) -> Texts:
+        """The texts of a chunk once more, read by the driver: those that a node held which has died."""
+        self._open.pop(-1, None)  # they may lie before those that it has read last
+        return tuple(map(self._read, wanted))
 
     def _ask(self, wanted: Wanted) -> Any:
         if not self._texters:
@@ -311,6 +305,11 @@ class Readers:
         """End the readers."""
         _end(self._outliners)
         _end(self._texters)
+
+
+def _is_there(call: Any) -> bool:
+    """Whether an answer would be there at once."""
+    return call is None or bool(ray.wait([call[1]], timeout=0)[0])
 
 
 def _end(actors: list[Any]) -> None:

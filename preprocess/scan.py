@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from preprocess.documents import Dropped
 from preprocess.first_places import FirstPlaces
 from preprocess.losses import SAME, Losses
-from preprocess.outlines import digests, hexadecimal, load, mapped_ids, printable
+from preprocess.outlines import digests, hexadecimal, load, mapped_ids, printable, renumbered
 from preprocess.units import Grouping, Store, key_of
 
 _LOADED = 8
@@ -63,6 +63,8 @@ class Block(NamedTuple):
 
     span: int
     key: str
+    goes_on: bool = False
+    """The span is a later part of the file of the span before."""
 
 
 class Scan:
@@ -90,9 +92,15 @@ class Scan:
         self._keys: list[str] = []
         self._starts = [0]  # the number of the first article of each block, and of the next one
         self._spans: list[int] = []  # the same of each span
+        self._file = 0  # the same of the file that the last span is a part of
+        self._files: dict[int, int] = {}  # the same for each block of a later part
         self._numbers, self._chars = array("q"), array("i")  # of the documents that are kept
-        self._block = lru_cache(_LOADED)(lambda i: load(store.path(self._keys[i])))
+        self._block = lru_cache(_LOADED)(self._load)
         self._ids = lru_cache(_MAPPED)(lambda i: mapped_ids(store.path(self._keys[i])))
+
+    def _load(self, i: int) -> pa.RecordBatch:
+        block = load(self._store.path(self._keys[i]))
+        return renumbered(block, self._starts[i] - self._files[i]) if i in self._files else block
 
     @property
     def articles_in(self) -> int:
@@ -149,6 +157,9 @@ class Scan:
         """Account for a block, and yield the units that end in it."""
         if found.span == len(self._spans):
             self._spans.append(self._starts[-1])
+            self._file = self._file if found.goes_on else self._starts[-1]
+        if found.goes_on:
+            self._files[len(self._keys)] = self._file
         self._keys.append(found.key)
         start = self._starts[-1]
         block = self._block(len(self._keys) - 1)
@@ -220,7 +231,8 @@ class Scan:
 
     def _id(self, number: int) -> str:
         i = bisect_right(self._starts, number) - 1
-        return self._ids(i)[number - self._starts[i]].as_py()
+        id = self._ids(i)[number - self._starts[i]].as_py()
+        return f"{id.rpartition('#')[0]}#{number - self._files[i]}" if i in self._files else id
 
     # ---- what is known of the documents that are kept
 

@@ -13,7 +13,7 @@ import os
 import posixpath
 import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -34,7 +34,7 @@ from preprocess.archives import (
 )
 from preprocess.folders import EVERYTHING, NO_FILE, walk
 from preprocess.remote import Version, file_system, is_web, listing, open_remote, reason, split_glob
-from preprocess.streams import READ_ERRORS, Broken, Joined
+from preprocess.streams import READ_ERRORS, Broken, Joined, LinesFrom
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Source:
     problem: Broken | None = field(default=None, compare=False)
     versions: tuple[Version | None, ...] = field(default=(None,), compare=False)
     """What an object store listed for each path; None elsewhere."""
+    part: tuple[int, int] | None = None
+    """Only the lines that begin at these bytes, the last one excluded."""
 
     @property
     def is_local(self) -> bool:
@@ -85,7 +87,7 @@ class Source:
             known = [(found.st_size, found.st_mtime_ns) for found in map(os.stat, self.paths)]
         elif not all(version and version.etag for version in self.versions):
             raise OSError(f"{self.url} has no ETag")
-        return repr((self.name, self.paths, self.problem, [tuple(one) for one in known]))
+        return repr((self.name, self.paths, self.part, self.problem, [tuple(one) for one in known]))
 
     def members(self) -> Iterator[Member]:
         """(name, stream) of every file in it, with archives opened; an exception instead of a stream that fails.
@@ -105,6 +107,8 @@ class Source:
 
     def _open(self) -> BinaryIO:
         opens = [partial(self._open_path, *row) for row in self._places()]
+        if self.part is not None:
+            return cast(BinaryIO, LinesFrom(opens[0](), *self.part))
         if len(opens) == 1:
             return opens[0]()
         return cast(BinaryIO, io.BufferedReader(Joined(list(zip(opens, self.sizes, strict=True)))))
@@ -122,13 +126,19 @@ class _Found(NamedTuple):
     version: Version | None = None
 
 
-def find_sources(inputs: tuple[str, ...], flag: str = "--input") -> list[Source]:
-    """All files of the inputs, each once, sorted by stable name."""
+Expansion = tuple[Any, str, list[_Found]]
+"""The file system, the folder that names are relative to, and the files of one input."""
+
+
+def find_sources(
+    inputs: tuple[str, ...], flag: str = "--input", expand: Callable[[str, str], Expansion] | None = None
+) -> list[Source]:
+    """All files of the inputs, each once, sorted by stable name. `expand` finds those of one input."""
     found: dict[str, tuple[str, Any, _Found]] = {}
     bases: list[str] = []
     protocols = set()
     for item in inputs:
-        files, base, paths = _expand(item, flag)
+        files, base, paths = (expand or expanded)(item, flag)
         bases.append(base)
         protocols.add(files.protocol)
         for one in paths:
@@ -172,8 +182,8 @@ def _joined(sources: list[Source]) -> list[Source]:
     return sorted(whole, key=lambda source: source.name)
 
 
-def _expand(item: str, flag: str) -> tuple[Any, str, list[_Found]]:
-    """(file system, folder that names are relative to, files) of one input."""
+def expanded(item: str, flag: str) -> Expansion:
+    """The files of one input. Raises `UserError` if there are none."""
     why = "it is empty"
     try:
         if "://" in item:

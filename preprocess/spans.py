@@ -1,10 +1,18 @@
 """Spans: the sources in order, in groups of some megabytes, which readers read one after the other.
 
 In: sources. Out: groups of them; what changes with the content of a source; the size that decides who reads.
+
+A large file of JSON lines is several spans, so that several readers share it: ranges of its bytes, each with the lines
+that begin in it. Other files, packed ones included, can only be read from the beginning. Neither can conversations be
+divided, whose turns may lie on several lines.
 """
 
+import os
+import posixpath
 from collections.abc import Iterable
+from dataclasses import replace
 
+from preprocess.layouts import Layout
 from preprocess.sources import Source
 
 LARGE = 32 << 20
@@ -30,18 +38,40 @@ def _size(source: Source) -> int:
     return size if source.is_local else max(size, _OBJECT)
 
 
-def spans(sources: Iterable[Source]) -> list[tuple[Source, ...]]:
+def spans(sources: Iterable[Source], layout: Layout) -> list[tuple[Source, ...]]:
     """The sources in order, in groups of some megabytes, so that several can be read at a time."""
     found: list[tuple[Source, ...]] = []
     held: list[Source] = []
     size = 0
     for source in sources:
-        held.append(source)
-        size += _size(source)
-        if size >= SPAN_BYTES or len(held) == SPAN_SOURCES:
+        own = _size(source)
+        parts = _parts(source, own, layout)
+        if held and (parts or size >= SPAN_BYTES or len(held) == SPAN_SOURCES):
             found.append(tuple(held))
             held, size = [], 0
+        if parts:
+            found += [(part,) for part in parts]
+        else:
+            held.append(source)
+            size += own
     return [*found, tuple(held)] if held else found
+
+
+def _parts(source: Source, size: int, layout: Layout) -> list[Source]:
+    """The ranges of a large file whose lines stand for themselves; otherwise nothing."""
+    lines = source.name.lower().endswith((".jsonl", ".ndjson"))
+    if size < 2 * SPAN_BYTES or not lines or len(source.paths) > 1 or layout.joins:
+        return []
+    if layout.is_side_file(posixpath.basename(source.name)) or (
+        source.is_local and not os.access(source.paths[0], os.R_OK)
+    ):
+        return []  # each part would say what is wrong with the file
+    return [replace(source, part=(at, min(at + SPAN_BYTES, size))) for at in range(0, size, SPAN_BYTES)]
+
+
+def goes_on(span: tuple[Source, ...]) -> bool:
+    """Whether a span is a later part of the file of the span before."""
+    return span[0].part is not None and span[0].part[0] > 0
 
 
 def state(source: Source, unknown: str) -> str:

@@ -1,4 +1,4 @@
-"""Byte streams: joined from parts, counted, limited, made seekable; and the exception for unusable files.
+"""Byte streams: joined, counted, limited, made seekable, some lines of one; and the exception for unusable files.
 
 Limit: a packed file, with everything nested in it, may unpack to `MAX_RATIO` times its size, or to `MIN_INFLATED`
 bytes if that is more. Text compresses to a tenth of its size, a zip bomb to a thousandth.
@@ -88,6 +88,29 @@ class Joined(io.RawIOBase):
 
     def close(self) -> None:
         self._current.close()
+        super().close()
+
+
+class LinesFrom(io.RawIOBase):
+    """The lines of a seekable stream that begin at the bytes `start` to `end`, the last one excluded."""
+
+    def __init__(self, stream: BinaryIO, start: int, end: int):
+        self._stream, self._at, self._end = stream, start, end
+        if start:
+            stream.seek(start - 1)
+            begun = stream.readline(end - start)  # of a line that belongs to the range before
+            self._at = start - 1 + len(begun) if begun.endswith(b"\n") else end
+
+    def readable(self) -> bool:
+        return True
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = self._stream.readline() if self._at < self._end else b""
+        self._at += len(line)
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
         super().close()
 
 

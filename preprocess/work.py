@@ -6,7 +6,7 @@ summary. `through_cache` does the same for stages whose results lie in the cache
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import Any, NamedTuple, TypeVar
 
 import ray
@@ -16,7 +16,7 @@ from preprocess.options import Options
 from preprocess.pool import Pool
 from preprocess.report import Log, Progress
 from preprocess.units import Store
-from preprocess.worker import Failed, Packed
+from preprocess.worker import Failed, NotYet, Packed, Packing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,8 +40,8 @@ class CachedChunk(NamedTuple):
     """Items whose results are kept together under `key`; `take` gets them, packed, from the cache or when they come."""
 
     key: str
-    items: Callable[[], Sequence[Any]]
-    """only called where there is no result yet"""
+    content: Callable[[], tuple[Any, ...]]
+    """as its packing takes it apart; only called where there is no result yet"""
     take: Callable[[bytes], None]
 
 
@@ -55,18 +55,21 @@ class Work:
         self.speeds: dict[str, list[tuple[float, float]]] = {}
         """stage -> (seconds since its start, characters/s)"""
 
-    def in_chunks(self, units: Iterator[T], left: Callable[[], int | None]) -> Iterator[Sequence[T]]:
-        """Group units into chunks.
+    def in_chunks(self, units: Iterator[T | None], left: Callable[[], int | None]) -> Iterator[Sequence[T] | NotYet]:
+        """Group units into chunks. None among the units: the next one is not there yet.
 
         Each chunk costs the driver a call, so they are large; they become small towards the end, so that no core
         waits long for another. `left` is the number of units that will still come, None while nobody knows.
         """
         for first in units:
+            if first is None:
+                yield NotYet()
+                continue
             self.connect()
             cores = self._options.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
             more = left()
             count = MOST_UNITS if more is None else max(1, min(MOST_UNITS, (1 + more) // (4 * cores)))
-            yield [first, *islice(units, count - 1)]
+            yield [first, *takewhile(lambda unit: unit is not None, islice(units, count - 1))]  # type: ignore[list-item]
 
     def connect(self) -> None:
         """Start or join Ray, if this has not been done yet."""
@@ -77,7 +80,7 @@ class Work:
         self,
         stage: str,
         setup: Callable[[], Callable[[Any], Any]],
-        chunks: Iterator[tuple[Any, Any]],
+        chunks: Iterator[tuple[Any, Any] | NotYet],
         commit: Callable[[Any, list[Any] | Packed], None],
         *,
         chars: Callable[[Any], Sequence[int]],
@@ -90,8 +93,9 @@ class Work:
         `chars` are the numbers of characters of a chunk's items, `known` says how many items there are besides, and
         `unit` what an item is. `needs` are arguments of the pool.
         """
-        first = next(chunks, None)
-        if first is None:
+        while isinstance(first := next(chunks, ()), NotYet):
+            first.wait()
+        if not first:
             total, _ = known()
             count = "" if total is None else f"{total:,} "
             log.info(f"{stage}: all {count}{unit} are already done")
@@ -99,10 +103,11 @@ class Work:
         self.connect()
         sizes: dict[Any, Sequence[int]] = {}
 
-        def measured() -> Iterator[tuple[Any, Any]]:
-            for key, content in chain([first], chunks):
-                sizes[key] = chars(content)
-                yield key, content
+        def measured() -> Iterator[tuple[Any, Any] | NotYet]:
+            for chunk in chain([first], chunks):
+                if not isinstance(chunk, NotYet):
+                    sizes[chunk[0]] = chars(chunk[1])
+                yield chunk
 
         done = 0
         progress = Progress(stage, *known(), self.wandb, unit)
@@ -136,7 +141,7 @@ class Work:
         cache: Store,
         *,
         again: Callable[[Any], Any],
-        pack: Callable[[list[Any]], bytes],
+        packing: Packing,
         **options: Any,
     ) -> None:
         """Run a stage for the chunks that are not in the cache, and let every chunk take its result.
@@ -144,27 +149,27 @@ class Work:
         A worker's trouble is no result: the driver works on such an item with `again`, without a limit. `options` are
         arguments of `through_pool`.
         """
-        flying: dict[str, tuple[Sequence[Any], Callable[[bytes], None]]] = {}
+        flying: dict[str, tuple[tuple[Any, ...], Callable[[bytes], None]]] = {}
 
-        def missing() -> Iterator[tuple[str, Sequence[Any]]]:
+        def missing() -> Iterator[tuple[str, tuple[Any, ...]]]:
             for chunk in chunks:
                 if (known := cache.get(chunk.key)) is not None:
                     chunk.take(known)
                     continue
-                items = chunk.items()
-                flying[chunk.key] = items, chunk.take
-                yield chunk.key, items
+                content = chunk.content()
+                flying[chunk.key] = content, chunk.take
+                yield chunk.key, content
 
         def commit(key: str, results: list[Any] | Packed) -> None:
-            assert isinstance(results, list)  # there is no packing
-            items, take = flying.pop(key)
-            content = pack(
-                [
-                    again(item) if isinstance(result, Failed) else result
-                    for item, result in zip(items, results, strict=True)
-                ]
-            )
-            cache.put(key, content)
-            take(content)
+            content, take = flying.pop(key)
+            if isinstance(results, Packed):
+                packed = results.content
+            else:
+                items = packing.items(*content)
+                both = zip(items, results, strict=True)
+                whole = [again(item) if isinstance(result, Failed) else result for item, result in both]
+                packed = packing.pack(items, whole, *content)
+            cache.put(key, packed)
+            take(packed)
 
-        self.through_pool(stage, setup, missing(), commit, **options)
+        self.through_pool(stage, setup, missing(), commit, packing=packing, **options)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import ray
 
-BEAT_SECONDS = 1.0
+BEAT_SECONDS, NAP_SECONDS = 1.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,21 @@ class Packed:
     """The results of a whole chunk, as its `Packing` returned them."""
 
     content: Any
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """Stands in the place of a chunk that is not there yet."""
+
+    until: Any = None
+    """the Ray object that it waits for, if that is known"""
+
+    def wait(self) -> None:
+        """Wait a moment, or until it is there."""
+        if self.until is None:
+            time.sleep(NAP_SECONDS)
+        else:
+            ray.wait([self.until], timeout=BEAT_SECONDS)
 
 
 class Packing(Protocol):

@@ -5,24 +5,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pipelines import elsewhere
 
-from preprocess import outlines, pipeline
+from preprocess import outlines, unit_stage
+from preprocess.analyzing import analyze
+from preprocess.layouts import named_layout
 from preprocess.options import Options
 from preprocess.outlines import outlined
+from preprocess.reading import Reading
 from preprocess.scan import Block, PlannedUnit, Scan
 from preprocess.sources import find_sources
+from preprocess.unit_stage import UnitTexts
 from preprocess.units import Store
+from preprocess.worker import NotYet
 
 _INTERRUPTED = """
 import os, signal, sys, types
 from kogpt.common.errors import UserError
-from preprocess import pipeline, reading, spans
+from preprocess import pipeline, reading, spans, work
 from preprocess.options import Options
 
 naps = []
@@ -41,7 +44,7 @@ def arriving(self, span, count, rest):
 
 arrives, reading.Readers._arriving = reading.Readers._arriving, arriving
 pipeline.LARGE, spans.SPAN_SOURCES = 0, 1
-pipeline.time = types.SimpleNamespace(sleep=wait)  # the scan waits for the next block
+work.time = types.SimpleNamespace(sleep=wait)  # the scan waits for the next block
 pipeline.preprocess(Options(
     input=(sys.argv[2],), output=sys.argv[3], tokenizer=sys.argv[4], analyzer="none", layout="plain",
     ray_address="local", workers=1,
@@ -65,13 +68,12 @@ def test_a_run_that_is_interrupted_during_the_scan_ends(options: Options, tmp_pa
     assert errors.count("Started a local Ray instance") <= 1
 
 
-def test_scan_runs_ahead_of_the_analysis(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scan_runs_ahead_of_the_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many units wait, each that is handed out brings the scan on by a whole block."""
     monkeypatch.setattr(outlines, "BLOCK", 256)
-    monkeypatch.setattr(pipeline, "PLENTY", 5)
+    monkeypatch.setattr(unit_stage, "PLENTY", 5)
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{i}"}}\n' for i in range(256 * 40)))
-    run = pipeline._Run(elsewhere(options, tmp_path), ExitStack())
-    reading = pipeline.Reading(pipeline.named_layout("plain"), ())
+    reading = Reading(named_layout("plain"), ())
     store = Store(tmp_path / "outlines")
     blocks = []
     for i, content in enumerate(outlined(reading.articles(find_sources((str(tmp_path / "a.jsonl"),))))):
@@ -84,14 +86,15 @@ def test_scan_runs_ahead_of_the_analysis(options: Options, tmp_path: Path, monke
         """Takes the units and does not work."""
 
         def in_chunks(self, units: Iterator[PlannedUnit], left: Any) -> Iterator[Sequence[PlannedUnit]]:
-            for unit in units:
+            for unit in filter(None, units):
                 handed_out.append(found.ended)
                 yield [unit]
 
         def through_pool(self, stage: str, setup: Any, chunks: Iterable[Any], *_: Any, **__: Any) -> None:
             assert len(list(chunks)) == len(found.units)
 
-    run.work = Alone()  # type: ignore[assignment]
-    run._analyse("morphemes", Store(tmp_path / "cache"), found, lambda chunks: ((chunk, ()) for chunk in chunks))
+    alone: Any = Alone()
+    given = UnitTexts(found, lambda chunks: ((c, ()) for c in chunks if not isinstance(c, NotYet)), lambda _: ())
+    analyze("morphemes", given, Store(tmp_path / "cache"), alone, "none", "")
     assert len(handed_out) > 3 * len(blocks)
     assert handed_out.index(True) <= len(blocks)

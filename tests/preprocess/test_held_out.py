@@ -77,7 +77,9 @@ def test_every_string_of_every_format_counts_once(tmp_path: Path) -> None:
 def test_a_file_that_protects_nothing_is_an_error(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=f"--held-out .*{message}"):
-        held_out_grams(scanned([str(tmp_path / name)], Store(tmp_path / "o"), ANALYZER)[0], Store(tmp_path / "cache"))
+        held_out_grams(
+            scanned([str(tmp_path / name)], Store(tmp_path / "o"), ANALYZER).found, Store(tmp_path / "cache")
+        )
     with pytest.raises(UserError, match=r"--held-out /no/such: no file found"):
         list(held_out_documents(["/no/such"]))
 
@@ -100,14 +102,15 @@ def test_grams_of_analyzed_texts(tmp_path: Path) -> None:
 def test_what_is_held_out_leaves_the_counts_and_something_must_stay(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(f"{text}\a") + "\n" for text in (LONG, "짧다")))
     one, cache = held_out([LONG]), Store(tmp_path / "cache")
-    found, texts = scanned([str(tmp_path / "a.jsonl")], Store(tmp_path / "o"), ANALYZER)
+    given = scanned([str(tmp_path / "a.jsonl")], Store(tmp_path / "o"), ANALYZER)
+    found = given.found
     assert (found.documents, found.reasons, len(found.units)) == (2, {}, 1)
-    assert list(texts([found.units])) == [(found.units, ([LONG, "짧다"],))]
+    assert list(given.texts([found.units])) == [(found.units, ([LONG, "짧다"],))]
     key = key_of([found.units[0].key, one.digest])
     cache.put(key, json.dumps([one.judge(morphemes(LONG)), None]).encode())
     drop_held_out(one, found, cache, Work(Options(input=("x",), output="y")))
     assert (found.documents, found.articles_in, found.reasons) == (1, 2, {"held out": 1})
-    found, _ = scanned([str(tmp_path / "a.jsonl")], Store(tmp_path / "o"), ANALYZER)
+    found = scanned([str(tmp_path / "a.jsonl")], Store(tmp_path / "o"), ANALYZER).found
     cache.put(key, json.dumps([one.judge(morphemes(LONG))] * 2).encode())
     with pytest.raises(UserError, match="every article shares 13 morphemes in a row with --held-out; is it the input"):
         drop_held_out(one, found, cache, Work(Options(input=("x",), output="y")))

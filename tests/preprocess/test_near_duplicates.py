@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kogpt.common.errors import UserError
-from kogpt.tokenizer.normalize import Removed
-from preprocess import near_duplicates
-from preprocess.documents import Document
+from preprocess import near_duplicates, screen
+from preprocess.layouts import named_layout
 from preprocess.near_duplicates import (
     FOUND,
     Shape,
@@ -24,7 +22,11 @@ from preprocess.near_duplicates import (
     shingles,
     signature,
 )
-from preprocess.screen import _read_groups
+from preprocess.reading import Readers, Reading
+from preprocess.scan import Scan
+from preprocess.sources import find_sources
+from preprocess.unit_stage import read_by
+from preprocess.units import Store
 
 THRESHOLD = 0.8
 
@@ -138,12 +140,22 @@ def test_a_planted_set() -> None:
         assert similarity == pytest.approx(by_strings(texts[a], texts[b]))
 
 
-def test_an_input_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
-    documents = [Document(f"a#{i}", "a", f"글 {i}", str(i), Removed(0, 0)) for i in range(4)]
-    texts, members = next(_read_groups([np.array([0, 3])], documents, tmp_path))
-    assert (texts, members) == ([["글 0", "글 3"]], [[("a#0", "0"), ("a#3", "3")]])
-    with pytest.raises(UserError, match="the articles changed while they were read; repeat the same command"):
-        next(_read_groups([np.array([0, 3])], documents[:3], tmp_path))
+@pytest.mark.parametrize("at_once", [1, 256])
+def test_the_texts_of_groups_are_read_in_the_order_of_the_input(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "_AT_ONCE", at_once)
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "글 {i}"}}\n' for i in range(6)))
+    sources = find_sources((str(tmp_path / "a.jsonl"),))
+    readers = Readers(Reading(named_layout("plain"), ()), sources, Store(tmp_path / "o"), actors=False)
+    found = Scan(readers.outlines(), readers._store, {}).finish()
+    sha256 = found.rows(found.units)["text_sha256"].to_pylist()
+    for _ in range(2):  # the readers begin again
+        texts, members = next(
+            screen._read_groups([np.array([0, 5]), np.array([1, 4])], read_by(readers, found), tmp_path)
+        )
+        assert texts == [["글 0", "글 5"], ["글 1", "글 4"]]
+        assert members == [[(f"a.jsonl#{i}", sha256[i]) for i in own] for own in ((0, 5), (1, 4))]
 
 
 def test_the_most_similar_of_the_texts_that_stay_is_named() -> None:

@@ -64,12 +64,13 @@ def test_a_corpus_from_a_bucket_into_it_has_the_same_bytes(
     caplog: pytest.LogCaptureFixture,
     workers: int,
 ) -> None:
-    """The workers read: the driver gets no object."""
+    """The workers list and read: the driver asks for no listing and gets no object."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(pipeline, "LARGE", 0)
     monkeypatch.setattr("preprocess.spans.SPAN_SOURCES", 1)
     opened: list[str] = []
     monkeypatch.setattr("preprocess.sources.open_remote", lambda _, path, __: opened.append(path))
+    monkeypatch.setattr("preprocess.sources.listing", lambda _, path: opened.append(path))
     run = replace(from_store, workers=workers, cache=str(tmp_path / "cache"), layout="plain")
     preprocess(run)
     assert not opened
@@ -116,7 +117,7 @@ def test_what_a_url_holds_is_not_overwritten(server: Store, from_store: Options,
 def test_another_node_with_other_settings_finds_the_url_taken(
     server: Store, from_store: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "open_output", lambda *_: 1 / 0)  # the driver dies
+    monkeypatch.setattr(pipeline._Run, "_begin_scan", lambda *_: 1 / 0)  # the driver dies
     with pytest.raises(ZeroDivisionError):
         preprocess(from_store)
     monkeypatch.undo()

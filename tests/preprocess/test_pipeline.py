@@ -18,11 +18,12 @@ from kogpt.data.corpus import TokenCorpus
 from kogpt.tokenizer.analyzers.load import load_analyzer
 from kogpt.tokenizer.normalize import normalize
 from kogpt.tokenizer.wordpiece import open_tokenizer, train_tokenizer
-from preprocess import stages
+from preprocess import pipeline, stages
 from preprocess.cluster import connect, leave
 from preprocess.options import Options
 from preprocess.pipeline import preprocess
 from preprocess.report_page import REPORT
+from preprocess.sources import Source
 from preprocess.work import Work
 
 
@@ -169,11 +170,16 @@ def test_screening_is_cached_and_its_bytes_do_not_depend_on_the_workers(
     assert list(found) == [f"a.jsonl#{i}" for i, text in enumerate(rows) if text in near]
     assert all(detail.startswith("0.9") and detail.endswith(" like a.jsonl#0") for detail in found.values())
 
-    preprocess(cold := elsewhere(first, tmp_path / "2", workers=1, cache=str(tmp_path / "cold")))
+    with monkeypatch.context() as read_by_workers:  # which also share one file
+        read_by_workers.setattr(pipeline, "LARGE", 0)
+        read_by_workers.setattr("preprocess.spans.SPAN_BYTES", 5_000)
+        read_by_workers.setattr(Source, "_open", lambda source: 1 / 0)
+        preprocess(cold := elsewhere(first, tmp_path / "2", workers=1, cache=str(tmp_path / "cold")))
     assert checksums(cold) == checksums(first)
 
     with monkeypatch.context() as nothing_that_could_screen:
-        nothing_that_could_screen.setattr(Work, "through_pool", lambda *words, **needs: list(words[3]) and 1 / 0)
+        started = lambda *words, **needs: any(isinstance(one, tuple) for one in words[3]) and 1 / 0  # noqa: E731
+        nothing_that_could_screen.setattr(Work, "through_pool", started)
         preprocess(first)
     with pytest.raises(
         UserError, match=r"made with --near-duplicates 0\.8, not without it and --quality own\.toml, not none;"

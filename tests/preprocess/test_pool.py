@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import ObjectLostError
 
 from kogpt.common.errors import UserError
-from preprocess import pool
+from preprocess import places, pool
 from preprocess.cluster import connect, leave
 from preprocess.pool import Pool
-from preprocess.worker import Failed, Packed
+from preprocess.worker import Failed, NotYet, Packed
 
 KILLERS = {17: "exit", 50: "kill", 90: "hang", 91: "raise", 92: "segfault", 140: "unsendable"}
 ITEMS: list[Any] = [KILLERS.get(i, i) for i in range(160)]
@@ -251,6 +252,43 @@ def test_chunks_are_taken_as_workers_become_free() -> None:
                 break
 
 
+def test_results_come_while_the_next_chunk_is_not_there() -> None:
+    """Neither does a worker that dies in the meantime wait for it."""
+    given = 0
+
+    def slow() -> Iterator[Any]:
+        nonlocal given
+        yield "first", [1, "exit", 3]
+        while given < 1:  # for ever, if nobody takes the result of the first
+            yield NotYet(None)
+        gate = ray.put(1)
+        yield NotYet(gate)
+        yield "second", [4]
+
+    with Pool(setup_killable(), workers=1, hang_seconds=2) as workers:
+        for key, results in workers.map(slow()):
+            given += 1
+            assert results == {"first": [2, Failed(LOST), 6], "second": [8]}[str(key)]
+    assert given == 2
+
+
+def test_content_that_is_lost_with_its_node_is_made_again() -> None:
+    @ray.remote
+    def of_a_dead_node() -> list[int]:
+        raise ObjectLostError("00", None, "")
+
+    renewed: list[Any] = []
+
+    def renew(key: Any) -> tuple[list[int], list[int]]:
+        renewed.append(key)
+        return [1], [2, 3]
+
+    with Pool(setup_killable(), workers=1, packing=Sum(), seconds=lambda _: [0.0] * 3, renew=renew) as workers:
+        assert list(workers.map([("k", ([1], of_a_dead_node.remote()))])) == [("k", Packed(12))]
+    assert renewed == ["k"]
+    assert workers.stats.deaths == 0
+
+
 def test_mistake_in_the_setup_is_the_callers() -> None:
     def setup() -> Callable[[Any], Any]:
         from kogpt.common.errors import UserError
@@ -272,8 +310,8 @@ def test_workers_that_die_while_they_start_are_given_up() -> None:
 
 
 def test_cluster_that_can_never_hold_a_worker_is_an_error_within_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pool.UNPLACED_SECONDS <= 20
-    monkeypatch.setattr(pool, "UNPLACED_SECONDS", 5)
+    assert places.UNPLACED_SECONDS <= 20
+    monkeypatch.setattr(places, "UNPLACED_SECONDS", 5)
     began = time.monotonic()
     with (
         pytest.raises(UserError, match=r"no node .* needs 1 CPU and 1000000 MiB of memory \(the nodes have \d+ CPU"),

@@ -1,7 +1,6 @@
 """Inputs that workers read give the same bytes as those that the driver reads, also when a reader is lost."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,9 @@ from preprocess.pipeline import preprocess
 from preprocess.reading import Readers, Reading
 from preprocess.scan import PlannedUnit, Scan
 from preprocess.sources import Source, find_sources
-from preprocess.spans import bytes_for_workers, spans
+from preprocess.spans import bytes_for_workers
 from preprocess.units import Store
+from preprocess.worker import NotYet
 
 ANALYZER = {"name": "none"}
 
@@ -71,9 +71,18 @@ def in_twos(found: Scan) -> list[list[PlannedUnit]]:
     return [found.units[i : i + 2] for i in range(0, len(found.units), 2)]
 
 
+def waited(answers: Iterable[Any]) -> Iterator[Any]:
+    """The answers without those that say to wait."""
+    for answer in answers:
+        if isinstance(answer, NotYet):
+            answer.wait()
+        else:
+            yield answer
+
+
 def all_texts(readers: Readers, found: Scan, chunks: Iterable[list[PlannedUnit]]) -> list[str]:
     answers = readers.texts((chunk, found.wanted(chunk)) for chunk in chunks)
-    return [text for _, parts in answers for part in parts for text in reading.fetched(part)]
+    return [text for _, parts in waited(answers) for part in parts for text in reading.fetched(part)]
 
 
 def texts_of(sources: list[Source]) -> list[str]:
@@ -133,7 +142,7 @@ def test_driver_reads_on_when_readers_are_lost(sources: list[Source], tmp_path_f
         ray.kill(actor)
     for _ in coming:
         pass
-    answers = readers.texts((chunk, found.wanted(chunk)) for chunk in in_twos(found))
+    answers = waited(readers.texts((chunk, found.wanted(chunk)) for chunk in in_twos(found)))
     first = [text for part in next(answers)[1] for text in reading.fetched(part)]
     for actor in readers._texters:
         ray.kill(actor)
@@ -254,20 +263,6 @@ def test_other_texts_than_before_are_noticed(readers: Readers, sources: list[Sou
     with pytest.raises(UserError, match="the articles changed while they were read"):
         all_texts(readers, found, in_twos(found))
     assert not readers._store.folder.exists()
-
-
-def test_files_of_web_servers_are_for_the_driver(sources: list[Source]) -> None:
-    size = sum(os.path.getsize(path) for source in sources for path in source.paths)
-    assert bytes_for_workers(sources) == size
-    web = find_sources(("http://127.0.0.1:9/a.jsonl",))
-    assert bytes_for_workers([*sources, *web]) == 0
-
-
-def test_spans_hold_some_megabytes_or_some_hundred_files(sources: list[Source], monkeypatch: Any) -> None:
-    assert [len(span) for span in spans(sources)] == [3, 3, 3]
-    monkeypatch.setattr("preprocess.spans.SPAN_BYTES", os.path.getsize(sources[0].paths[0]) + 1)
-    assert [source for span in spans(sources) for source in span] == sources
-    assert [len(span) for span in spans(sources)] == [2, 1, 1, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("limit", [None, 200])

@@ -1,0 +1,51 @@
+"""Work on object stores that comes before the readers, listing and sampling, done by a worker instead of the driver.
+
+So the driver needs no way to the store, nor credentials. Where no worker has them, or Ray has trouble, the driver does
+it: what comes out is the same, and so is the sentence about what is wrong.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError
+
+from preprocess.auto_layout import guess_layout
+from preprocess.cluster import one_line
+from preprocess.layouts import Layout
+from preprocess.sources import Expansion, Source, expanded, find_sources
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_HERE = ("file", "local", "http", "https")
+"""Protocols of what the driver lists: its own files, and servers that list nothing."""
+
+
+def listed(inputs: tuple[str, ...], connect: Callable[[], None]) -> list[Source]:
+    """All files of the inputs, in order. `connect` starts Ray, if there is a store among them."""
+
+    def expand(item: str, flag: str) -> Expansion:
+        if "://" not in item or item.partition("://")[0] in _HERE:
+            return expanded(item, flag)
+        connect()
+        return _by_a_worker(f"list {item}", expanded, item, flag)
+
+    return find_sources(inputs, expand=expand)
+
+
+def layout_of(sources: Sequence[Source]) -> tuple[Layout, str]:
+    """As `guess_layout`."""
+    if not sources or any(source.is_local or source.is_web for source in sources):
+        return guess_layout(list(sources))
+    return _by_a_worker("sample the input", guess_layout, list(sources))
+
+
+def _by_a_worker(what: str, function: Callable[..., T], *arguments: Any) -> T:
+    task: Any = ray.remote(num_cpus=0, scheduling_strategy="SPREAD", max_retries=0)(function)
+    try:
+        return ray.get(task.remote(*arguments))
+    except RayError as error:
+        found = function(*arguments)
+        log.warning(f"a worker could not {what} ({one_line(getattr(error, 'cause', error))}); the driver did")
+        return found
