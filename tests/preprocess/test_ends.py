@@ -23,9 +23,9 @@ from preprocess.units import Store
 from preprocess.worker import NotYet
 
 _INTERRUPTED = """
-import os, signal, sys, types
+import os, signal, sys
 from kogpt.common.errors import UserError
-from preprocess import pipeline, reading, spans, work
+from preprocess import pipeline, reading, spans, worker
 from preprocess.options import Options
 
 naps = []
@@ -44,7 +44,7 @@ def arriving(self, span, count, rest):
 
 arrives, reading.Readers._arriving = reading.Readers._arriving, arriving
 pipeline.LARGE, spans.SPAN_SOURCES = 0, 1
-work.time = types.SimpleNamespace(sleep=wait)  # the scan waits for the next block
+worker.NotYet.wait = wait  # the scan waits for the next block
 pipeline.preprocess(Options(
     input=(sys.argv[2],), output=sys.argv[3], tokenizer=sys.argv[4], analyzer="none", layout="plain",
     ray_address="local", workers=1,
