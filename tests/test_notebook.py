@@ -5,10 +5,14 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+
+from kogpt.tracking.metrics_file import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks/korean_gpt.ipynb"
@@ -58,13 +62,29 @@ def test_its_links_lead_somewhere() -> None:
     assert not [link for link in links if not (NOTEBOOK.parent / link).exists()]
 
 
+def cut_off(command: list[str], metrics: Path) -> None:
+    """Execute the notebook until its training has logged three steps, and kill everything that it has started."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as executing:
+        end = time.monotonic() + 600
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
+            assert executing.poll() is None, "it ended before it trained"
+            assert time.monotonic() < end, "it never trained"
+            time.sleep(0.02)
+        process = psutil.Process(executing.pid)
+        for one in (process, *process.children(recursive=True)):
+            one.kill()
+
+
 @pytest.mark.ecosystem
-@pytest.mark.timeout(900)
-def test_it_runs_from_its_first_cell_to_the_conversation(tmp_path: Path) -> None:
+@pytest.mark.timeout(1500)
+def test_it_goes_on_where_it_was_cut_off_and_runs_to_the_conversation(tmp_path: Path) -> None:
     out, folder = tmp_path / "executed.ipynb", tmp_path / "결과 폴더"
     command = [sys.executable, "bench/notebook.py", "--out", str(out), "--set", f"FOLDER={folder}", "MINUTES=0.001"]
+    cut_off(command, folder / "run/metrics.jsonl")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"Continuing after step [1-7]\b", (folder / "run.log").read_text(encoding="utf-8"))
+    assert [record["step"] for record in read_metrics(folder / "run/metrics.jsonl")] == list(range(1, 9))
     cells = [cell for cell in json.loads(out.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     watched = [cell["outputs"] for cell in cells if "kogpt.watch" in "".join(cell["source"])]
     for outputs, steps in zip(watched, (8, 24), strict=True):
