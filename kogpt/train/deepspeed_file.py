@@ -101,12 +101,12 @@ def read(path: Path) -> dict[str, Any]:
 def completed(optimizer: dict[str, Any], beneath: dict[str, Any] | None = None) -> dict[str, Any]:
     """An "optimizer" section with its type and all its parameters.
 
-    What it does not say is that of the optimizer `beneath`, if this has the same type, and else the default. If it
-    states any learning rate, it has none of those beneath, where another key might count more.
+    What it does not say is that of the optimizer `beneath`, if this has the same type, and else the default. Its "lr"
+    stands for all learning rates that it does not state.
     """
     kind, said = optimizer.get("type", "AdamW"), optimizer.get("params", {})
     known = beneath["params"] if beneath is not None and beneath["type"] == kind else {}
-    if RATES & said.keys():
+    if "lr" in said:
         known = {name: value for name, value in known.items() if name not in RATES}
     return {"type": kind, "params": (MUON_DEFAULTS if kind == "Muon" else ADAM_DEFAULTS) | known | said}
 

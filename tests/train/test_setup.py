@@ -171,6 +171,7 @@ def test_an_optimizer_of_a_file_leaves_the_rest_to_the_run(corpus: Path, ranks: 
     assert params(run, weight_decay=0.05) == MUON_DEFAULTS | own | {"weight_decay": 0.05}
     without = {name: value for name, value in own.items() if name != "adam_lr"}
     assert params(run, lr=0.01) == MUON_DEFAULTS | without | {"lr": 0.01}, "one learning rate stands for all"
+    assert params(run, adam_lr=0.002) == MUON_DEFAULTS | own | {"adam_lr": 0.002}, "Muon's is still that of the run"
     slower = {"lr": TUNING_LR * 0.03, "adam_lr": TUNING_LR * 0.007}
     tuned_ = params(tmp_path / "next", "--init", str(run), weight_decay=0.0)
     assert tuned_ == MUON_DEFAULTS | own | slower | {"weight_decay": 0.0}
