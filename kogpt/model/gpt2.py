@@ -207,7 +207,6 @@ class GPT(Decoder):
         limit = self.config.max_seq_len if cache is None else cache.room
         if length > limit:
             raise ValueError(f"{length} tokens, but only {limit} fit (max_seq_len {self.config.max_seq_len})")
-        mask = None if documents is None else document_mask(documents, self.wte.weight)
         if cache is not None:
             positions = cache.positions(length)
         if positions is None:
@@ -215,6 +214,7 @@ class GPT(Decoder):
         x = self.wte(ids, "embed") + self.wpe(positions)
         if self.training:
             x = F.dropout(x, self.config.dropout)
+        mask = None if documents is None else document_mask(documents, x)
         for block in self.blocks:
             x = block(x, cache, mask)
         if cache is not None:

@@ -291,7 +291,6 @@ class Qwen3(Decoder):
         limit = self.config.max_seq_len if cache is None else cache.room
         if length > limit:
             raise ValueError(f"{length} tokens, but only {limit} fit (max_seq_len {self.config.max_seq_len})")
-        mask = None if documents is None else document_mask(documents, self.embed_tokens.weight)
         if cache is not None:
             positions = cache.positions(length)
         if positions is None:
@@ -300,6 +299,7 @@ class Qwen3(Decoder):
         x = self.embed_tokens(ids, "embed")
         if self.training:
             x = F.dropout(x, self.config.dropout)
+        mask = None if documents is None else document_mask(documents, x)
         for block in self.blocks:
             x = block(x, rotation, cache, mask)
         if cache is not None:

@@ -1,16 +1,20 @@
-"""The model is built a layer at a time: the weights of a whole build, and at ZeRO stage 3 never the whole model."""
+"""The model is built a layer at a time: the weights of a whole build, and at ZeRO stage 3 never the whole model.
+
+Nor does a step at stage 3 hold what only one layer needs.
+"""
 
 from typing import Any
 
 import deepspeed
 import pytest
 import torch
-from engines import SHAPES, plan_for
+from engines import SHAPES, batch, plan_for
 from torch import nn
 
 from kogpt.model import registry
 from kogpt.optim.parameter_groups import parameter_groups
 from kogpt.train.construction import build
+from kogpt.train.engine import TrainingEngine
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -66,3 +70,23 @@ def test_stage_3_holds_one_layer_at_a_time(shape: Any, ranks: Any, monkeypatch: 
     assert [len(group["params"]) for group in (decayed, kept)] == [
         len(group["params"]) for group in parameter_groups(whole_build(shape), 0.1)
     ]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_stage_3_releases_the_vocabulary_between_its_uses(shape: Any, ranks: Any) -> None:
+    """Also where tokens attend within their own document. DeepSpeed gathers a weight that is only looked at, and keeps
+    it until the end of the step, in each step from then on."""
+    small = {"stage": 3, "stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0}
+    small |= dict.fromkeys(("stage3_max_live_parameters", "stage3_max_reuse_distance"), 1)
+    engine = TrainingEngine(shape, plan_for("bf16", 3, zero_optimization=small), ranks, 1, None)
+    vocabulary: list[Any] = [engine.module.get_parameter(name) for name in engine.module.VOCABULARY]
+    gathered: list[str] = []
+
+    def look(*_: Any) -> None:
+        gathered.extend(part.ds_status.name for part in vocabulary)
+
+    engine.module.blocks[1].register_forward_pre_hook(look)
+    for number in range(2):
+        ids = batch(number, config=shape)
+        engine.backward(engine.loss(ids._replace(documents=(ids.ids < 20).cumsum(1))), 100)
+    assert gathered == ["NOT_AVAILABLE"] * 2 * len(vocabulary)
