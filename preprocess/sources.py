@@ -75,7 +75,10 @@ class Source:
         """The bytes of each path; an `OSError` where nobody knows."""
         if self.is_local:
             return tuple(map(os.path.getsize, self.paths))
-        return tuple(self.files.size(path) if version is None else version.size for path, version in self._places())
+        sizes = tuple(self.files.size(path) if version is None else version.size for path, version in self._places())
+        if None in sizes:  # a web server need not say it
+            raise OSError(f"{self.url} has no size")
+        return sizes
 
     def state(self) -> str:
         """What changes with the content: size and time of a file, size and ETag of an object.

@@ -3,12 +3,13 @@
 In: sources. Out: groups of them; what changes with the content of a source; the size that decides who reads.
 
 A large file of JSON lines is several spans, so that several readers share it: ranges of its bytes, each with the lines
-that begin in it. Other files, packed ones included, can only be read from the beginning. Neither can conversations be
-divided, whose turns may lie on several lines.
+that begin in it. Other files, packed ones and those of web servers included, can only be read from the beginning.
+Neither can conversations be divided, whose turns may lie on several lines.
 """
 
 import os
 import posixpath
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -60,13 +61,15 @@ def spans(sources: Iterable[Source], layout: Layout) -> list[tuple[Source, ...]]
 def _parts(source: Source, size: int, layout: Layout) -> list[Source]:
     """The ranges of a large file whose lines stand for themselves; otherwise nothing."""
     lines = source.name.lower().endswith((".jsonl", ".ndjson"))
-    if size < 2 * SPAN_BYTES or not lines or len(source.paths) > 1 or layout.joins:
-        return []
+    if size < 2 * SPAN_BYTES or not lines or len(source.paths) > 1 or layout.joins or source.is_web:
+        return []  # a server gives its file in one piece, from the beginning
     if layout.is_side_file(posixpath.basename(source.name)) or (
         source.is_local and not os.access(source.paths[0], os.R_OK)
     ):
         return []  # each part would say what is wrong with the file
-    return [replace(source, part=(at, min(at + SPAN_BYTES, size))) for at in range(0, size, SPAN_BYTES)]
+    starts = range(0, size, SPAN_BYTES)
+    ends = [*starts[1:], sys.maxsize]  # also of what is appended before the state of the file is noted
+    return [replace(source, part=part) for part in zip(starts, ends, strict=True)]
 
 
 def goes_on(span: tuple[Source, ...]) -> bool:
@@ -75,8 +78,8 @@ def goes_on(span: tuple[Source, ...]) -> bool:
 
 
 def state(source: Source, unknown: str) -> str:
-    """What changes with the content of a source; `unknown` if nobody knows."""
+    """What changes with the content of a source; if nobody knows, its place, which no other has, and `unknown`."""
     try:
         return source.state()
     except OSError:
-        return unknown
+        return repr((source.name, source.part, unknown))

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,3 +119,29 @@ def test_a_part_has_another_state_than_the_whole(large: list[Source]) -> None:
     whole = large[1]
     own = [span[0].state() for span in spans([whole], PLAIN)]
     assert len({*own, whole.state()}) == len(own) + 1
+
+
+def test_the_last_part_goes_on_to_the_end_of_a_file_that_has_grown(large: list[Source]) -> None:
+    """Its state is noted after its size, so that nobody would see that lines are missing."""
+    last = spans(large[1:2], PLAIN)[-1]
+    with open(large[1].paths[0], "a") as file:
+        file.write('\n{"text": "new"}\n{"text": "newest"}')
+    assert [article.text for article in Reading(PLAIN, ()).articles(last)][-2:] == ["new", "newest"]  # type: ignore[union-attr]
+
+
+def test_parts_of_which_nobody_knows_the_state_are_not_taken_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some stores have no ETag. The outlines of each file, and of each part, have keys of their own."""
+    monkeypatch.setattr("preprocess.spans.SPAN_BYTES", 200)
+    memory = fsspec.filesystem("memory")
+    try:
+        for name in "ab":
+            memory.pipe(f"/large/{name}.jsonl", "".join(f'{{"text": "{name} {i}"}}\n' for i in range(50)).encode())
+        readers = Readers(Reading(PLAIN, ()), find_sources(("memory://large",)), Store(tmp_path), actors=False)
+        found = Scan(readers.outlines(), readers._store, {}).finish()
+    finally:
+        memory.rm("/large", recursive=True)
+    assert len(readers.spans) > 4
+    assert found.rows(found.units)["id"].to_pylist() == [f"{name}.jsonl#{i}" for name in "ab" for i in range(50)]
+    assert not found.dropped

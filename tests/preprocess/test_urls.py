@@ -1,9 +1,10 @@
-"""Files on a server that are complete, truncated, or refused. A failure affects only its own file."""
+"""Files on a server that are complete, truncated, refused, or of any size. A failure affects only its own file."""
 
 import io
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -11,7 +12,10 @@ from pipelines import articles_in
 
 from preprocess.documents import Document, Dropped
 from preprocess.layouts import named_layout
+from preprocess.reading import Readers, Reading
+from preprocess.scan import Scan
 from preprocess.sources import find_sources
+from preprocess.units import Store
 
 _zip = io.BytesIO()
 with zipfile.ZipFile(_zip, "w") as archive:
@@ -21,6 +25,7 @@ FILES = {
     "/b/cut.jsonl": b'{"text": "three"}\n' * 3,
     "/b/c.zip": _zip.getvalue(),
     "/d.jsonl": b'{"text": "last"}\n',
+    **{f"/large/{a}.jsonl": b"".join(b'{"text": "%c %d"}\n' % (ord(a), i) for i in range(9)) for a in "abc"},
 }
 
 
@@ -33,11 +38,14 @@ class _Server(BaseHTTPRequestHandler):
             self.send_error(403 if "forbidden" in path else 404)
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(FILES[path])))
+        if "unsized" in self.path:
+            self.close_connection = True
+        else:
+            self.send_header("Content-Length", str(len(FILES[path])))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(FILES[path][: 10 if "cut" in path else None])
-        self.close_connection = "cut" in path
+        self.close_connection |= "cut" in path
 
     do_HEAD = do_GET
 
@@ -69,6 +77,17 @@ def test_what_a_server_does_not_give_costs_itself(server: str) -> None:
         "forbidden.jsonl": ("unreadable file", "HTTP status 403"),
         "nowhere.jsonl": ("unreadable file", "HTTP status 404"),
     }
+
+
+def test_every_large_file_is_read_once_and_whole(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server gives no ranges, says nothing of the content, and need not say the size."""
+    monkeypatch.setattr("preprocess.spans.SPAN_BYTES", 50)
+    sources = find_sources(tuple(f"{server}/large/{path}" for path in ("a.jsonl", "b.jsonl", "c.jsonl?unsized")))
+    readers = Readers(Reading(named_layout("plain"), ()), sources, Store(tmp_path), actors=False)
+    assert len(readers.spans) == 3
+    found = Scan(readers.outlines(), readers._store, {}).finish()
+    assert found.rows(found.units)["id"].to_pylist() == [f"{name}.jsonl#{i}" for name in "abc" for i in range(9)]
+    assert not found.dropped
 
 
 def test_a_server_that_is_gone_costs_its_files() -> None:
