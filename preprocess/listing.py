@@ -1,7 +1,7 @@
 """Work on object stores that comes before the readers, listing and sampling, done by a worker instead of the driver.
 
 So the driver needs no way to the store, nor credentials. Where no worker has them, or Ray has trouble, the driver does
-it: what comes out is the same, and so is the sentence about what is wrong.
+it: what comes out is the same. If neither can, the error says what each of them says.
 """
 
 import logging
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError
 
+from kogpt.common.errors import UserError
 from preprocess.auto_layout import guess_layout
 from preprocess.cluster import one_line
 from preprocess.layouts import Layout
@@ -46,6 +47,12 @@ def _by_a_worker(what: str, function: Callable[..., T], *arguments: Any) -> T:
     try:
         return ray.get(task.remote(*arguments))
     except RayError as error:
-        found = function(*arguments)
-        log.warning(f"a worker could not {what} ({one_line(getattr(error, 'cause', error))}); the driver did")
+        why: Any = getattr(error, "cause", error)
+        try:
+            found = function(*arguments)
+        except UserError as own:  # which of the two is the reason, a misspelled path or no credentials, nobody knows
+            if isinstance(why, UserError) and str(why) != str(own):
+                raise UserError(f"{own}; a worker says: {why}") from None
+            raise
+        log.warning(f"a worker could not {what} ({one_line(why)}); the driver did")
         return found

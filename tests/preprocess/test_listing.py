@@ -67,3 +67,14 @@ def test_what_is_not_there_is_one_sentence(server: Store, caplog: pytest.LogCapt
     with pytest.raises(UserError, match=r"--input \S+: no file found \(there is nothing of this name\); check"):
         listed((server.url("nothing"),), already)
     assert not caplog.text
+
+
+def test_what_a_worker_says_is_not_lost_where_the_driver_has_no_credentials(
+    server: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("who are you?")
+
+    monkeypatch.setattr(sources, "file_system", refused)
+    with pytest.raises(UserError, match=r"who are you\?.*; a worker says: --input \S+: no file found"):
+        listed((server.url("nothing"),), already)
