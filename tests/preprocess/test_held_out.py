@@ -112,5 +112,7 @@ def test_what_is_held_out_leaves_the_counts_and_something_must_stay(tmp_path: Pa
     assert (found.documents, found.articles_in, found.reasons) == (1, 2, {"held out": 1})
     found = scanned([str(tmp_path / "a.jsonl")], Store(tmp_path / "o"), ANALYZER).found
     cache.put(key, json.dumps([one.judge(morphemes(LONG))] * 2).encode())
-    with pytest.raises(UserError, match="every article shares 13 morphemes in a row with --held-out; is it the input"):
+    with pytest.raises(
+        UserError, match="every article shares 13 morphemes in a row with --held-out; give it no file of --input"
+    ):
         drop_held_out(one, found, cache, Work(Options(input=("x",), output="y")))
