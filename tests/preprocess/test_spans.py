@@ -126,7 +126,7 @@ def test_the_last_part_goes_on_to_the_end_of_a_file_that_has_grown(large: list[S
     last = spans(large[1:2], PLAIN)[-1]
     with open(large[1].paths[0], "a") as file:
         file.write('\n{"text": "new"}\n{"text": "newest"}')
-    assert [article.text for article in Reading(PLAIN, ()).articles(last)][-2:] == ["new", "newest"]  # type: ignore[union-attr]
+    assert [article.text for article in Reading(PLAIN, ()).articles(last)][-2:] == ["new", "newest"]
 
 
 def test_parts_of_which_nobody_knows_the_state_are_not_taken_for_one_another(
