@@ -61,5 +61,6 @@ def _refusals(problem: str, mend: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, http_error) as error:  # it raises any of them
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        cause = error.__cause__ or error  # of an upload of files, only the cause says what the hub answered
+        reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
         raise UserError(f"{problem} ({reason}); {mend}.") from None

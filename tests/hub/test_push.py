@@ -160,6 +160,7 @@ def test_what_stops_an_upload_is_said_before_the_export_or_leaves_it_whole(hub: 
     hub.full = True
     full = export(run, tmp_path / "again", hub.address)
     assert full.returncode == 2
+    assert "507" in full.stderr, "what the hub answered"
     assert f"`hf upload --private student/model {tmp_path / 'again'}`" in full.stderr
     assert not hub.files
     for said in (wrong.stderr, broken.stderr, full.stderr):
