@@ -213,6 +213,7 @@ def test_a_rank_that_hangs_ends_the_others(corpus: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("stage", [pytest.param(0, marks=SLOW), pytest.param(3, marks=CRASH)])
+@pytest.mark.timeout(900)  # eight starts, one after another
 def test_killed_over_and_over_also_in_a_save(stage: int, corpus: Path, tmp_path: Path) -> None:
     """kill -9 at five moments, then to the end: the losses of an undisturbed run; never an unusable checkpoint."""
     config = deepspeed_file(tmp_path / "ds.json", stage)
