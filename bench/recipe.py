@@ -40,8 +40,6 @@ ARMS = (("gpt2", "AdamW"), ("gpt2", "Muon"), ("qwen3", "AdamW"), ("qwen3", "Muon
 BASELINE = "gpt2 AdamW"
 RATES = {"AdamW": (1e-3, 2e-3, 4e-3), "Muon": (0.02, 0.04, 0.08)}
 """Three around the best. A sweep whose best is at an end needs one more."""
-ADAM_SHARE = 0.1
-"""That of kogpt.train.deepspeed_config."""
 LENGTHS = (0.25, 0.5)
 PIECES = ("untied", "head-64", "documents", "z-loss", "cautious")
 
@@ -64,8 +62,8 @@ class Cell:
     """Share of the steps in which the learning rate falls (wsd)."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
-    adam: float = ADAM_SHARE
-    """AdamW's learning rate beside Muon, as a share of Muon's."""
+    adam: float | None = None
+    """AdamW's learning rate beside Muon, as a share of Muon's. None: kogpt's own, 0.1."""
     piece: str = ""
     """A piece that is tried on top, as in the header, "untied", "batch", "decay", "warmup", "adam", or
     "vocabulary"."""
@@ -123,7 +121,7 @@ def cells(options: Options, group: Group, lines: list[Line]) -> list[Cell]:
             found.append(replace(both, piece="batch", batch=batch, lr=lr))
         found += [replace(both, piece="decay", decay=decay) for decay in (0.2, 0.8)]
         found += [replace(both, piece="warmup", warmup=warmup) for warmup in (0.0, 0.2)]
-        found += [replace(both, piece="adam", adam=factor * both.adam) for factor in (1 / 3, 3.0)]
+        found += [replace(both, piece="adam", adam=share) for share in (0.03, 0.3, 1.0)]
         found.append(replace(best(lines, BASELINE, options), piece="warmup", warmup=0.2))
         return found + [replace(both, piece="vocabulary", corpus=str(corpus)) for corpus in options.other_corpora]
     baseline, winner = best(lines, BASELINE, options), replace(_winner(lines, options), tokens=half)

@@ -31,7 +31,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from bench.recipe import ADAM_SHARE, CONTEXT, Cell  # noqa: E402
+from bench.recipe import CONTEXT, Cell  # noqa: E402
 from kogpt.common.files import atomic_write  # noqa: E402
 from kogpt.common.log import set_up_logging  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
@@ -67,7 +67,7 @@ def shape(cell: Cell, vocab_size: int) -> ModelConfig:
 def settings(cell: Cell) -> dict[str, Any]:
     """The DeepSpeed file of a cell."""
     params = {"lr": cell.lr}
-    if cell.optimizer == "Muon" and cell.adam != ADAM_SHARE:
+    if cell.adam is not None:
         params["adam_lr"] = cell.adam * cell.lr
     return {
         "train_batch_size": cell.batch,

@@ -15,11 +15,12 @@ from kogpt.common.errors import UserError
 from preprocess.auto_layout import guess_layout
 from preprocess.cluster import one_line
 from preprocess.layouts import Layout
+from preprocess.remote import WEB
 from preprocess.sources import Expansion, Source, expanded, find_sources
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_HERE = ("file", "local", "http", "https")
+_HERE = ("file", "local", *WEB)
 """Protocols of what the driver lists: its own files, and servers that list nothing."""
 
 

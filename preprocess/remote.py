@@ -23,6 +23,8 @@ import fsspec
 from kogpt.common.errors import UserError
 from preprocess.archives import is_system_file
 
+WEB = ("http", "https")
+"""protocols of web servers"""
 _BLOCK = 4 << 20
 _ATTEMPTS = 10
 _MENDS = {
@@ -66,7 +68,7 @@ def file_system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path within it. Raises whatever its library does (see `reason`)."""
     protocol = url.partition("://")[0]
     options: dict[str, Any] = {}
-    if protocol in ("http", "https"):
+    if protocol in WEB:
         import aiohttp
 
         # No time limit for a whole file (5 minutes by default), but one for a server that stops answering.

@@ -34,7 +34,7 @@ TokenNll = Callable[[Batch], Tensor]
 BATCH_ROWS = 16
 """Default number of rows per forward pass."""
 
-LENGTH_STEP = 64
+_LENGTH_STEP = 64
 """Batches are padded to a multiple of this many tokens, so that there are few different shapes."""
 
 
@@ -73,10 +73,15 @@ def score_batches(
         yield chosen, in_float64(nll).sum(1)[: len(chosen)].cpu().numpy()
 
 
+def padded(length: int, longest: int) -> int:
+    """The length of a batch whose longest row has `length` tokens, where no batch is longer than `longest`."""
+    return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest)
+
+
 def _batch(rows: list[Row], batch_rows: int, longest: int, device: torch.device) -> Batch:
     """A batch [batch_rows, T]. Missing rows and positions are filled with token 0, and not scored."""
     length = max((len(row.tokens) - 1 for row in rows), default=1)
-    length = max(1, min(-(-length // LENGTH_STEP) * LENGTH_STEP, longest))
+    length = max(1, padded(length, longest))
     ids = np.zeros((batch_rows, length), dtype=np.int64)
     targets = np.full_like(ids, IGNORED)
     for i, (tokens, first, learnt) in enumerate(rows):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kogpt.common.errors import UserError
-from kogpt.eval.likelihood import LENGTH_STEP, Row, TokenNll, score_batches
+from kogpt.eval.likelihood import Row, TokenNll, padded, score_batches
 from kogpt.eval.multiple_choice import Item, above_chance, accuracies, by_task, choice_rows
 from kogpt.eval.tasks import read_items
 from kogpt.train.distributed import Ranks, reduce_sum
@@ -82,7 +82,7 @@ def _fitting(tasks: dict[str, list[Item]], max_seq_len: int, tokens: float) -> I
 def _length(item: Item, max_seq_len: int) -> int:
     """Tokens of its rows, padded as they will be."""
     chars = (len(item.prompt) + len(choice) for choice in item.choices)
-    return sum(min(-(-length // LENGTH_STEP) * LENGTH_STEP, max_seq_len) for length in chars)
+    return sum(padded(length, max_seq_len) for length in chars)
 
 
 def run(tasks: Tasks, token_nll: TokenNll, batch_rows: int, ranks: Ranks, stop: Stop) -> dict[str, float] | int:

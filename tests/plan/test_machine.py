@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
+from builders import Inside
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,17 +106,9 @@ def test_steps_have_the_precision_of_the_training(
 def test_steps_have_the_attention_of_the_training(
     before_steps: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside, seen = False, []
-
-    @contextmanager
-    def chosen(_: torch.device) -> Iterator[None]:
-        nonlocal inside
-        inside = True
-        yield
-        inside = False
-
-    monkeypatch.setattr(machine, "fused_attention", chosen)
-    before_steps.append(lambda: seen.append(inside))
+    inside, seen = Inside(), list[bool]()
+    monkeypatch.setattr(machine, "fused_attention", inside)
+    before_steps.append(lambda: seen.append(inside.now))
     token_seconds(_config(1), 1, 0.0, CPU, "fp32", lambda: 0.0)
     assert seen == [True, True]
 

@@ -1,13 +1,12 @@
 """Activation checkpointing: bit-identical losses, also with dropout, for less memory."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from allocations import Allocations
+from builders import Inside
 from engines import SHAPES, batch, plan_for, train_step
 
 from kogpt.model.gpt2 import GPT, GPTConfig
@@ -48,19 +47,12 @@ def test_one_blocks_activations_at_a_time() -> None:
 
 def test_what_is_computed_again_takes_the_same_kernels(ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that training chooses for attention, not what torch prefers, which on some GPUs is another one."""
-    inside, seen = False, []
-
-    @contextmanager
-    def chosen(_: torch.device) -> Iterator[None]:
-        nonlocal inside
-        inside = True
-        yield
-        inside = False
+    inside, seen = Inside(), list[bool]()
 
     def look(*_: Any) -> None:
-        seen.append(inside)
+        seen.append(inside.now)
 
-    monkeypatch.setattr("kogpt.train.engine.fused_attention", chosen)
+    monkeypatch.setattr("kogpt.train.engine.fused_attention", inside)
     engine = TrainingEngine(SHAPES["qwen3"], plan_for(), ranks, 1, None)
     for block in engine.module.blocks:
         block.self_attn.register_forward_pre_hook(look)
