@@ -68,9 +68,9 @@ class Corpora:
 
     def epoch(self, batches: TrainBatches) -> int:
         """The number of windows, replayed ones included, in which those of --corpus are read once on average."""
-        main = [i for i, part in enumerate(self.parts) if not part.replayed]
-        windows, shares = batches.mixture.sizes, batches.mixture.shares
-        return math.ceil(sum(windows[i] for i in main) / sum(shares[i] for i in main))
+        parts = list(zip(self.parts, batches.mixture.sizes, batches.mixture.shares, strict=True))
+        replayed = sum(share for part, _, share in parts if part.replayed)  # 0 if none is: then nothing is rounded
+        return math.ceil(sum(windows for part, windows, _ in parts if not part.replayed) / (1 - replayed))
 
     def check_length(self, batches: TrainBatches, steps: int, global_batch: int) -> None:
         """Raises `UserError` if --max-repeat allows fewer steps."""

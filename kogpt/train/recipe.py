@@ -80,25 +80,31 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Length:
-    """What is known of a training's length; at most one of them."""
+    """What is known of a training's length; at most one of the first three."""
 
     steps: int | None = None
     tokens: float | None = None
     epochs: float | None = None
+    most: float = math.inf
+    """The windows that --max-repeat allows."""
 
     @property
     def given(self) -> bool:
         """Does it say anything?"""
         return (self.steps, self.tokens, self.epochs) != (None, None, None)
 
+    def or_else(self, tokens: float, context: int) -> "Length":
+        """The same; if nothing is said, so many tokens in windows of `context`, or as many as `most` allows."""
+        return self if self.given else replace(self, tokens=min(tokens, self.most * context))
+
     def in_steps(self, *, step_tokens: int, windows: int, batch: int) -> int:
-        """The number of steps, rounded up; `windows` are those of an epoch."""
-        if self.tokens is not None:
-            return -int(-self.tokens // step_tokens)
-        if self.epochs is not None:
-            return -int(-self.epochs * windows // batch)
-        assert self.steps is not None
-        return self.steps
+        """The number of steps; `windows` are those of an epoch. Rounded up, but down if `most` ends within the last."""
+        if self.steps is not None:
+            return self.steps
+        asked, step = (self.tokens, step_tokens) if self.epochs is None else (self.epochs * windows, batch)
+        assert asked is not None
+        up = -int(-asked // step)
+        return up if up * batch <= self.most else max(1, int(asked // step))
 
 
 def enough_tokens(parameters: int, epoch_tokens: int) -> float:
@@ -146,8 +152,7 @@ def dial(
 
     `length` and `batch` are those that a flag or a file names. The batch is a multiple of `ranks`.
     """
-    if not length.given:
-        length = Length(tokens=enough_tokens(parameters, windows * context))
+    length = length.or_else(enough_tokens(parameters, windows * context), context)
     if batch is None:
         epochs = None if length.epochs is None else length.epochs * windows * context
         tokens = length.tokens if length.tokens is not None else epochs
@@ -162,8 +167,7 @@ def tuning(
 ) -> Recipe:
     """The recipe of a fine-tuning of a run with the optimizer `base`. Muon keeps 0.8 of its learning rate."""
     batch = batch or divisible(OLD_BATCH, ranks)
-    if not length.given:
-        length = Length(epochs=TUNING_EPOCHS)
+    length = length.or_else(TUNING_EPOCHS * windows * context, context)
     steps = length.in_steps(step_tokens=batch * context, windows=windows, batch=batch)
     return Recipe(batch, steps, tuned(base), decay=0.5)
 

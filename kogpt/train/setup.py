@@ -4,6 +4,7 @@ If several of these set the same thing, the first one holds: a flag; the DeepSpe
 dial of kogpt.train.recipe, or its settings for fine-tuning. So the dial changes nothing in a run that is resumed.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
     batches = corpora.batches(context, run.seed, share, by_article=attend == "article")
     windows = corpora.epoch(batches)
     said = options.schedule
-    length, batch = Length(said.steps, said.tokens, said.epochs), content.get("train_batch_size")
+    most = math.inf if batches.mixture.samples is None else batches.mixture.samples
+    length, batch = Length(said.steps, said.tokens, said.epochs, most), content.get("train_batch_size")
     if base is not None:
         optimizer = completed(known["recipe"]["optimizer"])
         recipe = tuning(optimizer, context, windows, ranks=ranks.world_size, length=length, batch=batch)
@@ -90,8 +92,7 @@ def _begun(known: dict[str, Any], context: int, windows: int, ranks: int, length
     elif batch is None:
         batch = divisible(known["recipe"]["batch"], ranks)
     recipe = Recipe(**known["recipe"] | {"batch": batch})
-    if not length.given:
-        return recipe
+    length = length.or_else(recipe.steps * batch * context, context)
     return replace(recipe, steps=length.in_steps(step_tokens=batch * context, windows=windows, batch=batch))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import make_run
+from builders import bills, encoded, make_run, write_corpus
 from engines import train_here
 
 from kogpt.checkpoint.layout import CONFIG, step_folders
@@ -89,6 +89,39 @@ def test_a_flag_then_the_file_then_the_run_then_the_dial(corpus: Path, ranks: An
     assert (again.recipe.batch, again.recipe.warmup) == (6, 0.5)
     windows = open_corpora(parse(_words(corpus, run)).corpora).epoch(again.batches)
     assert again.recipe.steps == Length(epochs=1).in_steps(step_tokens=192, windows=windows, batch=6)
+
+
+def test_a_length_keeps_to_max_repeat_unless_a_longer_one_is_said(
+    corpus: Path, tokenizer: Tokenizer, ranks: Any, tmp_path: Path
+) -> None:
+    """Lengths in tokens and epochs are rounded up to whole steps, for which there may be too few windows."""
+    other = write_corpus(tmp_path / "bills", tokenizer, encoded(tokenizer, bills()[:3], "kobill"))
+    file = _file(tmp_path / "ds.json", train_batch_size=100)
+
+    def line(*more: str) -> list[str]:
+        words = _words(corpus, tmp_path / "run", "--depth", "1", "--deepspeed-config", file, *more)
+        return [words[0], f"{corpus}=0.8", f"{other}=0.2", *words[2:]]
+
+    def settled(*more: str) -> Setup:
+        options = parse(line(*more))
+        corpora = open_corpora(options.corpora, max_repeat=options.run.max_repeat)
+        found = settle(options, read(options.run.deepspeed_config), corpora, ranks)
+        corpora.check_length(found.batches, found.recipe.steps, found.recipe.batch)
+        return found
+
+    once, four = ("--max-repeat", "1"), ("--max-repeat", "4")
+    windows = settled(*once).batches.mixture.samples
+    assert windows is not None
+    assert 4 * windows % 100
+    assert settled(*once).recipe == settled("--tokens", str(32 * windows), *once).recipe, "the dial, too, knows it"
+    for said in ((), ("--epochs", "4"), ("--tokens", str(4 * 32 * windows))):
+        assert settled(*said, *four).recipe.steps == 4 * windows // 100
+    for said in (("--epochs", "5"), ("--tokens", str(5 * 32 * windows)), ("--steps", str(4 * windows // 100 + 1))):
+        with pytest.raises(UserError, match=f"train at most {4 * windows // 100} steps"):
+            settled(*said, *four)
+    train_here(line("--epochs", "1", *once), ranks)
+    for said in ((), ("--epochs", "1")):
+        assert settled(*said, *once).recipe.steps == windows // 100, "resumed"
 
 
 def test_a_longer_context_keeps_the_tokens_of_a_step(corpus: Path, ranks: Any, tmp_path: Path) -> None:
