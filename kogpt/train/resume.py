@@ -63,8 +63,8 @@ def begun(run: Path, resume: str) -> dict[str, Any] | None:
 
     "model" is as `ModelConfig.to_dict`, "recipe" has the fields of a `Recipe`.
     """
-    named = [] if resume in ("auto", "never") else [Path(resume)]
-    for folder in named or step_folders(run):
+    named = _named(run, resume)
+    for folder in step_folders(run) if named is None else [named]:
         with suppress(OSError, ValueError, KeyError):  # a damaged one; `_look` reports it
             config = json.loads((folder / CONFIG).read_bytes())
             model, recipe = config_from_dict(config["model"]).to_dict(), recipe_of(folder, config)
@@ -72,9 +72,21 @@ def begun(run: Path, resume: str) -> dict[str, Any] | None:
     return None
 
 
+def _named(run: Path, resume: str) -> Path | None:
+    """The checkpoint that --resume names; None if that is for `run` to say.
+
+    So it is as well if the training has gone on from there: the same command then continues the run.
+    """
+    if resume in ("auto", "never"):
+        return None
+    folder = Path(resume)
+    elsewhere = folder.resolve().parent != (run / "checkpoints").resolve()
+    gone_on = any(other.name >= folder.name for other in step_folders(run))
+    return None if elsewhere and gone_on else folder
+
+
 def _look(run: Path, resume: str) -> Path | None:
-    if resume not in ("auto", "never"):
-        folder = Path(resume)
+    if (folder := _named(run, resume)) is not None:
         if fault := verify(folder):
             raise UserError(f"--resume {folder} is not a complete checkpoint: {fault}; use another, or --resume auto.")
         newer = [other for other in step_folders(run) if other.name > folder.name]
@@ -94,6 +106,8 @@ def _look(run: Path, resume: str) -> Path | None:
                 f"remove {run / 'checkpoints'} to start over, or name another --out."
             )
         return None
+    if resume not in ("auto", "never"):
+        log.info(f"{run} has gone on from --resume {resume}, which is not read again.")
     point(newest, "latest")  # it may name a damaged checkpoint that was skipped
     return newest
 

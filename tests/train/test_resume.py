@@ -1,4 +1,4 @@
-"""A longer context on a resumed run: what goes on, what is refused, and --init with another context."""
+"""What goes on from a checkpoint: a branch into another folder, a longer context, and --init with another context."""
 
 import json
 import logging
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from builders import make_run
 from engines import train_here
-from trainings import deepspeed_file, flags, records
+from trainings import copy_as_of, deepspeed_file, flags, losses, records
 
+from kogpt.checkpoint.layout import step_folder
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.wordpiece import Tokenizer
@@ -28,6 +29,27 @@ QWEN3 = ("--arch", "qwen3", "--kv-heads", "1")
 def again(*words: Any) -> list[str]:
     """The command line without the model's flags, which a resumed run takes from its checkpoint."""
     return line(*words)[4:]  # --arch and --depth
+
+
+def test_the_command_that_begins_a_branch_goes_on_with_it(
+    corpus: Path, ranks: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "kogpt")
+    run, branch = tmp_path / "run", tmp_path / "branch"
+    train_here(line(corpus, run, 8, 4, 16, "--save-every", "2"), ranks)
+
+    def command(out: Path) -> list[str]:
+        return line(corpus, out, 8, 6, 16, "--save-every", "2", "--resume", str(step_folder(run, 2)))
+
+    train_here(command(branch), ranks)
+    killed = copy_as_of(branch, 4, tmp_path / "killed")
+    caplog.clear()
+    train_here(command(killed), ranks)
+    assert f"{killed} has gone on from --resume {step_folder(run, 2)}" in caplog.text
+    assert "Continuing after step 4" in caplog.text
+    assert losses(killed) == losses(branch)
+    with pytest.raises(UserError, match=r"holds newer checkpoints \(step-00000004\)"):
+        train_here(command(run), ranks)
 
 
 def test_the_context_grows_and_the_counts_go_on(
