@@ -59,16 +59,9 @@ class Trainer:
         self, options: TrainOptions, setup: Setup, plan: EnginePlan, corpora: Corpora, ranks: Ranks, stop: Stop
     ) -> None:
         self.options, self.corpora, self.ranks, self.stop = options, corpora, ranks, stop
-        self.run = options.out
+        self.run, self.plan, self.batches = options.out, plan, setup.batches
         self.base, self.init, self.config, self.recipe = setup.base, setup.init, setup.config, setup.recipe
-        memory = {
-            "checkpoint_activations": options.run.checkpoint_activations,
-            "document_mask": setup.batches.has_documents,
-        }
-        self.plan, self.memory = fit_memory(self.config, plan, ranks, self.run, **memory)
-        share = Share(self.plan.micro_batch, self.plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         context = self.config.max_seq_len
-        self.batches = setup.batches.of(share)
         prompts = options.run.prompts if options.run.prompts is not None else corpora.prompts
         self.evaluation = Evaluation(corpora, context, stride(options.run, context), prompts)
         self.tokens_per_step = plan.global_batch * self.config.max_seq_len
@@ -106,7 +99,11 @@ class Trainer:
         return code
 
     def prepare(self) -> bool:
-        """Find the checkpoint, build the engine, open the files. Returns False if there is nothing left to train."""
+        """Fit the memory, find the checkpoint, build the engine, open the files.
+
+        Returns False if there is nothing left to train. The run folder must be locked: files in it are written.
+        """
+        self._fit_memory()
         resume = self.options.run.resume
         base = self.base
         if base is not None:
@@ -141,6 +138,17 @@ class Trainer:
         best = start.state["best"] if start.state is not None else None
         self.checkpoints = Checkpoints(self.run, self.options.run.keep, self.ranks, self.tracker, best)
         return True
+
+    def _fit_memory(self) -> None:
+        """Choose the micro-batch."""
+        ranks = self.ranks
+        needs = {
+            "checkpoint_activations": self.options.run.checkpoint_activations,
+            "document_mask": self.batches.has_documents,
+        }
+        self.plan, self.memory = fit_memory(self.config, self.plan, ranks, self.run, **needs)
+        share = Share(self.plan.micro_batch, self.plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
+        self.batches = self.batches.of(share)
 
     def _loop(self) -> int:
         run = self.options.run

@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
+from engines import train_here
+from trainings import deepspeed_file, flags
 
 from kogpt.common.errors import UserError
 from kogpt.model.gpt2 import GPTConfig
 from kogpt.train.deepspeed_config import plan
 from kogpt.train.distributed import Ranks
 from kogpt.train.planner import HEADROOM, estimate, fit_memory
+from kogpt.train.run_folder import hold
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 PLAN = plan(
@@ -81,3 +85,16 @@ def test_a_smaller_model_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.
     _with_free(monkeypatch, 10**6)
     with pytest.raises(UserError, match="choose a smaller --preset or --depth, or more ranks"):
         fit_memory(SMALL, PLAN, ALONE, tmp_path)
+
+
+def test_a_second_start_keeps_no_micro_batch_beside_the_first(
+    corpus: Path, ranks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one has filled the memory. What fits beside it is no limit for the run."""
+    run, config = tmp_path / "run", deepspeed_file(tmp_path / "ds.json", 0)
+    lock = hold(run)
+    _with_free(monkeypatch, 10**6)
+    with pytest.raises(UserError, match="in use by another training"):
+        train_here(flags(corpus, run, config, 1), ranks)
+    assert [path.name for path in run.iterdir()] == [".lock"]
+    lock.release()
