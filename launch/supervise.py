@@ -14,16 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import tyro
 
 from kogpt.common.system import end_group, signal_group
 
 FINAL = {0, 2, 130, 138, 143}
 PAUSE_SECONDS = 3.0
+POLL_SECONDS = 0.2
+SAVE_SECONDS = 300.0
+"""How long ranks that outlive their launcher may take for their last checkpoint; no launcher gives them more."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +48,14 @@ def _refuse(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
-def supervise(command: list[str], max_restarts: int, status: Path) -> int:
+def supervise(command: list[str], max_restarts: int, folder: Path) -> int:
     """Run the command, restart it after crashes, and return its last exit status.
 
-    `status` is the file in which launch/train.py leaves its own.
+    `folder` is for the files in which launch/train.py leaves its own, one for each start.
     """
     told: list[int] = []
-    process: subprocess.Popen[bytes] | None = None
-
-    def pass_on(number: int, _frame: object) -> None:
-        told.append(number)
-        if process is not None:
-            signal_group(process.pid, number)
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
+        signal.signal(number, lambda told_now, _frame: told.append(told_now))
     code = 0
     for attempt in range(max_restarts + 1):
         if attempt:
@@ -65,28 +63,55 @@ def supervise(command: list[str], max_restarts: int, status: Path) -> int:
             time.sleep(PAUSE_SECONDS)
             if told:
                 break
-        status.write_text("")
+        status = folder / f"status-{attempt}"
+        status.touch()
         environment = os.environ | {"KOGPT_STATUS_FILE": str(status)}
         try:
             process = subprocess.Popen(command, start_new_session=True, env=environment)
         except OSError as error:
             _refuse(f"{command[0]} cannot be started: {error.strerror}.")
-        code = process.wait()
-        code = 128 - code if code < 0 else code
-        _end_group(process)
-        if code not in FINAL and (said := status.read_text(encoding="utf-8")):
+        code = _wait(process, told)
+        _end_ranks(process, status)
+        said = status.read_text(encoding="utf-8")
+        if (
+            said and code not in FINAL and code < 128
+        ):  # if the launcher was killed, its ranks say 143 just because of it
             code = int(said)
         if told or code in FINAL:
             break
     return code
 
 
-def _end_group(process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
+def _wait(process: subprocess.Popen[bytes], told: list[int]) -> int:
+    """Wait for the command to end, and pass on what this process is told, also while the command was starting."""
+    passed = 0
+    while (code := process.poll()) is None:
+        for number in told[passed:]:
+            signal_group(process.pid, number)
+            passed += 1
+        time.sleep(POLL_SECONDS)
+    return 128 - code if code < 0 else code
+
+
+def _end_ranks(process: subprocess.Popen[bytes], status: Path) -> None:
     """Wait for ranks that outlive a killed launcher, because they save a checkpoint first; then kill what is left."""
-    end = time.monotonic() + seconds
-    while signal_group(process.pid, 0) and time.monotonic() < end:
-        time.sleep(0.2)
+    end = time.monotonic() + SAVE_SECONDS
+    while _started_with(status) and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
     end_group(process.pid)
+    for rank in _started_with(status):
+        with suppress(psutil.NoSuchProcess):
+            rank.kill()
+
+
+def _started_with(status: Path) -> list[psutil.Process]:
+    """The command's processes of one start, also those in sessions of their own, as torchrun's ranks are."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it has just ended, or is somebody else's
+            if process.environ().get("KOGPT_STATUS_FILE") == str(status):
+                found.append(process)
+    return found
 
 
 def main() -> None:
@@ -97,7 +122,7 @@ def main() -> None:
     if not words[cut + 1 :]:
         _refuse("there is no command; put it after ` -- `.")
     with tempfile.TemporaryDirectory() as folder:
-        code = supervise(words[cut + 1 :], options.max_restarts, Path(folder) / "status")
+        code = supervise(words[cut + 1 :], options.max_restarts, Path(folder))
     sys.exit(code)
 
 

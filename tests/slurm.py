@@ -1,4 +1,7 @@
-"""A SLURM cluster of one node for tests, with its own daemons, ports, and folder."""
+"""A SLURM cluster of one node for tests, with its own daemons, ports, and folder.
+
+Jobs of the partition `urgent` preempt those of `main`, which then have a minute to end.
+"""
 
 import os
 import shutil
@@ -35,8 +38,11 @@ SelectTypeParameters=CR_Core
 ReturnToService=2
 JobRequeue=1
 KillWait=30
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP GraceTime=60
+PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=2
 """
 
 

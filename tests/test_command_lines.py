@@ -6,7 +6,6 @@ shells, schedulers and typing errors produce: nothing, an empty word, text or `n
 64 bits, paths that are missing, too long, below a file, of the wrong kind, or not UTF-8.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -18,13 +17,12 @@ import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import tyro
 from builders import make_chat_run, record, write_records
-from trainings import PROJECT
+from trainings import script
 
 import preprocess.run
 from kogpt import cli
@@ -225,19 +223,9 @@ def test_preprocess(name: str, action: Any, capsys: Any, monkeypatch: pytest.Mon
     assert not found, "\n".join(found)
 
 
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"launch_{name}", PROJECT / "launch" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("name", "action"), _by_command({"train": TrainOptions}))
 def test_train(name: str, action: Any, corpus: Path, ranks: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = _script("train")
+    train = script("train")
     monkeypatch.setattr(train.distributed, "start", lambda: ranks)
     monkeypatch.setattr(train.distributed, "prepare_environment", lambda: None)
     monkeypatch.setattr(train.distributed, "leave", sys.exit)
@@ -285,7 +273,7 @@ def test_texts_may_have_names_that_are_not_utf8(
 
 
 def test_demo(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    demo = _script("demo")
+    demo = script("demo")
     monkeypatch.setattr(demo, "write_articles", _begin)
     for action in _actions(demo.Demo):
         found = _mistakes(Program(demo.main, capsys, monkeypatch), [], action)
@@ -293,7 +281,7 @@ def test_demo(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_supervise(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    supervise = _script("supervise")
+    supervise = script("supervise")
     kept = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     [action] = _actions(supervise.Supervision)
     program = Program(supervise.main, capsys, monkeypatch)

@@ -5,6 +5,7 @@ because starting ranks costs more than fifty small steps. Its program is this fi
 can also break something inside a rank on purpose (see `_sabotage`).
 """
 
+import importlib.util
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kogpt.common.ports import free_port
@@ -27,6 +29,17 @@ MODEL = ["--arch", "gpt2", "--depth", "1", "--max-seq-len", "32"]
 SCHEDULE = ["--schedule", "cosine", "--min-lr-ratio", "0.1"]
 SHAPE = [*MODEL, *SCHEDULE, "--stride", "16", "--prompts", "--compile", "off"]
 GLOBAL_BATCH = 8
+
+
+def script(name: str) -> ModuleType:
+    """launch/NAME.py as a module; nothing else imports an entry point."""
+    spec = importlib.util.spec_from_file_location(f"launch_{name}", PROJECT / "launch" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def deepspeed_file(path: Path, stage: int, precision: str = "fp32", lr: float = 1e-3) -> Path:

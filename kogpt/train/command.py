@@ -67,8 +67,10 @@ def train(command: Command, ranks: Ranks, stop: Stop) -> int:
 def end(run: Callable[[], int]) -> NoReturn:
     """Run, and end this rank: with 2 and a sentence for a mistake of the user, with 1 and one if training cannot go on.
 
-    launch/supervise.py names a file for the exit status, because launchers turn every status into 1.
+    launch/supervise.py names a file for the exit status, because launchers turn every status into 1. It takes the
+    processes whose environment has that name for ranks, so what this rank starts must not have it.
     """
+    status = os.environ.pop("KOGPT_STATUS_FILE", None)
     try:
         code = run()
     except (UserError, TrainingFailed) as error:
@@ -77,6 +79,6 @@ def end(run: Callable[[], int]) -> NoReturn:
             print(f"{begin}{error}", file=sys.stderr, flush=True)
         else:
             time.sleep(2)  # the launcher ends all ranks once one has ended, so rank 0 must print first
-    if status := os.environ.get("KOGPT_STATUS_FILE"):
+    if status:
         Path(status).write_text(str(code))
     distributed.leave(code)

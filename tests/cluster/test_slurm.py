@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +61,40 @@ def test_a_training_that_is_cut_off_goes_on_in_the_queue(cluster: Slurm, tmp_pat
     wait_until(lambda: cluster.state(job) == "COMPLETED", 200, "the job goes on and ends")
     assert [record["step"] for record in records(run)] == list(range(1, steps + 1)), log.read_text()
     assert f"after step {saved}" in log.read_text()
+
+
+PYTHON = f"""#!{sys.executable}
+import pathlib, socket, sys, time
+words = dict(zip(sys.argv, sys.argv[1:]))
+if "--port" in words:
+    ray = socket.create_server(("", int(words["--port"])))
+    time.sleep(600)
+pathlib.Path("started").touch()
+if "--ray-address" not in words:
+    time.sleep(600)
+host, port = words["--ray-address"].split(":")
+while True:
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except OSError:
+        sys.exit(1)
+    time.sleep(0.2)
+"""
+"""Instead of a clone's Python: Ray and the ranks end when they get SIGTERM, and the driver when Ray has ended."""
+
+
+@pytest.mark.parametrize("name", ["train", "preprocess"])
+def test_a_preempted_job_that_ends_within_its_grace_time_is_queued_again(
+    name: str, cluster: Slurm, tmp_path: Path
+) -> None:
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    wants = ("--gpus-per-node=0", "--cpus-per-task=1", "--mem-per-cpu=0", f"--output={tmp_path / 'log'}")
+    job = cluster.submit(tmp_path, *wants, f"{PROJECT}/launch/{name}.sbatch")
+    wait_until((tmp_path / "started").exists, 60, "the job runs")
+    cluster.submit(tmp_path, "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap", "true")
+    wait_until(lambda: cluster.state(job) not in ("RUNNING", "SIGNALING", "COMPLETING"), 60, "the job is preempted")
+    assert cluster.state(job) == "PENDING", (tmp_path / "log").read_text()
+    cluster.run("scancel", job)

@@ -58,6 +58,13 @@ def test_the_nodes_agree() -> None:
     assert service["spec"]["selector"] == {"job-name": name}
 
 
+def test_the_last_checkpoint_has_the_time_that_the_pod_has() -> None:
+    """torchrun kills ranks that save for longer than its time-out, 30 s by default."""
+    pod = objects("train.yaml")[1]["spec"]["template"]["spec"]
+    [seconds] = re.findall(r"--shutdown-timeout=(\d+)", pod["containers"][0]["command"][-1])
+    assert 0.9 < int(seconds) / pod["terminationGracePeriodSeconds"] < 1
+
+
 def test_ray_is_the_pinned_one() -> None:
     (job,) = objects("preprocess.yaml")
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]

@@ -14,6 +14,8 @@ from trainings import TRAIN, deepspeed_file, flags, records, wait_until
 
 from kogpt.common.ports import free_port
 
+SECONDS = 200.0
+"""Time for anything that starts ranks, on a busy machine."""
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -58,11 +60,11 @@ def test_srun_is_the_same_as_deepspeed_and_its_warning_saves(
     run = tmp_path / "run"
     arguments = flags(corpus, run, deepspeed_file(tmp_path / "ds.json", 2), 100_000, "--eval-every", "100000")
     processes += _srun(2, os.getpid(), arguments)
-    wait_until(lambda: len(records(run)) >= 3, 120, "three steps")
+    wait_until(lambda: len(records(run)) >= 3, SECONDS, "three steps")
     assert {"memory_gib_rank0", "memory_gib_rank1"} <= records(run)[0].keys()
     for process in processes:
         process.send_signal(signal.SIGUSR1)
-    assert [process.wait(60) for process in processes] == [138, 138]
+    assert [process.wait(SECONDS) for process in processes] == [138, 138]
     assert (run / "checkpoints" / "latest").read_text().strip() == f"step-{len(records(run)):08d}"
 
 
@@ -77,14 +79,14 @@ def test_ranks_that_never_come(corpus: Path, tmp_path: Path, processes: list[sub
     for line in process.stderr:
         if "rank 0 waits at 127.0.0.1:" in line:
             break
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < SECONDS
     process.terminate()
-    assert process.wait(5) == -signal.SIGTERM
+    assert process.wait(30) == -signal.SIGTERM
 
 
 def test_a_left_over_world_size_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
     process = _start(flags(corpus, tmp_path / "run", deepspeed_file(tmp_path / "ds.json", 2), 1), WORLD_SIZE="2")
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 2
     assert "WORLD_SIZE is 2, but RANK is not set; unset WORLD_SIZE" in said
     assert "Traceback" not in said
@@ -98,7 +100,7 @@ def test_a_port_that_is_taken(corpus: Path, tmp_path: Path) -> None:
         port = str(other.getsockname()[1])
         one = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         process = _start(flags(corpus, tmp_path / "run", deepspeed_file(tmp_path / "ds.json", 2), 1), **one)
-        said = process.communicate(timeout=100)[1]
+        said = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 2, said
     assert f"port {port} is taken" in said
     assert "Traceback" not in said

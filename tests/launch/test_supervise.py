@@ -1,18 +1,37 @@
 """launch/supervise.py around small commands: what is restarted, and what is not."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
+from trainings import script, wait_until
+
+from kogpt.train import command
 
 SUPERVISE = Path(__file__).resolve().parents[2] / "launch" / "supervise.py"
 
 
 def _command(count: Path, program: str) -> list[str]:
     return [sys.executable, "-c", f"open({str(count)!r}, 'a').write('x')\n{program}"]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The program as a module of this process, which starts again at once."""
+    kept = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    module = script("supervise")
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    yield module
+    for number, handler in kept:
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -26,11 +45,10 @@ def _command(count: Path, program: str) -> list[str]:
         ("raise SystemExit(len(open('COUNT').read()) < 2)", 2, 0),
     ],
 )
-def test_what_is_started_again(program: str, starts: int, code: int, tmp_path: Path) -> None:
+def test_what_is_started_again(program: str, starts: int, code: int, here: ModuleType, tmp_path: Path) -> None:
     count = tmp_path / "count"
-    command = _command(count, program.replace("COUNT", str(count)))
-    done = subprocess.run([sys.executable, str(SUPERVISE), "--max-restarts", "2", "--", *command], timeout=60)
-    assert done.returncode == code
+    words = _command(count, program.replace("COUNT", str(count)))
+    assert here.supervise(words, 2, tmp_path) == code
     assert count.read_text() == "x" * starts
 
 
@@ -50,18 +68,94 @@ def test_a_signal_is_passed_on_and_ends_it(tmp_path: Path) -> None:
     assert count.read_text() == "x"
 
 
-def test_a_signal_between_two_starts_ends_it_too(tmp_path: Path) -> None:
+def test_a_signal_between_two_starts_ends_it_too(
+    here: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        if seconds == here.PAUSE_SECONDS:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(here, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     count = tmp_path / "count"
-    process = subprocess.Popen(
-        [sys.executable, str(SUPERVISE), "--", *_command(count, "raise SystemExit(1)")],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    assert "restart 1" in process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 1
+    assert here.supervise(_command(count, "raise SystemExit(1)"), 3, tmp_path) == 1
     assert count.read_text() == "x"
+
+
+def test_a_signal_while_the_command_starts_reaches_it(
+    here: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Popen(subprocess.Popen):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    assert here.supervise([sys.executable, "-c", "import time; time.sleep(60)"], 3, tmp_path) == 143
+
+
+LAUNCHER = """
+import os, subprocess, sys, time
+if os.path.exists(LOCK):
+    sys.exit(2)
+if len(open(COUNT).read()) == 2:
+    sys.exit(0)
+subprocess.Popen([sys.executable, "-c", RANK], start_new_session=True)
+while not os.path.exists(LOCK):
+    time.sleep(0.02)
+os.kill(os.getpid(), 9)
+"""
+RANK = """
+import os, time
+launcher = os.getppid()
+with open(f"{LOCK}.new", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(f"{LOCK}.new", LOCK)
+while os.getppid() == launcher:
+    time.sleep(0.02)
+time.sleep(SECONDS)
+os.unlink(LOCK)
+open(os.environ["KOGPT_STATUS_FILE"], "w").write("143")
+"""
+"""As a rank under torchrun, in a session of its own: when its launcher is killed, it saves, which takes SECONDS."""
+
+
+def _killed_launcher(folder: Path, seconds: float) -> tuple[list[str], Path, Path]:
+    """The command, the file with an `x` for each start, and the rank's lock with its process id."""
+    count, lock = folder / "count", folder / "lock"
+    rank = f"LOCK, SECONDS = {str(lock)!r}, {seconds}\n{RANK}"
+    values = f"COUNT, LOCK, RANK = {str(count)!r}, {str(lock)!r}, {rank!r}"
+    return _command(count, f"{values}\n{LAUNCHER}"), count, lock
+
+
+def test_the_next_start_waits_for_ranks_that_outlive_their_launcher(here: ModuleType, tmp_path: Path) -> None:
+    words, count, _ = _killed_launcher(tmp_path, 1.0)
+    assert here.supervise(words, 3, tmp_path) == 0
+    assert count.read_text() == "xx"
+
+
+def test_ranks_that_never_end_are_killed(here: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here, "SAVE_SECONDS", 0.0)
+    words, _, lock = _killed_launcher(tmp_path, 600.0)
+    assert here.supervise(words, 0, tmp_path) == 137
+    rank = int(lock.read_text())
+    wait_until(lambda: not _lives(rank), 30, "the rank is killed")
+
+
+def test_what_a_rank_starts_is_no_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's service, for one, ends later by itself: nobody should wait for it or kill it."""
+    status = tmp_path / "status"
+    monkeypatch.setenv("KOGPT_STATUS_FILE", str(status))
+    monkeypatch.setattr(command.distributed, "leave", sys.exit)
+    with pytest.raises(SystemExit):
+        command.end(lambda: int("KOGPT_STATUS_FILE" in os.environ))
+    assert status.read_text() == "0"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize(
@@ -83,6 +177,6 @@ def test_a_status_that_a_launcher_hides_is_final_too(tmp_path: Path) -> None:
     """As torchrun: its ranks say 2, it says 1."""
     count = tmp_path / "count"
     program = "import os; open(os.environ['KOGPT_STATUS_FILE'], 'w').write('2'); raise SystemExit(1)"
-    command = [sys.executable, str(SUPERVISE), "--", *_command(count, program)]
-    assert subprocess.run(command, timeout=60).returncode == 2
+    words = [sys.executable, str(SUPERVISE), "--", *_command(count, program)]
+    assert subprocess.run(words, timeout=60).returncode == 2
     assert count.read_text() == "x"
