@@ -37,7 +37,7 @@ Member = tuple[str, BinaryIO | Exception]
 
 SYSTEM_FILE = Broken("system file", "hidden, or left there by macOS, Windows or an office program")
 _SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
-_PART = re.compile(r"(.+\.(?:zip|tar|tgz|gz|zst))\.(part)?(\d+)", re.IGNORECASE)
+_PART = re.compile(r"(.+\.(?:zip|tar|tgz|gz|zst))\.(?:part)?(\d+)(~\d+)?", re.IGNORECASE)
 
 
 def is_system_file(path: str) -> bool:
@@ -47,8 +47,8 @@ def is_system_file(path: str) -> bool:
 
 
 def kind_of(name: str) -> str:
-    """The kind of a file by its name: ".json" for `a.json` and for `a.json.gz`."""
-    root, kind = posixpath.splitext(name.lower())
+    """The kind of a file by its name: ".json" for `a.json`, `a.json.gz`, and `a.json~2`."""
+    root, kind = posixpath.splitext(file_name(name).lower())
     while kind in _PACKED:
         root, kind = posixpath.splitext(root)
     return kind
@@ -79,13 +79,26 @@ def _distinct(name: str, seen: Counter[str]) -> str:
     return name if seen[name] == 1 else f"{name}~{seen[name]}"
 
 
+ITS_PARTS = " (its parts)"
+"""Added to the name of a split archive that lies beside a file of its name."""
+_ADDED = re.compile(rf"(~\d+)?({re.escape(ITS_PARTS)})?\Z")
+
+
+def file_name(name: str) -> str:
+    """The name that the file has in its folder: `a.json` for `b/a.json~2`."""
+    return _ADDED.sub("", posixpath.basename(name))
+
+
 # ---- split archives
 
 
 def part_of(name: str) -> tuple[str, int] | None:
-    """(name of the whole, number) if this is the name of a part of a split archive."""
+    """(name of the whole, number) if this is the name of a part of a split archive.
+
+    `a.zip.001~2` is a part of `a.zip~2`.
+    """
     match = _PART.fullmatch(name)
-    return (match[1], int(match[3])) if match else None
+    return (match[1] + (match[3] or ""), int(match[2])) if match else None
 
 
 def is_complete(numbers: Sequence[int]) -> bool:
@@ -110,7 +123,7 @@ def members(name: str, stream: BinaryIO) -> Iterator[Member]:
 
     If a file cannot be opened, its stream is an exception. A stream is valid until the next one is requested.
     """
-    return _members(name, name.lower(), stream, None, 0)
+    return _members(name, file_name(name).lower(), stream, None, 0)
 
 
 def _members(name: str, rest: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
@@ -171,7 +184,7 @@ def _zip_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
                 continue
             own = budget or Budget(lambda packed=info.compress_size: packed)  # type: ignore[misc]
             with limited(inner, own) as content:
-                yield from _members(member, member.lower(), content, own, depth)
+                yield from _members(member, file_name(member).lower(), content, own, depth)
 
 
 def _member_name(info: zipfile.ZipInfo) -> str:
@@ -216,7 +229,7 @@ def _tar_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
                     parts.setdefault(part[0], []).append((part[1], seekable(inner), info.size))
                     continue
                 member = _distinct(f"{name}/{path}", seen)
-                yield from _members(member, member.lower(), inner, budget, depth)
+                yield from _members(member, file_name(member).lower(), inner, budget, depth)
                 archive.members = []  # otherwise every header stays in memory
             for whole, found in sorted(parts.items()):
                 member = _distinct(f"{name}/{whole}", seen)
@@ -233,7 +246,7 @@ def _joined_members(
         return
     # A part in a tar is read through the tar: when Joined closes it, the tar must stay open.
     whole = Joined([(lambda stream=stream: KeptOpen(stream), size) for _, stream, size in parts])  # type: ignore[misc]
-    yield from _members(name, name.lower(), cast(BinaryIO, io.BufferedReader(whole)), budget, depth)
+    yield from _members(name, file_name(name).lower(), cast(BinaryIO, io.BufferedReader(whole)), budget, depth)
 
 
 def missing_part(numbers: Sequence[int]) -> Broken:

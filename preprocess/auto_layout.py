@@ -7,7 +7,6 @@ The sample consists of files spread evenly over the sources, and of further file
 file it takes the first values with text; side files and leading empty values do not count.
 """
 
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ from itertools import chain, islice
 from typing import Any
 
 from kogpt.common.errors import UserError
-from preprocess.archives import kind_of
+from preprocess.archives import file_name, kind_of
 from preprocess.chat_layout import ChatLayout, is_chat, is_row, joined
 from preprocess.layouts import PRESETS, Layout, advice, matching
 from preprocess.parsers import PARSE_ERRORS, is_known, values
@@ -45,9 +44,9 @@ _READ_ME = re.compile(
 )
 
 
-def is_read_me(file_name: str) -> bool:
+def is_read_me(name: str) -> bool:
     """Whether a text file is, by its name, about the articles and not an article."""
-    return _READ_ME.fullmatch(file_name) is not None
+    return _READ_ME.fullmatch(name) is not None
 
 
 class _Sample:
@@ -68,8 +67,8 @@ class _Sample:
         """Look at the first values with text in a source."""
         wanted = _VALUES
         for name, stream in islice(source.members(), _MEMBERS):
-            file_name = posixpath.basename(name)
-            if not is_known(name) or _EVERYTHING.is_side_file(file_name) or is_read_me(file_name):
+            own = file_name(name)
+            if not is_known(name) or _EVERYTHING.is_side_file(own) or is_read_me(own):
                 continue
             if kind_of(name) == ".txt" and not isinstance(stream, Exception):
                 self._text(name)  # whatever it contains

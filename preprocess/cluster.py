@@ -27,6 +27,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
+from ray.exceptions import RayError
 
 from kogpt.common.cores import usable_cores
 from kogpt.common.errors import UserError
@@ -60,7 +61,7 @@ def connect(address: str | None, workers: int | None) -> str:
             _knock(chosen)
             ray.init(address=chosen, **quiet)
             return f"Ray: cluster of {sum(node['Alive'] for node in ray.nodes())} nodes"
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, RayError) as error:
             if given:
                 reason = one_line(error)
                 raise UserError(

@@ -10,13 +10,13 @@ million characters/s.
 """
 
 import hashlib
-import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 from kogpt.tokenizer.normalize import Removed, normalize
+from preprocess.archives import file_name
 from preprocess.auto_layout import is_read_me, other_kind, refuse_mixture
 from preprocess.conversations import Packed, sizes
 from preprocess.layouts import Layout, advice
@@ -74,9 +74,9 @@ def _texts(source: Source, layout: Layout) -> Iterator[tuple[str, int, str | Pac
     for name, stream in source.members():
         number = 0
         try:
-            if layout.is_side_file(posixpath.basename(name)):
+            if layout.is_side_file(file_name(name)):
                 raise Broken("side file", f"layout {layout.name} has no text in it")
-            if is_read_me(posixpath.basename(name)):
+            if is_read_me(file_name(name)):
                 raise Broken(
                     "side file", "by its name it is about the articles, not one", "rename it if it is an article"
                 )

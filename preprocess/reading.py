@@ -149,7 +149,7 @@ class Readers:
                 if not flying:
                     return
                 span, stored, rest = flying.popleft()
-                count = 0
+                count, unsure = 0, False
                 for key in stored:
                     if self._store.get(key) is None:  # damaged
                         rest = self._outlined(span, count)
@@ -164,7 +164,8 @@ class Readers:
                     if last and self._key_of(self.spans[span]) != self._keys[span]:
                         raise UserError(CHANGED)
                     key = self._key(span, count, last)
-                    if has_unreadable(content):  # for this run only: a file can be mended without a new time or size
+                    unsure = unsure or has_unreadable(content)
+                    if unsure:  # for this run only: a file can be mended without a new time or size
                         key = key_of([key, self._unknown])
                     self._store.put(key, content)
                     yield self._block(span, key)

@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from kogpt.common.errors import UserError
 from preprocess.archives import (
+    ITS_PARTS,
     SYSTEM_FILE,
     Member,
     distinct,
@@ -177,7 +178,7 @@ def _joined(sources: list[Source]) -> list[Source]:
     for name, numbered in parts.items():
         numbered.sort(key=lambda row: row[0])
         numbers, found = [number for number, _ in numbered], [source for _, source in numbered]
-        name = name if name not in taken else f"{name} (its parts)"
+        name = name if name not in taken else name + ITS_PARTS
         paths = tuple(source.paths[0] for source in found)
         versions = tuple(version for source in found for version in source.versions)
         problem = None if is_complete(numbers) else missing_part(numbers)

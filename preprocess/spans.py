@@ -8,11 +8,11 @@ Neither can conversations be divided, whose turns may lie on several lines.
 """
 
 import os
-import posixpath
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
+from preprocess.archives import file_name
 from preprocess.layouts import Layout
 from preprocess.sources import Source
 
@@ -60,12 +60,11 @@ def spans(sources: Iterable[Source], layout: Layout) -> list[tuple[Source, ...]]
 
 def _parts(source: Source, size: int, layout: Layout) -> list[Source]:
     """The ranges of a large file whose lines stand for themselves; otherwise nothing."""
-    lines = source.name.lower().endswith((".jsonl", ".ndjson"))
+    name = file_name(source.name)
+    lines = name.lower().endswith((".jsonl", ".ndjson"))
     if size < 2 * SPAN_BYTES or not lines or len(source.paths) > 1 or layout.joins or source.is_web:
         return []  # a server gives its file in one piece, from the beginning
-    if layout.is_side_file(posixpath.basename(source.name)) or (
-        source.is_local and not os.access(source.paths[0], os.R_OK)
-    ):
+    if layout.is_side_file(name) or (source.is_local and not os.access(source.paths[0], os.R_OK)):
         return []  # each part would say what is wrong with the file
     starts = range(0, size, SPAN_BYTES)
     ends = [*starts[1:], sys.maxsize]  # also of what is appended before the state of the file is noted

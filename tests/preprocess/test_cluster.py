@@ -1,6 +1,7 @@
 """Joining Ray or starting it here, and the resources of its nodes."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,6 +129,21 @@ def test_a_node_that_dies_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 def test_cluster_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match=r"--ray-address 127.0.0.1:1: no Ray cluster can be reached"):
         connect("127.0.0.1:1", None)
+
+
+def test_a_missing_token_is_said(tmp_path: Path) -> None:
+    """In a process of its own, because Ray reads a token once."""
+    tokens = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in tokens}
+    environment |= {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        code = f"from preprocess.cluster import connect; connect({address!r}, None)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
+        )
+    assert f"UserError: --ray-address {address}: no Ray cluster can be reached" in done.stderr
+    assert "token" in done.stderr.rpartition("UserError: ")[2]
 
 
 BESIDE_JAVA = """

@@ -1,10 +1,14 @@
 """Documents and dropped texts, from files with the problems of real data sets."""
 
 import gzip
+import io
 import json
 import os
 import random
 import shutil
+import tarfile
+import unicodedata
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from pipelines import articles_in
 
 from kogpt.common.errors import UserError
 from preprocess.auto_layout import guess_layout
-from preprocess.documents import Document, Dropped
+from preprocess.documents import Document, Dropped, read_documents
 from preprocess.layouts import Layout, named_layout, path_layout
 from preprocess.sources import find_sources
 
@@ -33,6 +37,38 @@ def read(folder: Path, layout: Layout = PLAIN, limit: int | None = None) -> tupl
         else:
             reasons[article.id] = article.reason
     return texts, reasons
+
+
+def test_files_whose_names_were_made_distinct_are_read(tmp_path: Path) -> None:
+    twins = [unicodedata.normalize(form, "글") for form in ("NFD", "NFC")]
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's, about the second
+        for i in range(2):
+            archive.writestr("x.json", f'{{"text": "{i}"}}')
+    content = whole.getvalue()
+    for twin in twins:
+        (tmp_path / f"{twin}.jsonl").write_text('{"text": "쌍둥이"}')
+        (tmp_path / f"{twin}.zip.001").write_bytes(content[:90])
+        (tmp_path / f"{twin}.zip.002").write_bytes(content[90:])
+    (tmp_path / "p.zip").write_bytes(b"PK")
+    (tmp_path / "p.zip.001").write_bytes(content)
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        packed = {"x.jsonl.gz": gzip.compress('{"text": "가"}'.encode()), "x.zip": content, "README.txt": b"?"}
+        for name in (*packed, *packed):
+            info = tarfile.TarInfo(name)
+            info.size = len(packed[name])
+            tar.addfile(info, io.BytesIO(packed[name]))
+    found = read_documents(find_sources((str(tmp_path),)), PLAIN)
+    known = {article.id: article.text if isinstance(article, Document) else article.reason for article in found}
+    archives = ("p.zip (its parts)", "t.tar/x.zip", "t.tar/x.zip~2", "글.zip", "글.zip~2")
+    assert known == {
+        "p.zip#0": "unreadable file",
+        **{f"{archive}/x.json{again}#0": text for archive in archives for again, text in (("", "0"), ("~2", "1"))},
+        **{f"t.tar/x.jsonl.gz{again}#0": "가" for again in ("", "~2")},
+        **{f"t.tar/README.txt{again}#0": "side file" for again in ("", "~2")},
+        **{f"글.jsonl{again}#0": "쌍둥이" for again in ("", "~2")},
+    }
 
 
 def test_formats_and_encodings(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import ray
 from pipelines import articles_in, checksums, elsewhere, scan_of
 
 from kogpt.common.errors import UserError
-from preprocess import pipeline, reading
+from preprocess import outlines, pipeline, reading
 from preprocess.cluster import connect, leave
 from preprocess.documents import Document, read_documents
 from preprocess.filters import kept, single_filters
@@ -202,7 +202,8 @@ def test_trouble_with_the_network_leaves_the_outlines(
 def test_a_file_that_could_not_be_read_is_read_again(
     sources: list[Source], tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rights and disks are mended without a change of the file."""
+    """Rights and disks are mended without a change of the file. What follows the file then lies in other blocks."""
+    monkeypatch.setattr(outlines, "BLOCK", 16)
     open_path, folder = Source._open_path, tmp_path_factory.mktemp("o")
 
     def refused(source: Source, *place: Any) -> Any:
@@ -220,6 +221,8 @@ def test_a_file_that_could_not_be_read_is_read_again(
     assert "unreadable file" not in mended.reasons
     alone = scan_of(plain(sources, named_layout("plain")), tmp_path_factory.mktemp("alone"))
     assert mended.fingerprint == alone.fingerprint == again().fingerprint
+    keys = [path.name.partition(".")[0] for path in folder.iterdir()]
+    assert len(set(keys)) == len(keys), "no key has two contents"
 
 
 def test_a_file_that_changes_while_it_is_outlined_is_noticed(readers: Readers, sources: list[Source]) -> None:

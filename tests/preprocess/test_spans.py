@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def test_a_large_file_in_parts_gives_what_the_whole_file_gives(large: list[Sourc
 def test_only_files_of_lines_are_divided(large: list[Source], name: str) -> None:
     path = Path(large[1].paths[0])
     assert len(spans(find_sources((str(path),)), PLAIN)) > 1
+    assert len(spans([replace(large[1], name="b.jsonl~2")], PLAIN)) > 1
     assert len(spans(find_sources((str(path),)), ChatLayout())) == 1, "turns may lie on several lines"
     assert len(spans(find_sources((str(path.rename(path.with_name(name))),)), PLAIN)) == 1
 

@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 from pipelines import articles_in
 
-from preprocess.documents import Document, Dropped
+from preprocess.documents import Document, Dropped, read_documents
 from preprocess.layouts import named_layout
 from preprocess.reading import Readers, Reading
 from preprocess.scan import Scan
@@ -59,6 +59,13 @@ def server() -> Iterator[str]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_pages_of_one_address_are_files_of_their_own(server: str) -> None:
+    sources = find_sources(tuple(f"{server}/a.jsonl?page={n}" for n in (1, 2)))
+    assert [
+        (article.id, getattr(article, "text", None)) for article in read_documents(sources, named_layout("plain"))
+    ] == [(f"{name}#{i}", text) for name in ("a.jsonl", "a.jsonl~2") for i, text in enumerate(("one", "two"))]
 
 
 def test_what_a_server_does_not_give_costs_itself(server: str) -> None:
