@@ -58,7 +58,8 @@ def examine(folder: Path) -> Iterator[Finding]:
 def _python() -> Finding:
     found = f"{platform.python_version()} on {platform.platform(terse=True)} ({platform.machine()})"
     old = sys.version_info < PYTHON
-    return Finding("Python", found, "install Python 3.11 or later and run `make install` again" if old else None)
+    mend = f"install Python 3.11 or later and run `{system.install_command()}` again"
+    return Finding("Python", found, mend if old else None)
 
 
 def _torch() -> Iterator[Finding]:
@@ -150,7 +151,7 @@ def _kkma() -> Finding:
     if done.returncode == 0:
         return Finding("Kkma", f"나는 간다 -> {done.stdout.strip()}")
     reason = (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]
-    return Finding("Kkma", reason, "run `make install` again, or use --analyzer kiwi or none")
+    return Finding("Kkma", reason, f"run `{system.install_command()}` again, or use --analyzer kiwi or none")
 
 
 def _ray() -> Finding:
@@ -158,7 +159,7 @@ def _ray() -> Finding:
     if not system.RUNS_RAY:
         return Finding("Ray", "preprocessing on Windows runs in WSL2 (docs/windows.md)")
     if not system.has_ray():
-        return Finding("Ray", "not installed", "run `make install` again; preprocessing needs it")
+        return Finding("Ray", "not installed", f"run `{system.install_command()}` again; preprocessing needs it")
     if not (address := os.environ.get("RAY_ADDRESS", "")):
         return Finding("Ray", "no cluster in RAY_ADDRESS: preprocessing starts Ray on this machine, or joins its own")
     host, _, port = address.rpartition("://")[2].rpartition(":")

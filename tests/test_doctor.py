@@ -4,12 +4,14 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
 from kogpt import doctor
+from kogpt.common import system
 from kogpt.doctor import Finding, examine
 
 
@@ -45,6 +47,12 @@ def test_gpus_without_a_torch_for_them(tmp_path: Path, monkeypatch: pytest.Monke
     finding = doctor._nvidia()
     assert finding.found == "NVIDIA GeForce RTX 3060, 470.10"
     assert "make install" in (finding.mend or "")
+
+
+def test_the_mend_is_that_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(system, "has_ray", lambda: False)
+    assert "run `.venv/bin/python -m pip install" in (doctor._ray().mend or "")
 
 
 def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

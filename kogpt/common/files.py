@@ -67,6 +67,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             for name in names:
                 system.fsync(Path(folder, name))
             system.fsync(Path(folder))
+        if not system.OPENS_FOLDERS and path.is_dir():
+            path.rmdir()  # Windows replaces no folder, not even an empty one
         os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

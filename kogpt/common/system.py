@@ -1,4 +1,4 @@
-"""What differs between Linux, macOS, and Windows, in one place: locks, folders on disk, cores, signals, DeepSpeed.
+"""What differs between Linux, macOS, and Windows, in one place: locks, folders, ports, signals, DeepSpeed.
 
 Windows has no `fcntl`: it locks no folder, syncs no folder, and renames no file that is open. There, killed writers'
 temporary files stay until they are removed by hand. It has no process groups either: Ctrl-C reaches every process of
@@ -24,6 +24,8 @@ RUNS_RAY = sys.platform != "win32"
 """Whether preprocessing runs on this system."""
 OPENS_FOLDERS = fcntl is not None
 """Whether a folder can be opened, as on every system but Windows."""
+SHARES_PORTS = sys.platform == "win32"
+"""Whether SO_REUSEADDR lets two programs listen at one port. Elsewhere it only takes over one that a program left."""
 
 STOP_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """The exit status for each signal that asks a training to stop, the same on every system."""
@@ -64,6 +66,14 @@ def has_ray() -> bool:
 def launcher() -> str:
     """The program that starts launch/train.py, for sentences that tell how to go on."""
     return "deepspeed" if has_deepspeed() else "python"
+
+
+def install_command() -> str:
+    """What installs kogpt on this system (docs/windows.md), for sentences that tell how to go on."""
+    if sys.platform == "linux":
+        return "make install"
+    python = r".venv\Scripts\python" if sys.platform == "win32" else ".venv/bin/python"
+    return f"{python} -m pip install -c constraints.txt -e ."
 
 
 def lock(descriptor: int, *, wait: bool) -> bool | None:

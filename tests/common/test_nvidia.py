@@ -1,5 +1,6 @@
 """What the driver says about GPUs. A fake nvidia-smi plays the driver; torch is the real one, without CUDA."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,11 @@ def test_gpus_that_torch_cannot_use_are_named(driver: Path) -> None:
     assert problem is not None
     assert problem.startswith("2 x Tesla V100-SXM2-16GB cannot be used")
     assert "CPU build" in problem or "535.54.03" in problem
+
+
+def test_windows_gets_torch_for_cuda_from_its_makers(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "torch, built for CUDA, from https://pytorch.org" in (unusable_gpus() or "")
 
 
 def test_hidden_gpus_are_not_missed(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from kogpt.common.files import atomic_folder, atomic_write, remove_strays
 
 
 def test_files_are_written_where_folders_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows refuses to open a folder, to sync a file that is open for reading, and to rename an open file."""
+    """Windows refuses to open or replace a folder, to sync a file open for reading, and to rename an open file."""
     monkeypatch.setattr(system, "fcntl", None)
     monkeypatch.setattr(system, "OPENS_FOLDERS", False)
     opened, replaced, sync = os.open, os.replace, os.fsync
@@ -27,6 +27,7 @@ def test_files_are_written_where_folders_cannot_be_opened(tmp_path: Path, monkey
     def replace(source: Path, target: Path) -> None:
         held = {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
         assert not any(name == str(source) or name.startswith(f"{source}/") for name in held)
+        assert not target.is_dir()
         replaced(source, target)
 
     def fsync(descriptor: int) -> None:
@@ -38,6 +39,7 @@ def test_files_are_written_where_folders_cannot_be_opened(tmp_path: Path, monkey
     monkeypatch.setattr(os, "fsync", fsync)
     with atomic_write(tmp_path / "글.txt") as file:
         file.write("글".encode())
+    (tmp_path / "새 폴더").mkdir()
     with atomic_folder(tmp_path / "새 폴더") as inside:
         (inside / "below").mkdir()
         (inside / "below" / "file").write_text("x")
@@ -46,6 +48,15 @@ def test_files_are_written_where_folders_cannot_be_opened(tmp_path: Path, monkey
     assert (tmp_path / "글.txt").read_text(encoding="utf-8") == "글"
     assert (tmp_path / "새 폴더" / "below" / "file").read_text() == "x"
     assert sorted(os.listdir(tmp_path)) == ["글.txt", "새 폴더"]
+
+
+def test_the_installer_is_that_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for name in ("linux", "darwin", "win32"):
+        monkeypatch.setattr(sys, "platform", name)
+        found.append(system.install_command())
+    pip = "python -m pip install -c constraints.txt -e ."
+    assert found == ["make install", f".venv/bin/{pip}", rf".venv\Scripts\{pip}"]
 
 
 def test_cores_and_groups_where_nobody_can_say(monkeypatch: pytest.MonkeyPatch) -> None:
