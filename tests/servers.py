@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from openai import OpenAI
 
@@ -15,6 +16,9 @@ from kogpt.checkpoint.load import load_for_inference
 from kogpt.serve.app import create_app
 from kogpt.serve.server import open_service, run_name
 from kogpt.serve.service import Service
+
+http = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+"""For requests without the `openai` package: with its patience, and a connection for each, as servers come and go."""
 
 
 def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
@@ -37,7 +41,11 @@ def serving(service: Service, *, warm: bool = True, port: int = 0, **options: An
 
     listening = socket.create_server(("127.0.0.1", port))
     app = create_app(service, lifespan=lifespan, **options)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=5))
+    # On a busy machine a client may leave its connection idle for longer than the usual 5 seconds.
+    config = uvicorn.Config(
+        app, log_level="error", access_log=False, timeout_graceful_shutdown=5, timeout_keep_alive=60
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     wait_until(lambda: server.started or not thread.is_alive())

@@ -5,7 +5,8 @@ In: requests, from any thread. Out: their tokens, one by one, through a callback
 that ended or were cancelled leave, and the next ones take their places.
 
 An error ends the request that causes it. A step that fails is tried again for each request alone, so that the others
-go on. Every accepted request gets exactly one `Done`, whatever happens.
+go on. If all fail, and so does a token that was never asked for, the model is broken (a GPU computes nothing more after
+some errors), and the thread ends. Every accepted request gets exactly one `Done`, whatever happens.
 """
 
 import logging
@@ -170,7 +171,7 @@ class Batcher:
                 self._running[row] = self._waiting.popleft()
 
     def _step(self) -> dict[Row, Step]:
-        """A step of all; if it fails, of each alone, so that only those end that fail."""
+        """A step of all; if it fails, of each alone, so that only those end that fail. Raises if all would."""
         try:
             return self._engine.step()
         except Exception:
@@ -182,6 +183,10 @@ class Batcher:
             except Exception:
                 log.exception("A request failed.")
                 self._end(row, "error")
+        if not self._running:
+            probe = self._engine.add([0], Sampling(max_new_tokens=1, greedy=True))
+            self._engine.step([probe])
+            self._engine.remove(probe)
         return steps
 
     def _give(self, row: Row, step: Step) -> None:

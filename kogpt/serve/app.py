@@ -42,14 +42,17 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # a new version's files must not mix with old ones
 }
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+"""Python would ask the registry of Windows, where scripts are often plain text, which no browser runs."""
 
 
 class _Page(StaticFiles):
     """The page's files. Its rules let it load and ask nothing but this server, and run no script from a text."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
+    def file_response(self, full_path: Any, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(full_path, *args, **kwargs)
         response.headers.update(_PAGE_HEADERS)
+        response.headers["Content-Type"] = f"{_TYPES[Path(full_path).suffix]}; charset=utf-8"
         return response
 
 

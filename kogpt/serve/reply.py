@@ -29,7 +29,10 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 @dataclass
 class Reply:
-    """The choices of a request while they are generated. `held` is closed when the last one has `ended`, or failed."""
+    """The choices of a request while they are generated. `held` is closed when all have ended, or one has failed.
+
+    So a client that reads slowly holds nothing but its connection. `ended`: whether all events have been read.
+    """
 
     stream: Stream
     answers: Sequence[Answer]
@@ -39,6 +42,9 @@ class Reply:
     held: ExitStack
     began: float
     ended: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.stream.on_end = self.held.close
 
     async def pieces(self) -> AsyncIterator[list[tuple[int, Piece, str | None]]]:
         """(choice, its new text, the reason of its end or None), in lists of all that came at once."""
@@ -67,7 +73,6 @@ class Reply:
                     raise failed() if event.reason == "error" else stopping()
             yield found
         self.ended = True
-        self.held.close()  # a client that reads slowly holds nothing but its connection
 
     @property
     def usage(self) -> Usage:

@@ -24,6 +24,7 @@ from fastapi import FastAPI
 
 from kogpt.checkpoint.choose import Wish
 from kogpt.checkpoint.load import LoadedRun, load_for_inference
+from kogpt.common import system
 from kogpt.common.device import choose_device
 from kogpt.common.errors import UserError
 from kogpt.generate.chat import is_taught
@@ -77,7 +78,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         found = socket.socket(family, kind)
         try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if not system.SHARES_PORTS:
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(address)
             found.listen()  # until then, another program can have the same port
         except OSError:

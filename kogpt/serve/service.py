@@ -155,6 +155,9 @@ class Stream:
     def __init__(self, batcher: Batcher, requests: Sequence[Request]) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Step | Done]] = asyncio.Queue()
+        self._open = len(requests)  # answers that have not ended
+        self.on_end: Callable[[], None] = lambda: None
+        """Called in the event loop when every answer has ended, whether or not somebody reads the last events."""
         self._tickets: list[Ticket] = []
         try:
             for index, request in enumerate(requests):
@@ -168,15 +171,20 @@ class Stream:
 
     def _put(self, index: int, event: Step | Done) -> None:
         with suppress(RuntimeError):  # the loop has ended before the batcher
-            self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
+            self._loop.call_soon_threadsafe(self._arrive, index, event)
+
+    def _arrive(self, index: int, event: Step | Done) -> None:
+        self._events.put_nowait((index, event))
+        if isinstance(event, Done):
+            self._open -= 1
+            if not self._open:
+                self.on_end()
 
     async def __aiter__(self) -> AsyncIterator[list[tuple[int, Step | Done]]]:
-        open_answers = len(self._tickets)
-        while open_answers:
+        while self._open or not self._events.empty():
             events = [await self._events.get()]
             while not self._events.empty():
                 events.append(self._events.get_nowait())
-            open_answers -= sum(isinstance(event, Done) for _, event in events)
             yield events
 
     def cancel(self, index: int | None = None) -> None:

@@ -154,8 +154,8 @@ def test_a_full_queue_refuses_at_once_and_a_cancelled_request_frees_its_place_wi
         wait_until(lambda: bool(answers[1].ids))
         answers[4].ticket.cancel()  # it waits
         answers[4].wait()
-        answers[0].ticket.cancel()
         before = len(answers[1].ids)
+        answers[0].ticket.cancel()
         wait_until(lambda: bool(answers[2].ids))
         assert not answers[4].ids
         assert answers[0].reason == "cancelled"
@@ -227,6 +227,8 @@ def test_an_error_ends_only_the_request_that_causes_it(
     assert 9 <= len(poisonous.ids) < 9 + MOST_GUESSES  # those that were known before
     assert "no memory for this one" in caplog.text
     assert [answer.wait().ids for answer in others] == [alone] * 4
+    assert Answer(batcher, Request([7], Sampling(40, seed=3))).wait().reason == "error", "with nobody beside it"
+    assert Answer(batcher, request).wait().ids == alone
 
 
 def test_a_request_that_cannot_be_added_ends_alone(
@@ -265,6 +267,14 @@ def test_a_request_may_come_while_those_that_wait_are_looked_through(model: Deco
     wait_until(lambda: len(answers[0].ids) > before)
     assert batcher.alive
     batcher.close(0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_broken_model_ends_the_thread(model: Decoder, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_forward", lambda *_: 1 / 0)
+    answers = [Answer(batcher, Request([2], greedy(5))) for _ in range(8)]  # more than there are places
+    assert [answer.wait().reason for answer in answers] == ["error"] * 8
+    wait_until(lambda: not batcher.alive)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import psutil
 import pytest
-from servers import wait_until
+from servers import http, wait_until
 
 from kogpt.serve.service import Service
 
@@ -73,6 +73,14 @@ async def _answers(address: str) -> list[str]:
     async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0) as client:
         answers = [await client.chat.completions.create(**pattern) for pattern in PATTERNS]
     return [answer.choices[0].message.content or "" for answer in answers]
+
+
+def test_a_client_that_reads_nothing_holds_no_place(talker: str, service: Service) -> None:
+    """Its answers are more than fit into the buffers of a connection."""
+    body = PATTERNS[0] | {"n": 64, "max_tokens": 100, "logprobs": True, "top_logprobs": 20, "stream": True}
+    with http.stream("POST", f"{talker}/v1/chat/completions", json=body):
+        assert service.under_way == 64
+        wait_until(lambda: service.under_way == 0)
 
 
 @pytest.mark.parametrize(

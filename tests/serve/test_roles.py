@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers import service_of, serving
+from servers import http, service_of, serving
 
 from kogpt.serve.service import Service
 from kogpt.tokenizer.normalize import normalize
@@ -54,7 +53,7 @@ def test_typed_role_tokens_are_text(heard: tuple[str, Service, list[list[int]]],
     asked.clear()
     messages = [{"role": "system", "content": system}, {"role": "user", "content": f"말 {text}"}]
     body = {"messages": messages, "max_tokens": 1, "temperature": 0}
-    answer = httpx.post(f"{address}/v1/chat/completions", json=body)
+    answer = http.post(f"{address}/v1/chat/completions", json=body)
     if answer.status_code == 400:
         assert answer.json()["error"]["code"] == "context_length_exceeded"
         return
@@ -70,7 +69,7 @@ def test_typed_role_tokens_are_text(heard: tuple[str, Service, list[list[int]]],
     assert tokenizer.decode(ids[first + 2 : second]) == normalize(f"말 {text}")[0].strip()
     asked.clear()
     completion = {"prompt": f"말 {text}", "max_tokens": 1}
-    assert httpx.post(f"{address}/v1/completions", json=completion).status_code == 200
+    assert http.post(f"{address}/v1/completions", json=completion).status_code == 200
     [ids] = asked
     assert ids[0] == tokenizer.cls_id
     assert tokenizer.decode(ids[1:]) == normalize(f"말 {text}")[0]

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from builders import make_endless_run
-from servers import client, wait_until
+from servers import client, http, wait_until
 
 import kogpt
+from kogpt.common import system
 from kogpt.common.errors import UserError
 from kogpt.serve.server import bind, is_loopback, run_name, serve
 from kogpt.tokenizer.wordpiece import Tokenizer
@@ -73,8 +73,8 @@ def test_at_sigterm_answers_end_and_no_more_are_taken(program: Any, tokenizer: T
     run = make_endless_run(tmp_path / "talker", tokenizer, max_seq_len=2048, n_layer=1)
     server = program(run)
     address = server.address()
-    assert httpx.get(f"{address}/health").status_code == 200
-    assert "<title>kogpt</title>" in httpx.get(f"{address}/").text
+    assert http.get(f"{address}/health").status_code == 200
+    assert "<title>kogpt</title>" in http.get(f"{address}/").text
     stream = client(address).chat.completions.create(model="talker", messages=ENDLESS, max_tokens=300, stream=True)
     chunks = iter(stream)
     next(chunks), next(chunks)
@@ -102,11 +102,19 @@ def test_another_host_gets_a_key_and_ctrl_c_ends_it(program: Any, run: Path) -> 
     key = re.search(r"send: (\S+)", "".join(server.said))
     assert key
     address = f"http://127.0.0.1:{port}"
-    assert httpx.get(f"{address}/v1/models").status_code == 401
+    assert http.get(f"{address}/v1/models").status_code == 401
     assert client(address, key[1]).models.list().data[0].id == run.name
     assert "only continues texts" in "".join(server.said)
     assert server.end(signal.SIGINT) == 130
     assert "Traceback" not in "".join(server.said)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_two_servers_never_share_a_port(shares: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SO_REUSEADDR, Windows lets them."""
+    monkeypatch.setattr(system, "SHARES_PORTS", shares)
+    with bind("127.0.0.1", 0) as found:
+        assert bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is not shares
 
 
 def test_a_port_that_is_taken_is_a_sentence() -> None:
