@@ -52,12 +52,15 @@ class Conversation:
         self.turns.clear()
 
     def save(self, path: Path) -> None:
-        """Write the conversation as a file. Raises `UserError` or OSError if it cannot be written."""
+        """Write the conversation as a file. Raises `UserError` if it cannot be written."""
         if not path.absolute().parent.is_dir():
             raise UserError(f"there is no folder {path.parent}; create it first.")
         content = {"messages": [message._asdict() for message in self.messages]}
-        with atomic_write(path) as file:
-            file.write(json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+        try:
+            with atomic_write(path) as file:
+                file.write(json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}.") from None
 
     def load(self, path: Path) -> None:
         """Continue a saved conversation. On an error, which is a `UserError`, nothing changes."""

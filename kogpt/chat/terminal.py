@@ -78,7 +78,7 @@ class Terminal:
                 elif text:
                     self._talk.ask(text)
                     self._answer()
-            except (UserError, OSError) as error:
+            except UserError as error:
                 print(f"kogpt: {error}", file=sys.stderr, flush=True)
 
     def _command(self, text: str) -> None:

@@ -56,4 +56,6 @@ def test_what_is_no_conversation_changes_nothing(content: str, tmp_path: Path) -
         talk.load(tmp_path / "nowhere.json")
     with pytest.raises(UserError, match="there is no folder"):
         talk.save(tmp_path / "no" / "where.json")
+    with pytest.raises(UserError, match="cannot be written: Is a directory"):
+        talk.save(tmp_path)
     assert [m.content for m in talk.messages] == ["하나"]

@@ -158,6 +158,18 @@ def test_lines_of_a_pipe_are_messages(kogpt: Any, tokenizer: Tokenizer, tmp_path
     assert ended.stdout.startswith(answer)
 
 
+def test_a_reader_that_has_gone_ends_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """`kogpt chat RUN < questions | head -1`: nobody waits for the other answers."""
+    run = make_chat_run(tmp_path / "talker", tokenizer)
+    program = [sys.executable, "-c", "from kogpt.cli import main; main()", "chat", str(run), "--max-new-tokens", "8"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate("모든 국민은?\n/retry\n국회는?\n", 120)
+    assert (process.returncode, said) == (141, "")
+
+
 def test_a_pipe_that_is_no_text_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = io.BytesIO("안녕\n".encode() + "하나\n".encode("cp949") + b"\xff\xff\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(sent, encoding="utf-8"))
