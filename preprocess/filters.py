@@ -3,7 +3,7 @@
 A run has a list of filters (`filters_of`). Each sees the documents that the earlier ones kept, in the order of the
 input. To add one, write a function (or a class with `__call__` if it must remember documents), add it to `filters_of`
 under its option, add the option to `preprocess.plan.settings_of`, and test it. A filter that costs more than 0.1 ms an
-article, or has to see all of them first, belongs into `preprocess.screen`, which judges on the workers.
+article, or has to see all of them first, belongs in `preprocess.screen`, which judges on the workers.
 
 The result must depend only on the documents and the options, because the input is filtered once for the plan and once
 for the work, and every run must drop the same documents. Memory: 32 bytes and an id per document (duplicates).

@@ -1,7 +1,8 @@
 """Accuracy on multiple-choice questions, such as those of KoBEST. In: a model and items. Out: `Accuracy`.
 
 The score of a choice is its log-likelihood after the prompt, divided by its length in characters (acc_norm in lm-eval).
-Characters are used because the number of tokens depends on the analyzer. Prompt and choice are encoded separately and
+Characters are used because the number of tokens depends on the analyzer. `acc` is the accuracy without the division, to
+compare with lm-eval: of KoBEST's tasks, that divides only in HellaSwag. Prompt and choice are encoded separately and
 joined, so that all choices of an item follow the same tokens. With the spacing "original" this gives one space between
 them. Few-shot prompts begin with solved examples from other items of the same task, drawn by (seed, item). Prompts that
 exceed max_seq_len are truncated on the left. The standard error is sqrt(p (1 - p) / (n - 1)). The mean over tasks is
@@ -25,7 +26,8 @@ from kogpt.tokenizer.codec import TextCodec
 class Accuracy:
     """The share of correct answers, its standard error, and the share that guessing would get.
 
-    `bits_per_char` are those of the correct choices: a small model, which guesses, still shows progress there.
+    `bits_per_char` are those of the correct choices: a small model, which guesses, still shows progress there. `acc` is
+    the share where scores are not divided by the length.
     """
 
     accuracy: float
@@ -33,6 +35,7 @@ class Accuracy:
     chance: float
     items: int
     bits_per_char: float
+    acc: float
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,14 @@ def accuracies(items: Sequence[Item], nll: Sequence[float] | np.ndarray) -> dict
 def _accuracy(items: Sequence[Item], nll: list[list[float]]) -> Accuracy:
     count = len(items)
     per_char = [[n / len(c) for n, c in zip(own, i.choices, strict=True)] for own, i in zip(nll, items, strict=True)]
-    share = sum(own.index(min(own)) == i.label for own, i in zip(per_char, items, strict=True)) / count
+    share = _right(items, per_char)
     error = math.sqrt(share * (1 - share) / (count - 1)) if count > 1 else math.nan
     correct = sum(float(own[item.label]) for own, item in zip(nll, items, strict=True))
     chars = sum(len(item.choices[item.label]) for item in items)
     chance = sum(1 / len(item.choices) for item in items) / count
-    return Accuracy(share, error, chance, count, bits_per_char(correct, chars))
+    return Accuracy(share, error, chance, count, bits_per_char(correct, chars), _right(items, nll))
+
+
+def _right(items: Sequence[Item], scores: list[list[float]]) -> float:
+    """The share of items whose correct choice has the lowest score."""
+    return sum(own.index(min(own)) == item.label for own, item in zip(scores, items, strict=True)) / len(items)

@@ -6,6 +6,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+_MORE = {"acc": "acc as in lm-eval (not divided by length)", "bits_per_char": "bits per character of the right choice"}
+
 
 def numbers(result: dict[str, Any]) -> dict[str, float]:
     """The result of `evaluate_run` as flat names, for W&B."""
@@ -15,7 +17,7 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
     flat |= {f"bits_per_char_uncut/{name}": scored["bits_per_char"] for name, scored in result.get("uncut", {}).items()}
     for shots, tasks in result.get("multiple_choice", {}).items():
         for task, scored in tasks.items():
-            keys = ("accuracy", "standard_error", "bits_per_char")
+            keys = ("accuracy", "standard_error", "bits_per_char", "acc")
             flat |= {f"{task}/{shots}-shot/{key}": scored[key] for key in keys}
     for shots, scored in result.get("above_chance", {}).items():
         flat[f"above_chance/{shots}-shot"] = scored["mean"]
@@ -34,9 +36,9 @@ def rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         for task, scored in tasks.items():
             value = f"{with_error(scored['accuracy'], scored['standard_error'], 3)} (chance {scored['chance']:.2f})"
             found.append((task, f"accuracy, {shots} shots", value, f"{scored['items']:,} items"))
-            if "bits_per_char" in scored:  # files of version 0.1 have neither this nor the mean
-                bits = with_error(scored["bits_per_char"], None, 3)
-                found.append(("", "bits per character of the right choice", bits, ""))
+            for key, what in _MORE.items():
+                if key in scored:  # files of version 0.1 have neither these nor the mean
+                    found.append(("", what, with_error(scored[key], None, 3), ""))
         if mean := result.get("above_chance", {}).get(shots):
             value = f"{with_error(mean['mean'], mean['standard_error'], 3)} (guessing 0, perfect 1)"
             found.append(("mean", f"accuracy above chance, {shots} shots", value, f"{len(tasks):,} tasks"))
