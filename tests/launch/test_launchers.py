@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trainings import TRAIN, deepspeed_file, flags, records, wait_until
+from trainings import PROJECT, TRAIN, deepspeed_file, flags, records, wait_until
 
 from kogpt.common.ports import free_port
 
@@ -51,6 +51,15 @@ def _srun(tasks: int, job: int, arguments: list[str]) -> list[subprocess.Popen[s
         "SLURM_NODEID": "0",
     }
     return [_start(arguments, **shared, SLURM_PROCID=str(task), SLURM_LOCALID=str(task)) for task in range(tasks)]
+
+
+@pytest.mark.parametrize("job", ["preprocess", "train"])
+def test_every_srun_of_a_job_asks_for_the_cores_of_its_tasks(job: str) -> None:
+    """Since SLURM 22.05, it does not take them from sbatch: the tasks would run on one core each."""
+    text = (PROJECT / "launch" / f"{job}.sbatch").read_text(encoding="utf-8").replace("\\\n", "")
+    commands = [line for line in text.splitlines() if line.lstrip().startswith("srun ")]
+    assert commands
+    assert all("--cpus-per-task=" in command for command in commands)
 
 
 def test_srun_is_the_same_as_deepspeed_and_its_warning_saves(
