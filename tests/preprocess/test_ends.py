@@ -59,7 +59,7 @@ def test_a_run_that_is_interrupted_during_the_scan_ends(options: Options, tmp_pa
         [sys.executable, "-c", _INTERRUPTED, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=240)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -62,9 +62,9 @@ def chunked(items: list[Any], size: int = 16) -> Iterator[tuple[int, list[Any]]]
         yield start, items[start : start + size]
 
 
-def run(items: list[Any], **options: Any) -> tuple[list[Any], pool.Stats]:
+def run(items: list[Any], hang_seconds: float = 2, **options: Any) -> tuple[list[Any], pool.Stats]:
     """All results in order of the items, and what happened."""
-    with Pool(setup_killable(), hang_seconds=2, **options) as workers:
+    with Pool(setup_killable(), hang_seconds=hang_seconds, **options) as workers:
         found = list(workers.map(chunked(items)))
     keys = [key for key, _ in found]
     assert len(set(keys)) == len(keys)
@@ -108,12 +108,13 @@ def of_two(content: tuple[list[Any], list[Any]]) -> list[float]:
 
 
 def test_workers_pack_the_results_of_chunks_in_which_nothing_fails() -> None:
-    with Pool(setup_killable(), workers=2, hang_seconds=2, packing=Sum(), seconds=of_two) as workers:
-        found = dict(workers.map((key, (items[:3], items[3:])) for key, items in chunked(ITEMS)))
-    for key, items in chunked(ITEMS):
-        expected = EXPECTED[key : key + len(items)]
-        whole = not any(isinstance(result, Failed) for result in expected)
-        assert found[key] == (Packed(sum(expected)) if whole else expected)
+    """Without the one that hangs: its time limit would be too short for the others on a busy machine."""
+    known = [(item, result) for item, result in zip(ITEMS, EXPECTED, strict=True) if item != "hang"]
+    with Pool(setup_killable(), workers=2, packing=Sum(), seconds=of_two) as workers:
+        found = dict(workers.map((key, (items[:3], items[3:])) for key, items in chunked([item for item, _ in known])))
+    for key, results in chunked([result for _, result in known]):
+        whole = not any(isinstance(result, Failed) for result in results)
+        assert found[key] == (Packed(sum(results)) if whole else results)
 
 
 def test_what_a_dead_worker_had_finished_is_no_suspect() -> None:
@@ -149,7 +150,7 @@ def test_what_a_dead_worker_had_finished_is_no_suspect() -> None:
 
 
 def test_without_killers_nothing_dies() -> None:
-    results, stats = run(list(range(100)), workers=2)
+    results, stats = run(list(range(100)), hang_seconds=60, workers=2)
     assert results == [2 * i for i in range(100)]
     assert (stats.deaths, stats.failed) == (0, 0)
 
@@ -175,10 +176,10 @@ def test_wait_returns_when_everybody_works_and_a_death_brings_a_warm_spare() -> 
     with Pool(setup, workers=2, spare=True) as workers:
         workers.wait()
         assert workers.stats.workers == 2
-        began = time.monotonic()
+        crew = [slot.actor for slot in workers._slots]
         pids = {pid for _, found in workers.map(chunked([0] * 16, 1)) for pid in found}
         assert len(pids) == 2
-        assert time.monotonic() - began < 1.5  # nobody starts now
+        assert [slot.actor for slot in workers._slots] == crew  # nobody starts now
         assert spares() == 0
         list(workers.map(chunked(["die"], 1)))
         workers.wait()
@@ -220,8 +221,8 @@ def test_slow_items_are_not_silent_ones() -> None:
         return lambda seconds: time.sleep(seconds)
 
     # A chunk that takes longer than the limit, and an item that is allowed to.
-    with Pool(setup, workers=1, hang_seconds=1.5, seconds=list) as workers:
-        assert list(workers.map([("many", [0.3] * 8), ("long", [3.0])])) == [("many", [None] * 8), ("long", [None])]
+    with Pool(setup, workers=1, hang_seconds=5, seconds=list) as workers:
+        assert list(workers.map([("many", [1.0] * 8), ("long", [8.0])])) == [("many", [None] * 8), ("long", [None])]
     assert workers.stats.deaths == 0
 
 
@@ -231,8 +232,8 @@ def test_an_item_that_is_slow_on_a_busy_machine_gets_its_time_alone() -> None:
 
         return lambda seconds: time.sleep(seconds)
 
-    with Pool(setup, workers=1, hang_seconds=1.5) as workers:
-        assert list(workers.map([("slow", [4.0])])) == [("slow", [None])]
+    with Pool(setup, workers=1, hang_seconds=4) as workers:
+        assert list(workers.map([("slow", [8.0])])) == [("slow", [None])]
     assert (workers.stats.deaths, workers.stats.failed) == (1, 0)
 
 
@@ -318,7 +319,7 @@ def test_cluster_that_can_never_hold_a_worker_is_an_error_within_30_s(monkeypatc
         Pool(setup_killable(), memory_mib=10**6) as workers,
     ):
         list(workers.map([("k", [1])]))
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
 
 
 def test_all_cores_are_used_by_default() -> None:
