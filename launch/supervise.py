@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,11 @@ import tyro
 from kogpt.common.system import end_group, signal_group
 
 FINAL = {0, 2, 130, 138, 143}
+TERMINATED, KILLED = 143, 137
 PAUSE_SECONDS = 3.0
 POLL_SECONDS = 0.2
 SAVE_SECONDS = 300.0
-"""How long ranks that outlive their launcher may take for their last checkpoint; no launcher gives them more."""
+"""How long ranks that outlive their launcher may take for their last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,13 @@ def supervise(command: list[str], max_restarts: int, folder: Path) -> int:
 
     `folder` is for the files in which launch/train.py leaves its own, one for each start.
     """
-    told: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda told_now, _frame: told.append(told_now))
+    told = Told()
     code = 0
     for attempt in range(max_restarts + 1):
         if attempt:
             print(f"supervise.py: exit status {code}; restart {attempt} of {max_restarts}", file=sys.stderr, flush=True)
             time.sleep(PAUSE_SECONDS)
-            if told:
+            if told.signals:
                 break
         status = folder / f"status-{attempt}"
         status.touch()
@@ -71,45 +71,65 @@ def supervise(command: list[str], max_restarts: int, folder: Path) -> int:
         except OSError as error:
             _refuse(f"{command[0]} cannot be started: {error.strerror}.")
         code = _wait(process, told)
-        _end_ranks(process, status)
+        _end_ranks(process, told, status)
         said = status.read_text(encoding="utf-8")
-        if (
-            said and code not in FINAL and code < 128
-        ):  # if the launcher was killed, its ranks say 143 just because of it
+        # Ranks also say 143 if a launcher was killed. `deepspeed` itself then says 0, if that was its inner launcher.
+        if code == 0 and said == str(TERMINATED):
+            code = KILLED
+        elif said and code < 128:
             code = int(said)
-        if told or code in FINAL:
+        if told.signals or code in FINAL:
             break
     return code
 
 
-def _wait(process: subprocess.Popen[bytes], told: list[int]) -> int:
+class Told:
+    """The signals that this process gets from now on. Each is passed on once: a second Ctrl-C is another order."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+        self.passed = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _frame: self.signals.append(number))
+
+    def pass_on(self, leaders: Iterable[int]) -> None:
+        """Send what is new to the sessions that these processes began."""
+        for number in self.signals[self.passed :]:
+            for leader in leaders:
+                signal_group(leader, number)
+            self.passed += 1
+
+
+def _wait(process: subprocess.Popen[bytes], told: Told) -> int:
     """Wait for the command to end, and pass on what this process is told, also while the command was starting."""
-    passed = 0
     while (code := process.poll()) is None:
-        for number in told[passed:]:
-            signal_group(process.pid, number)
-            passed += 1
+        told.pass_on([process.pid])
         time.sleep(POLL_SECONDS)
     return 128 - code if code < 0 else code
 
 
-def _end_ranks(process: subprocess.Popen[bytes], status: Path) -> None:
+def _end_ranks(process: subprocess.Popen[bytes], told: Told, status: Path) -> None:
     """Wait for ranks that outlive a killed launcher, because they save a checkpoint first; then kill what is left."""
     end = time.monotonic() + SAVE_SECONDS
-    while _started_with(status) and time.monotonic() < end:
+    while (ranks := _ranks(status)) and time.monotonic() < end:
+        told.pass_on([process.pid, *(rank.pid for rank in ranks)])
         time.sleep(POLL_SECONDS)
     end_group(process.pid)
-    for rank in _started_with(status):
+    for rank in _ranks(status):
         with suppress(psutil.NoSuchProcess):
             rank.kill()
 
 
-def _started_with(status: Path) -> list[psutil.Process]:
-    """The command's processes of one start, also those in sessions of their own, as torchrun's ranks are."""
+def _ranks(status: Path) -> list[psutil.Process]:
+    """The launchers and ranks of one start, also those in sessions of their own, as torchrun's ranks are.
+
+    A script that starts the training may start other programs, which have the status file as well.
+    """
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it has just ended, or is somebody else's
-            if process.environ().get("KOGPT_STATUS_FILE") == str(status):
+            ours = process.environ().get("KOGPT_STATUS_FILE") == str(status)
+            if ours and any(word.endswith("train.py") for word in process.cmdline()):
                 found.append(process)
     return found
 

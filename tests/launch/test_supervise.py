@@ -19,6 +19,10 @@ from kogpt.train import command
 SUPERVISE = Path(__file__).resolve().parents[2] / "launch" / "supervise.py"
 
 
+SAYS = "import os; open(os.environ['KOGPT_STATUS_FILE'], 'w')"
+"""What a rank leaves. `deepspeed` ends with 0 if its inner launcher was killed; the ranks say 143 then."""
+
+
 def _command(count: Path, program: str) -> list[str]:
     return [sys.executable, "-c", f"open({str(count)!r}, 'a').write('x')\n{program}"]
 
@@ -43,6 +47,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         ("raise SystemExit(1)", 3, 1),
         ("import os; os.kill(os.getpid(), 9)", 3, 137),
         ("raise SystemExit(len(open('COUNT').read()) < 2)", 2, 0),
+        (f"{SAYS}.write('143')", 3, 137),
+        (f"{SAYS}.write('1')", 3, 1),
+        (f"{SAYS}.write('2')", 1, 2),
+        (f"{SAYS}.write('0')", 1, 0),
     ],
 )
 def test_what_is_started_again(program: str, starts: int, code: int, here: ModuleType, tmp_path: Path) -> None:
@@ -74,6 +82,7 @@ def test_a_signal_between_two_starts_ends_it_too(
     def sleep(seconds: float) -> None:
         if seconds == here.PAUSE_SECONDS:
             os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(seconds)
 
     monkeypatch.setattr(here, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     count = tmp_path / "count"
@@ -99,13 +108,17 @@ if os.path.exists(LOCK):
     sys.exit(2)
 if len(open(COUNT).read()) == 2:
     sys.exit(0)
-subprocess.Popen([sys.executable, "-c", RANK], start_new_session=True)
+subprocess.Popen([sys.executable, "-c", RANK, "launch/train.py"], start_new_session=True)
 while not os.path.exists(LOCK):
     time.sleep(0.02)
 os.kill(os.getpid(), 9)
 """
 RANK = """
-import os, time
+import os, signal, time
+def interrupt(*_):
+    os.unlink(LOCK)
+    os._exit(130)
+signal.signal(signal.SIGINT, interrupt)
 launcher = os.getppid()
 with open(f"{LOCK}.new", "w") as file:
     file.write(str(os.getpid()))
@@ -139,6 +152,33 @@ def test_ranks_that_never_end_are_killed(here: ModuleType, tmp_path: Path, monke
     assert here.supervise(words, 0, tmp_path) == 137
     rank = int(lock.read_text())
     wait_until(lambda: not _lives(rank), 30, "the rank is killed")
+
+
+def test_ranks_that_outlive_their_launcher_are_told_too(
+    here: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = here._wait
+
+    def wait(*arguments: Any) -> int:
+        code = whole(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return code
+
+    monkeypatch.setattr(here, "_wait", wait)
+    words, count, lock = _killed_launcher(tmp_path, 600.0)
+    started = time.monotonic()
+    assert here.supervise(words, 3, tmp_path) == 137
+    assert time.monotonic() - started < here.SAVE_SECONDS / 2
+    assert count.read_text() == "x"
+    assert not lock.exists(), "it has ended by itself"
+
+
+def test_other_programs_of_a_script_are_not_waited_for(here: ModuleType, tmp_path: Path) -> None:
+    """Such as `tensorboard &` before the training."""
+    other = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    started = time.monotonic()
+    assert here.supervise(_command(tmp_path / "count", other), 0, tmp_path) == 0
+    assert time.monotonic() - started < here.SAVE_SECONDS / 2
 
 
 def test_what_a_rank_starts_is_no_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
