@@ -244,8 +244,6 @@ def _run_problems(options: RunOptions) -> list[str]:
         problems.append(f"--mix takes {mixed:g} of the windows and leaves nothing to --corpus; give less than 1.")
     if options.init is not None and not options.init.is_dir():
         problems.append(f"--init {options.init} is not a folder; name a run or one of its checkpoints.")
-    if options.resume not in ("auto", "never") and not Path(options.resume).is_dir():
-        problems.append(f"--resume {options.resume} is neither auto, never nor a checkpoint folder.")
     return problems
 
 

@@ -61,28 +61,41 @@ def find_start(run: Path, resume: str, identity: dict[str, Any], ranks: Ranks) -
 def begun(run: Path, resume: str) -> dict[str, Any] | None:
     """config.json of the checkpoint that would be resumed, with its "recipe"; None for a new run.
 
-    "model" is as `ModelConfig.to_dict`, "recipe" has the fields of a `Recipe`.
+    "model" is as `ModelConfig.to_dict`, "recipe" has the fields of a `Recipe`. "branch_of" is the checkpoint of another
+    run with which this one begins or began, if it does.
     """
     named = _named(run, resume)
+    branch = {} if named is None or not _elsewhere(run, named) else {"branch_of": _name(named)}
     for folder in step_folders(run) if named is None else [named]:
         with suppress(OSError, ValueError, KeyError):  # a damaged one; `_look` reports it
             config = json.loads((folder / CONFIG).read_bytes())
             model, recipe = config_from_dict(config["model"]).to_dict(), recipe_of(folder, config)
-            return config | {"model": model, "recipe": recipe}
+            return config | {"model": model, "recipe": recipe} | branch
     return None
 
 
 def _named(run: Path, resume: str) -> Path | None:
     """The checkpoint that --resume names; None if that is for `run` to say.
 
-    So it is as well if the training has gone on from there: the same command then continues the run.
+    So it is as well if `run` began there: the same command then continues it, and the checkpoint may be gone.
     """
     if resume in ("auto", "never"):
         return None
     folder = Path(resume)
-    elsewhere = folder.resolve().parent != (run / "checkpoints").resolve()
-    gone_on = any(other.name >= folder.name for other in step_folders(run))
-    return None if elsewhere and gone_on else folder
+    if _elsewhere(run, folder) and (begun(run, "auto") or {}).get("branch_of") == _name(folder):
+        return None
+    if not folder.is_dir():
+        raise UserError(f"--resume {resume} is neither auto, never nor a checkpoint folder.")
+    return folder
+
+
+def _elsewhere(run: Path, folder: Path) -> bool:
+    return folder.resolve().parent != (run / "checkpoints").resolve()
+
+
+def _name(folder: Path) -> str:
+    """RUN/checkpoints/STEP, without what is above the run: it may be moved."""
+    return "/".join(folder.resolve().parts[-3:])
 
 
 def _look(run: Path, resume: str) -> Path | None:

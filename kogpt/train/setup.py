@@ -28,6 +28,8 @@ class Setup:
     """The checkpoint that a new run begins with (--init)."""
     init: dict[str, Any] | None
     """What `base` was, also of a run that is resumed."""
+    branch_of: str | None
+    """The checkpoint of another run that this one began with (--resume STEP)."""
     config: ModelConfig
     batches: TrainBatches
     """One window at a time, until the micro-batch is known."""
@@ -64,7 +66,7 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
     new = base is not None or not known
     notes = (_described(recipe, config, windows, named is not None),) if new else ()
     settled = content | {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer}
-    return Setup(base, known.get("init"), config, batches, recipe, settled, notes)
+    return Setup(base, known.get("init"), known.get("branch_of"), config, batches, recipe, settled, notes)
 
 
 def _attention(config: ModelConfig, begun: dict[str, Any] | None) -> Attend:

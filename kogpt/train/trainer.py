@@ -76,6 +76,7 @@ class Trainer:
             "recipe": setup.recipe.to_dict(),
             **({"kind": corpora.kind} if corpora.kind != "articles" else {}),
             **({"init": self.init} if self.init else {}),
+            **({"branch_of": setup.branch_of} if setup.branch_of else {}),
         }
         self.tracker: Tracker | None = None
         self.step = self.skipped = self.skips_in_a_row = 0

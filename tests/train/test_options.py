@@ -76,7 +76,7 @@ def test_all_problems_at_once() -> None:
         TrainOptions(
             ModelOptions(preset="small", depth=3, dropout=1.0),
             ScheduleOptions(steps=5, tokens=1e6, warmup=2.0),
-            RunOptions(keep=0, resume="nowhere", deepspeed_config=Path("/nonexistent.json")),
+            RunOptions(keep=0, deepspeed_config=Path("/nonexistent.json")),
         )
     for part in (
         "--preset small and --depth 3",
@@ -84,7 +84,6 @@ def test_all_problems_at_once() -> None:
         "--steps 5 and --tokens 1000000.0",
         "--warmup is 2.0",
         "--keep is 0",
-        "--resume nowhere",
         "/nonexistent.json does not exist",
     ):
         assert part in str(caught.value)

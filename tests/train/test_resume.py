@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from builders import make_run
 from engines import train_here
 from trainings import copy_as_of, deepspeed_file, flags, losses, records
 
-from kogpt.checkpoint.layout import step_folder
+from kogpt.checkpoint.layout import CONFIG, step_folder
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.wordpiece import Tokenizer
@@ -42,14 +43,20 @@ def test_the_command_that_begins_a_branch_goes_on_with_it(
         return line(corpus, out, 8, 6, 16, "--save-every", "2", "--resume", str(step_folder(run, 2)))
 
     train_here(command(branch), ranks)
-    killed = copy_as_of(branch, 4, tmp_path / "killed")
+    killed, other = copy_as_of(branch, 4, tmp_path / "killed"), copy_as_of(run, 4, tmp_path / "other")
+    for holds_newer in (run, other):
+        with pytest.raises(UserError, match=r"holds newer checkpoints \(step-00000004\)"):
+            train_here(command(holds_newer), ranks)
+    shutil.rmtree(step_folder(run, 2))
     caplog.clear()
     train_here(command(killed), ranks)
     assert f"{killed} has gone on from --resume {step_folder(run, 2)}" in caplog.text
     assert "Continuing after step 4" in caplog.text
     assert losses(killed) == losses(branch)
-    with pytest.raises(UserError, match=r"holds newer checkpoints \(step-00000004\)"):
-        train_here(command(run), ranks)
+    config = json.loads((step_folder(killed, 6) / CONFIG).read_bytes())
+    assert config["branch_of"] == "run/checkpoints/step-00000002", "it can be continued a third time"
+    with pytest.raises(UserError, match="step-00000002 is neither auto, never nor a checkpoint folder"):
+        train_here(command(tmp_path / "new"), ranks)
 
 
 def test_the_context_grows_and_the_counts_go_on(
