@@ -94,7 +94,8 @@ def _begun(known: dict[str, Any], context: int, windows: int, ranks: int, length
     elif batch is None:
         batch = divisible(known["recipe"]["batch"], ranks)
     recipe = Recipe(**known["recipe"] | {"batch": batch})
-    length = length.or_else(recipe.steps * batch * context, context)
+    if not length.given:
+        return recipe
     return replace(recipe, steps=length.in_steps(step_tokens=batch * context, windows=windows, batch=batch))
 
 

@@ -124,6 +124,15 @@ def test_a_length_keeps_to_max_repeat_unless_a_longer_one_is_said(
         assert settled(*said, *once).recipe.steps == windows // 100, "resumed"
 
 
+def test_a_resumed_run_keeps_its_length_against_max_repeat(corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    """A shorter one would fall at another step. The fingerprint of one corpus does not say how often it may be read."""
+    words = _words(corpus, tmp_path / "run", "--depth", "1", "--deepspeed-config")
+    file = _file(tmp_path / "ds.json", train_batch_size=100)
+    steps = train_here([*words, file, "--epochs", "2"], ranks).steps
+    with pytest.raises(UserError, match=f"a training of {steps} steps reads .*, but --max-repeat allows only"):
+        train_here([*words, file, "--max-repeat", "1"], ranks)
+
+
 def test_a_longer_context_keeps_the_tokens_of_a_step(corpus: Path, ranks: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = _words(corpus, run, "--depth", "1", "--tokens", "300")
