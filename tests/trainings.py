@@ -31,9 +31,9 @@ SHAPE = [*MODEL, *SCHEDULE, "--stride", "16", "--prompts", "--compile", "off"]
 GLOBAL_BATCH = 8
 
 
-def script(name: str) -> ModuleType:
-    """launch/NAME.py as a module; nothing else imports an entry point."""
-    spec = importlib.util.spec_from_file_location(f"launch_{name}", PROJECT / "launch" / f"{name}.py")
+def script(name: str, folder: str = "launch") -> ModuleType:
+    """FOLDER/NAME.py as a module; nothing else imports an entry point."""
+    spec = importlib.util.spec_from_file_location(f"{folder}_{name}", PROJECT / folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,30 +1,24 @@
 """The law falls with size and data, repeated text is worth less, and its coefficients are those of the runs."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trainings import PROJECT, script
 
 from kogpt.plan.law import ERROR, FITS, FLOOR, Fit, expect, useful_chars
 
-BENCH = Path(__file__).parents[2] / "bench"
 AMOUNTS = st.floats(1e4, 1e13)
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
     """bench/law.py."""
-    spec = importlib.util.spec_from_file_location("bench_law", BENCH / "law.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_law"], first = module, sys.path[0]
-    spec.loader.exec_module(module)
+    first = sys.path[0]
+    module = script("law", "bench")
     sys.path[0] = first
     return module
 
@@ -56,7 +50,7 @@ def test_the_uncertainty_grows_away_from_the_runs() -> None:
 
 
 def test_the_coefficients_are_fitted_to_the_runs_of_the_table(bench: ModuleType) -> None:
-    runs = [json.loads(line) for line in (BENCH / "law_runs.jsonl").read_text().splitlines()]
+    runs = [json.loads(line) for line in (PROJECT / "bench" / "law_runs.jsonl").read_text().splitlines()]
     held_back = bench.held_back(runs)
     assert bench.fits(runs) == FITS
     assert pytest.approx((sum(error**2 for _, error in held_back) / len(runs)) ** 0.5, abs=1e-4) == ERROR
