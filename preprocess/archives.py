@@ -37,7 +37,9 @@ Member = tuple[str, BinaryIO | Exception]
 
 SYSTEM_FILE = Broken("system file", "hidden, or left there by macOS, Windows or an office program")
 _SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
-_PART = re.compile(r"(.+\.(?:zip|tar|tgz|gz|zst))\.(?:part)?(\d+)(~\d+)?", re.IGNORECASE)
+_AGAIN = r"(~(?:[2-9]|[1-9]\d+))?"
+"""What `distinct` adds. A name that ends so by itself cannot be told from it."""
+_PART = re.compile(rf"(.+\.(?:zip|tar|tgz|gz|zst))\.(?:part)?(\d+){_AGAIN}", re.IGNORECASE)
 
 
 def is_system_file(path: str) -> bool:
@@ -81,7 +83,7 @@ def _distinct(name: str, seen: Counter[str]) -> str:
 
 ITS_PARTS = " (its parts)"
 """Added to the name of a split archive that lies beside a file of its name."""
-_ADDED = re.compile(rf"(~\d+)?({re.escape(ITS_PARTS)})?\Z")
+_ADDED = re.compile(rf"{_AGAIN}({re.escape(ITS_PARTS)})?\Z")
 
 
 def file_name(name: str) -> str:
@@ -162,9 +164,9 @@ def _zip_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
         yield name, error
         return
     with archive:
-        found = [(f"{name}/{_member_name(info)}", info) for info in archive.infolist() if not info.is_dir()]
+        found = [(_member_name(info), info) for info in archive.infolist() if not info.is_dir()]
         found.sort(key=lambda item: (item[0], item[1].header_offset))
-        names = distinct(member for member, _ in found)
+        names = distinct(f"{name}/{path}" for path, _ in found)
         infos = [info for _, info in found]
         locked = Broken("encrypted", "it is locked with a password", "unpack it and give the folder to --input")
         if infos and all(info.flag_bits & 1 for info in infos):
@@ -173,8 +175,8 @@ def _zip_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
         if sum(info.compress_size for info in infos) > size:
             yield name, Broken("unreadable file", "its members overlap, as in a zip bomb")
             return
-        for member, info in zip(names, infos, strict=True):
-            if info.flag_bits & 1 or is_system_file(member[len(name) :]):
+        for member, (path, info) in zip(names, found, strict=True):
+            if info.flag_bits & 1 or is_system_file(path):
                 yield member, locked if info.flag_bits & 1 else SYSTEM_FILE
                 continue
             try:

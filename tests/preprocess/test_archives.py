@@ -60,6 +60,7 @@ def named(archive: str) -> dict[str, bytes | str]:
     return {f"{archive}/{name}": content for name, content in FILES.items()}
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_what_macs_and_windows_leave_beside_files_is_no_article(tmp_path: Path) -> None:
     left = [
         "__MACOSX/기사/._0.json",
@@ -72,9 +73,12 @@ def test_what_macs_and_windows_leave_beside_files_is_no_article(tmp_path: Path) 
     ]
     (tmp_path / "a.zip").write_bytes(zipped(dict.fromkeys(left, b"no") | FILES))
     (tmp_path / "b.tar").write_bytes(tarred({f"./{name}": b"no" for name in left} | FILES))
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as left_again:
+        left_again.writestr("Thumbs.db", b"no")
     found = contents(tmp_path)
     for archive in ("a.zip", "b.tar"):
         assert {name for name, content in found.items() if content == "system file"} >= {f"{archive}/{n}" for n in left}
+    assert found["a.zip/Thumbs.db~2"] == "system file"
     assert {k: v for k, v in found.items() if v != "system file"} == {**named("a.zip"), **named("b.tar")}
     assert not is_system_file("../a b/~글$.json")
 
@@ -92,6 +96,15 @@ def test_tar_of_a_zip_and_zip_of_a_tar(tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(zipped({"x.tar": tarred(FILES), "y.json.gz": gzip.compress(b"{}")}))
     expected = {**named("a.tar.gz/x.zip"), **named("b.zip/x.tar"), "b.zip/y.json.gz": b"{}"}
     assert contents(tmp_path) == expected
+
+
+def test_a_name_that_nobody_made_distinct_keeps_its_kind() -> None:
+    assert [kind_of(f"a.json{added}") for added in ("~2", "~10", "~1", "~02")] == [
+        ".json",
+        ".json",
+        ".json~1",
+        ".json~02",
+    ]
 
 
 @pytest.mark.parametrize("suffixes", [("part0", "part1000", "part2000"), ("001", "002", "003"), ("part1", "part2")])
