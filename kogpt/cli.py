@@ -4,11 +4,12 @@ Each command is one function: its signature is the command line, its docstring t
 work are imported when a command runs, so that `kogpt --help` is fast.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
@@ -283,6 +284,17 @@ def main() -> None:
             )
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and not (error.errno == errno.EINVAL and _is_broken(sys.stdout)):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
         sys.exit(141)
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Whether a stream takes no more. Windows calls a write to a closed pipe an invalid argument (EINVAL)."""
+    try:
+        stream.flush()
+    except OSError:
+        return True
+    return False

@@ -1,14 +1,19 @@
 """The command `kogpt` as a user types it."""
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import encoded, make_run, make_tokenizer, write_corpus
 
+from kogpt import cli
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.tracking import wandb_run
 
@@ -89,6 +94,41 @@ def test_a_reader_that_has_gone_is_no_error(run: Path) -> None:
         assert process.wait(120) == 141
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+class PipeOfWindows(io.FileIO):
+    """Says of a closed pipe what Windows does."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise OSError(errno.EINVAL, "Invalid argument") from None
+
+
+def test_a_reader_that_has_gone_is_no_error_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def talk() -> None:
+        """Like `kogpt chat`."""
+        print("네", flush=True)
+
+    reads, writes = os.pipe()
+    os.close(reads)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(PipeOfWindows(writes, "w")), "utf-8"))
+    monkeypatch.setattr(sys, "argv", ["kogpt", "chat"])
+    monkeypatch.setitem(cli.COMMANDS, "chat", talk)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 141
+    sys.stdout.close()  # what is left goes nowhere
+
+    def wrong() -> None:
+        """A bug."""
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setitem(cli.COMMANDS, "chat", wrong)
+    with pytest.raises(OSError, match="Invalid argument"):
+        cli.main()
 
 
 @pytest.mark.parametrize(

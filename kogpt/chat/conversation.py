@@ -53,10 +53,10 @@ class Conversation:
 
     def save(self, path: Path) -> None:
         """Write the conversation as a file. Raises `UserError` if it cannot be written."""
-        if not path.absolute().parent.is_dir():
-            raise UserError(f"there is no folder {path.parent}; create it first.")
         content = {"messages": [message._asdict() for message in self.messages]}
         try:
+            if not path.absolute().parent.is_dir():
+                raise UserError(f"there is no folder {path.parent}; create it first.")
             with atomic_write(path) as file:
                 file.write(json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
         except OSError as error:

@@ -29,14 +29,15 @@ def unusable_gpus() -> str | None:
         return None
     name, driver = seen[0].split(", ")[:2]
     gpus = f"{len(seen)} x {name}" if len(seen) > 1 else name
+    fitting = "CUDA" if torch.version.cuda is None else "a CUDA that the driver supports"
     another = (
-        "remove .venv and run `make install`"
+        "remove .venv and run `make install` to get a build that fits"
         if sys.platform == "linux"
-        else "install the same version of torch, built for CUDA, from https://pytorch.org"
+        else f"install the same version of torch, built for {fitting}, from https://pytorch.org"
     )
     if torch.version.cuda is None:
         return f"{gpus} cannot be used, because this torch is the CPU build; {another}"
     return (
         f"{gpus} cannot be used: torch was built for CUDA {torch.version.cuda}, which driver {driver} does not support "
-        f"(CUDA 13 needs 580 or later); update the driver, or {another} to get a build that fits"
+        f"(CUDA 13 needs 580 or later); update the driver, or {another}"
     )

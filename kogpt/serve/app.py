@@ -74,7 +74,9 @@ def create_app(
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        return JSONResponse({"status": "ok" if service.ready else "starting"}, 200 if service.ready else 503)
+        if service.ready:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "failed" if service.failed else "starting"}, 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -113,6 +115,8 @@ def _check_model(service: Service, name: str | None) -> None:
 
 
 def _check_ready(service: Service) -> None:
+    if service.failed:
+        raise Refused(503, "The model or its analyzer has failed; restart the server.", code="failed")
     if not service.ready:
         message = "The server is not ready; try again in a few seconds."
         raise Refused(503, message, code="not_ready", headers={"Retry-After": "2"})

@@ -1,6 +1,7 @@
 """From answers under way to an HTTP response: whole, or as server-sent events. Nothing outlives its client.
 
 `Reply` follows the stream of one request and collects every choice. If the client goes away, its places are freed. A
+client that reads nothing of a stream for READING_SECONDS is taken for gone, so that no long answers pile up for it. A
 stream that breaks off on the server's side ends with an event {"error": ...} and without `[DONE]`, so that no client
 takes half an answer for a whole one.
 """
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 import orjson
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
 
 from kogpt.generate.engine import Step
 from kogpt.serve.answer import Answer, Piece
@@ -23,6 +25,8 @@ from kogpt.serve.forms import Choice, Form, Usage
 from kogpt.serve.metrics import Metrics
 from kogpt.serve.service import Stream
 
+READING_SECONDS = 60.0
+"""How long a write to a stream may wait for its client, once the buffers of the connection are full."""
 _MEDIA = "text/event-stream"
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -126,8 +130,14 @@ class EventStream(StreamingResponse):
         self._reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            async with asyncio.timeout(READING_SECONDS):
+                await send(message)
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, in_time)
+        except (TimeoutError, ClientDisconnect):
+            pass  # the response is incomplete, so the server closes the connection
         finally:
             if not self._reply.ended:
                 self._reply.metrics.cancelled.inc()  # nobody reads the rest

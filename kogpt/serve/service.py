@@ -47,7 +47,7 @@ class Service:
         self.name, self.answers_chat, self.codec = name, answers_chat, codec
         self.tokenizer = codec.tokenizer
         self.context = model.config.max_seq_len
-        self._warm = False
+        self._warm = self._analyzer_broken = False
         self.metrics = Metrics()
         self.most_answers = places + queue
         self.under_way = 0
@@ -71,8 +71,13 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether it can answer: after `warm`, and until `close` or a failure of the batcher or the analyzer."""
-        return self._warm and self._batcher.alive
+        """Whether it can answer: after `warm`, and until `close` or a failure."""
+        return self._warm and not self.failed
+
+    @property
+    def failed(self) -> bool:
+        """Whether it answers no more, because the batcher has ended or the analyzer is broken."""
+        return self._analyzer_broken or (self._warm and not self._batcher.alive)
 
     def close(self, seconds: float) -> None:
         """Let what is under way end for this long."""
@@ -138,7 +143,7 @@ class Service:
                 message = f"The analysis takes more than {ANALYSIS_SECONDS:.0f} seconds; send a shorter text."
                 raise Refused(400, message, param=param, code="analysis_too_slow") from None
             except AnalyzerBroken:
-                self._warm = False  # whoever watches /health can start another process
+                self._analyzer_broken = True  # whoever watches /health can start another process
                 raise
 
     def start(self, requests: Sequence[Request]) -> "Stream":

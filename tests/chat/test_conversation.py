@@ -58,4 +58,7 @@ def test_what_is_no_conversation_changes_nothing(content: str, tmp_path: Path) -
         talk.save(tmp_path / "no" / "where.json")
     with pytest.raises(UserError, match="cannot be written: Is a directory"):
         talk.save(tmp_path)
+    for use in (talk.save, talk.load):
+        with pytest.raises(UserError, match=r"cannot be (written|read): File name too long"):
+            use(tmp_path / ("x" * 300) / "talk.json")
     assert [m.content for m in talk.messages] == ["하나"]

@@ -31,7 +31,10 @@ def test_gpus_that_torch_cannot_use_are_named(driver: Path) -> None:
 
 def test_windows_gets_torch_for_cuda_from_its_makers(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(torch.version, "cuda", None)
     assert "torch, built for CUDA, from https://pytorch.org" in (unusable_gpus() or "")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert "torch, built for a CUDA that the driver supports, from https://pytorch.org" in (unusable_gpus() or "")
 
 
 def test_hidden_gpus_are_not_missed(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,8 +271,15 @@ def test_a_request_may_come_while_those_that_wait_are_looked_through(model: Deco
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_broken_model_ends_the_thread(model: Decoder, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "_forward", lambda *_: 1 / 0)
+    all_came = threading.Event()
+
+    def fails(*_: Any) -> torch.Tensor:
+        assert all_came.wait(LIMIT)
+        raise RuntimeError("the GPU computes nothing more")
+
+    monkeypatch.setattr(Engine, "_forward", fails)
     answers = [Answer(batcher, Request([2], greedy(5))) for _ in range(8)]  # more than there are places
+    all_came.set()
     assert [answer.wait().reason for answer in answers] == ["error"] * 8
     wait_until(lambda: not batcher.alive)
 

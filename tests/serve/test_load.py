@@ -6,6 +6,7 @@ clients, 2,000 requests) is marked slow; its command prints what it measured wit
 
 import asyncio
 import gc
+import re
 import time
 from collections import Counter
 from typing import Any
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from servers import http, wait_until
 
+from kogpt.serve import reply
 from kogpt.serve.service import Service
 
 PATTERNS: list[dict[str, Any]] = [
@@ -75,12 +77,22 @@ async def _answers(address: str) -> list[str]:
     return [answer.choices[0].message.content or "" for answer in answers]
 
 
-def test_a_client_that_reads_nothing_holds_no_place(talker: str, service: Service) -> None:
+def test_a_client_that_reads_nothing_holds_neither_place_nor_memory(
+    talker: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its answers are more than fit into the buffers of a connection."""
+    monkeypatch.setattr(reply, "READING_SECONDS", 0.5)
+
+    def given_up() -> float:
+        [line] = re.findall(rb"^kogpt_requests_cancelled_total (.*)$", service.metrics.text(), re.MULTILINE)
+        return float(line)
+
+    before = given_up()
     body = PATTERNS[0] | {"n": 64, "max_tokens": 100, "logprobs": True, "top_logprobs": 20, "stream": True}
-    with http.stream("POST", f"{talker}/v1/chat/completions", json=body):
-        assert service.under_way == 64
+    with http.stream("POST", f"{talker}/v1/chat/completions", json=body) as answer:
+        assert answer.status_code == 200
         wait_until(lambda: service.under_way == 0)
+        wait_until(lambda: given_up() == before + 1)
 
 
 @pytest.mark.parametrize(
