@@ -36,6 +36,8 @@ def origin(run: Path, init: Path | None, resume: str) -> tuple[Path | None, dict
         if init is not None:
             log.info(f"The training goes on from a checkpoint, so --init {init} is not read again.")
         return None, begun(run, resume) or {}
+    if not init.is_dir():
+        raise UserError(f"--init {init} is not a folder; name a run or one of its checkpoints.")
     base = choose(init, kinds=(MODEL, CONFIG)).resolve()
     config = json.loads((base / CONFIG).read_bytes())
     about = {"run": base.parent.parent.name, "step": config["step"], "corpus": config.get("corpus")}

@@ -242,8 +242,6 @@ def _run_problems(options: RunOptions) -> list[str]:
         problems.append(f"--mix {' '.join(bare)} has no share; give one, such as {bare[0]}=0.1.")
     if (mixed := sum(one.share or 0 for one in options.mix)) >= 1:
         problems.append(f"--mix takes {mixed:g} of the windows and leaves nothing to --corpus; give less than 1.")
-    if options.init is not None and not options.init.is_dir():
-        problems.append(f"--init {options.init} is not a folder; name a run or one of its checkpoints.")
     return problems
 
 

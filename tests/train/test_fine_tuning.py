@@ -73,6 +73,10 @@ def test_it_resumes_without_init(corpus: Path, old_run: Path, ranks: Any, tmp_pa
     train_here(_line(corpus, cut, 4, *every), ranks)
     assert losses(cut) == losses(whole)
     assert [record["lr"] for record in records(cut)] == [record["lr"] for record in records(whole)]
+    gone = ["--init", str(tmp_path / "gone")]
+    train_here(_line(corpus, whole, 4, *every, *gone), ranks)
+    with pytest.raises(UserError, match="gone is not a folder; name a run"):
+        train_here(_line(corpus, tmp_path / "new", 4, *gone), ranks)
     rates = [record["lr"] for record in records(whole)]
     assert rates[-1] == 0, "the warm-down of a fine-tuning ends at 0, also when it goes on"
     train_here(_line(corpus, cut, 5, *every, *init), ranks)
