@@ -207,6 +207,7 @@ def kill_and_go_on(ground: tuple, folder: Path, plan: list[tuple[str, float]]) -
     return killed
 
 
+@pytest.mark.timeout(900)
 def test_killed_driver_and_actor_cost_nothing(killing_ground: tuple) -> None:
     """The actor's turn is first: its run goes to the end. The drivers' is in another folder, from the beginning."""
     assert kill_and_go_on(killing_ground, killing_ground[0] / "actor", [("actor", 0.4)]) == 1
