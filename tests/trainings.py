@@ -2,19 +2,18 @@
 
 `launch` starts launch/train.py as a user does. `together` runs several trainings one after another in the same ranks,
 because starting ranks costs more than fifty small steps. Its program is this file: `python trainings.py PLAN.json`. It
-can also break something inside a rank on purpose (see `_sabotage`).
+can also break something inside a rank on purpose (tests/sabotage.py).
 """
 
 import importlib.util
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,120 +177,25 @@ class Plan:
 
 def together(world: int, plans: list[Plan], scratch: Path, seconds: float = 200) -> list[Any]:
     """Run the trainings one after another in the same ranks. Returns the exit status or error message of each."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    path = scratch / "plan.json"
-    path.write_text(json.dumps([{"arguments": plan.arguments, "sabotage": plan.sabotage} for plan in plans]))
-    codes, said = _run_plan(world, path, seconds)
+    codes, said = _run_plans(world, plans, scratch, seconds)
     assert codes == [0] * world, said
     return json.loads((scratch / "ends.json").read_text())
 
 
-def killed(world: int, plan: Plan, scratch: Path, seconds: float = 60) -> list[int]:
+def killed(world: int, plan: Plan, scratch: Path, seconds: float = 200) -> list[int]:
     """Run one training in which a rank dies, and return the exit codes of all ranks."""
+    return _run_plans(world, [plan], scratch, seconds)[0]
+
+
+def _run_plans(world: int, plans: list[Plan], scratch: Path, seconds: float) -> tuple[list[int], str]:
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / "plan.json"
-    path.write_text(json.dumps([{"arguments": plan.arguments, "sabotage": plan.sabotage}]))
-    return _run_plan(world, path, seconds)[0]
-
-
-def _run_plan(world: int, path: Path, seconds: float) -> tuple[list[int], str]:
-    job = _ranks(world, [str(Path(__file__)), str(path)], path.with_name("log"))
+    path.write_text(json.dumps([{"arguments": plan.arguments, "sabotage": plan.sabotage} for plan in plans]))
+    job = _ranks(world, [str(Path(__file__)), str(path)], scratch / "log")
     try:
         return job.wait(seconds), job.said
     finally:
         job.kill()
-
-
-def _sabotage(trainer: Any, orders: dict[str, Any], patch: Any) -> None:
-    """Break something inside this rank: the weights, the disk, its memory, a signal at a bad moment.
-
-    Or look on: `note_windows` names a folder for the ids of each step. `patch` undoes it all.
-    """
-    import torch
-
-    from kogpt.train import checkpoints, distributed, engine, restorer, saver
-
-    mine = trainer.ranks.rank == orders.get("rank", 0)
-    if orders.get("masked_targets"):
-        from masked import MaskedBatches
-
-        batches = trainer.batches
-        trainer.batches = MaskedBatches(
-            [(trainer.corpora.main, 1.0)], max_seq_len=batches.max_seq_len, seed=1, share=batches.share
-        )
-    whole_loss = engine.TrainingEngine.loss
-
-    def loss(self: Any, batch: Any) -> torch.Tensor:
-        value = whole_loss(self, batch)
-        if "note_windows" in orders:
-            path = Path(orders["note_windows"]) / f"step-{trainer.step + 1}-rank-{trainer.ranks.rank}"
-            with open(path, "ab") as file:
-                file.writelines(row.numpy().tobytes() for row in batch.ids)
-        return value * float("nan") if mine and trainer.step + 1 in orders.get("nan", []) else value
-
-    patch.setattr(engine.TrainingEngine, "loss", loss)
-    whole_nll = engine.TrainingEngine.token_nll
-
-    def token_nll(self: Any, batch: Any) -> torch.Tensor:
-        if mine and orders.get("signal_in_evaluation"):
-            os.kill(os.getpid(), orders["signal_in_evaluation"])
-        return whole_nll(self, batch)
-
-    patch.setattr(engine.TrainingEngine, "token_nll", token_nll)
-    if mine:
-        _break_disk(orders, patch)
-    if "stall_seconds" in orders:
-        patch.setattr(distributed, "STALL_SECONDS", orders["stall_seconds"])
-        patch.setattr("kogpt.tracking.tracker.draw_curves", lambda *rest: None)  # starting matplotlib takes seconds
-    if "no_room" in orders:
-        patch.setattr(saver, "ROOM", 0.0)
-    if orders.get("unshared"):
-        patch.setattr(checkpoints, "is_shared", lambda *rest: False)
-        patch.setattr(restorer, "sees", lambda folder: trainer.ranks.first)
-
-
-def _break_disk(orders: dict[str, Any], patch: Any) -> None:
-    """A disk that is full at a step's checkpoint, or slow to write or read, or a rank that dies while writing."""
-    import torch
-
-    from kogpt.checkpoint.reader import CheckpointReader
-    from kogpt.checkpoint.writer import ShardFile
-
-    whole_open, whole_append, whole_close = CheckpointReader.__init__, ShardFile.append, ShardFile.close
-    written = 0
-
-    @contextmanager
-    def full(path: Path) -> Iterator[None]:
-        """At the given steps, the kernel refuses to write more than 50,000 bytes to a file."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if any(f".step-{step:08d}." in str(path) for step in orders.get("full_disk", [])):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    def append(self: Any, value: torch.Tensor) -> None:
-        nonlocal written
-        if f".step-{orders.get('die_in_save', -1):08d}." in str(self.path):
-            written += 1
-            if written == 7:
-                os.kill(os.getpid(), signal.SIGKILL)
-        with full(self.path):
-            whole_append(self, value)
-
-    def close(self: Any) -> Any:
-        time.sleep(orders.get("slow_write", 0.0) / 2)  # of two files
-        with full(self.path):
-            return whole_close(self)
-
-    def open_(self: Any, *rest: Any) -> None:
-        time.sleep(orders.get("slow_read", 0.0))
-        whole_open(self, *rest)
-
-    patch.setattr(ShardFile, "append", append)
-    patch.setattr(ShardFile, "close", close)
-    patch.setattr(CheckpointReader, "__init__", open_)
 
 
 def _main() -> None:
@@ -301,6 +205,7 @@ def _main() -> None:
     distributed.prepare_environment()
     import pytest
     from deepspeed.accelerator import get_accelerator
+    from sabotage import sabotage
 
     from kogpt.common.errors import UserError
     from kogpt.common.log import set_up_logging
@@ -332,7 +237,7 @@ def _main() -> None:
             )
             trainer = Trainer(options, setup, fitted, corpora, ranks, Stop())
             with pytest.MonkeyPatch.context() as patch:
-                _sabotage(trainer, plan["sabotage"], patch)
+                sabotage(trainer, plan["sabotage"], patch)
                 ends.append(trainer.train())
         except (UserError, TrainingFailed) as error:
             ends.append(str(error))

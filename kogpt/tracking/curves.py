@@ -9,15 +9,13 @@ from kogpt.common.files import atomic_write
 
 def draw_curves(path: Path, records: list[dict[str, Any]]) -> None:
     """Draw training and validation loss, bits per character, learning rate, and gradient norm over the steps."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # without pyplot, which belongs to the main thread
 
     steps = [record["step"] for record in records]
     evaluated = [record for record in records if record.get("val_loss") is not None]
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7))
+    figure = Figure(figsize=(11, 7))
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.08, top=0.94, hspace=0.28, wspace=0.18)
+    axes = figure.subplots(2, 2)
     (loss, bits), (rate, norm) = axes
     loss.plot(steps, [_number(record["loss"]) for record in records], linewidth=0.8, label="training")
     loss.plot([r["step"] for r in evaluated], [r["val_loss"] for r in evaluated], "o-", label="validation")
@@ -33,7 +31,6 @@ def draw_curves(path: Path, records: list[dict[str, Any]]) -> None:
         axis.grid(alpha=0.3)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=110)
-    pyplot.close(figure)
 
 
 def _number(value: float | None) -> float:

@@ -7,13 +7,16 @@
     log and W&B        divergence, stall, end           (kogpt.tracking.alerts)
 
 Only metrics.jsonl must be whole before a checkpoint counts on it; a full disk for the others is a warning.
+
+A thread writes the files, in the order of the calls. A disk may pause for longer than the time-out of a collective, and
+all ranks wait for rank 0.
 """
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,8 @@ class Tracker:
         self.progress = Progress(step, steps)
         self.file = RunFile(run / "run.json", {"state": "running", "step": step, "steps": steps, **about})
         self._drawn, self._drawn_step = -math.inf, 0
-        self._write_state(now=True)
+        self._thread = ThreadPoolExecutor(1, "tracker")
+        self._later(self.file.update, now=True)
         past = read_metrics(run / "metrics.jsonl") if step else []
         if wandb is not None:
             wandb.catch_up(past)
@@ -57,11 +61,12 @@ class Tracker:
 
     def log(self, record: dict[str, Any], next_evaluation: int) -> None:
         """A step is done."""
-        self.metrics.append(record)
+        self._later(self.metrics.append, record=record)
         self.progress.show(record)
         last = {key: record[key] for key in ("step", "loss", "lr", "epoch", "tokens", "tokens_per_s", "skipped_steps")}
         last["mfu"] = "unknown" if record["mfu"] is None else record["mfu"]
-        self._write_state(now=False, **last, eta_seconds=self.progress.seconds_left, next_evaluation=next_evaluation)
+        last |= {"eta_seconds": self.progress.seconds_left, "next_evaluation": next_evaluation}
+        self._later(self.file.update, now=False, **last)
         if self.wandb is not None:
             self.wandb.log(record)
         self.alerts.step(record)
@@ -78,19 +83,23 @@ class Tracker:
             log.info(f"step {record['step']}: multiple choice {record['above_chance']:.3f} above chance")
         for prompt, continuation in record.get("continuations", []):
             log.info(f"    {prompt}|{continuation}".replace("\n", "\\n"))
-        self._write_state(now=True, last_evaluation={key: record[key] for key in keys})
-        self._draw(now=False)
+        self._later(self.file.update, now=True, last_evaluation={key: record[key] for key in keys})
+        self._later(self._draw, now=False)
 
     def saved(self, folder: Path) -> None:
         """A checkpoint is on disk."""
-        self._write_state(now=True, **{LAST: str(folder)})
-        self._draw(now=False)
+        self._later(self.file.update, now=True, **{LAST: str(folder)})
+        self._later(self._draw, now=False)
+
+    def sync(self) -> None:
+        """Wait until metrics.jsonl is on disk with all steps so far. From any thread. Raises `OSError`."""
+        self._thread.submit(self.metrics.sync).result()
 
     def finish(self, state: str) -> None:
         """The run ends, for whatever reason."""
         self.progress.close()
-        self._write_state(now=True, state=state, eta_seconds=None)
-        self._draw(now=True)
+        self._later(self.file.update, now=True, state=state, eta_seconds=None)
+        self._later(self._draw, now=True).result()
         about = self.file.content
         bits = about.get("last_evaluation", {}).get("val_bits_per_char")
         known = "" if bits is None else f", {bits:.4f} bits per character"
@@ -101,22 +110,22 @@ class Tracker:
                 self.wandb.artifact(Path(self.file.content[LAST]))
             self.wandb.finish(state, {key: self.file.content[key] for key in fields if key in self.file.content})
 
-    def _write_state(self, *, now: bool, **changes: Any) -> None:
-        with self._disk_may_be_full():
-            self.file.update(now=now, **changes)
-
     def _draw(self, *, now: bool) -> None:
         """Bring curves.png up to date, unless it was just drawn."""
         step = self.file.content["step"]
         if step > self._drawn_step and (now or time.monotonic() - self._drawn > CURVES_SECONDS):
-            with self._disk_may_be_full():
-                draw_curves(self.run / "curves.png", read_metrics(self.run / "metrics.jsonl"))
             self._drawn, self._drawn_step = time.monotonic(), step
+            draw_curves(self.run / "curves.png", read_metrics(self.run / "metrics.jsonl"))
 
-    @contextlib.contextmanager
-    def _disk_may_be_full(self) -> Iterator[None]:
-        """Report a full disk instead of ending the training. For files other than checkpoints."""
-        try:
-            yield
-        except OSError as error:
-            log.warning(f"Cannot write to {self.run}: {error}.")
+    def _later(self, write: Callable[..., None], **arguments: Any) -> Future[None]:
+        """Have the thread write. It reports a full disk, or any other error, instead of ending the training."""
+
+        def attempt() -> None:
+            try:
+                write(**arguments)
+            except OSError as error:
+                log.warning(f"Cannot write to {self.run}: {error}.")
+            except Exception:
+                log.exception(f"Cannot write to {self.run}.")
+
+        return self._thread.submit(attempt)

@@ -48,7 +48,7 @@ class Checkpoints:
             state=state | {"best": {"step": step, "val_loss": val_loss} if better else self.best},
             better=better,
             keep=self.keep,
-            before=self.tracker.metrics.sync if self.tracker is not None else None,
+            before=self.tracker.sync if self.tracker is not None else None,
         )
         self.saver.start(order, parts)
 

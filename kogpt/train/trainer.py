@@ -91,6 +91,7 @@ class Trainer:
             if not self.prepare():
                 return 0
             code = self._loop()
+            set_timeouts(PATIENT_SECONDS)  # rank 0 may wait for a disk or W&B, and the others do their next training
             state = "stopped" if code else "finished"
         finally:
             if self.tracker is not None:
