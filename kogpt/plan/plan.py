@@ -1,12 +1,12 @@
 """Which size to train in the hours that there are. In: a corpus's counts, a machine, hours. Out: `Plan`.
 
 For each depth: as many tokens as the hours allow, at most 4 epochs, by the dial (kogpt.train.recipe) and the memory
-estimate (kogpt.train.planner) of the training itself. The answer is the depth that comes nearest to the dial's 20
-tokens per parameter. The expected bits per character (kogpt.plan.law) do not choose: they know too few sizes.
+estimate (kogpt.train.planner) of the training itself. The answer is the depth of which the law (kogpt.plan.law) expects
+the fewest bits per character. The law does not know that a model learns a small corpus by heart, so the answer has no
+more parameters than the corpus has tokens.
 Evaluations cost a third of a training token for each token that they score. Arithmetic only.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from kogpt.plan.machine import Machine
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import DEFAULT_FILE, PROJECT
 from kogpt.train.planner import HEADROOM, largest
-from kogpt.train.recipe import MOST_EPOCHS, TOKENS_PER_PARAMETER, Length, Recipe, dial
+from kogpt.train.recipe import MOST_EPOCHS, Length, Recipe, dial
 
 DEPTHS = range(1, 65)
 EVALUATIONS = 20
@@ -84,7 +84,8 @@ def best_plan(config: Callable[[int], ModelConfig], corpus: Corpus, machine: Mac
             f"in {hours:g} hours this machine cannot make a single step, or not even --depth 1 fits its memory; "
             "give more --hours."
         )
-    best = min(plans, key=lambda plan: abs(math.log(plan.ratio / TOKENS_PER_PARAMETER)))
+    small = [plan for plan in plans if plan.parameters <= corpus.tokens] or plans[:1]
+    best = min(small, key=lambda plan: plan.bits.expected)
     return [best, *(one for one in plans if one != best and abs(one.depth - best.depth) <= 2)]
 
 
