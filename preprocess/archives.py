@@ -125,10 +125,14 @@ def members(name: str, stream: BinaryIO) -> Iterator[Member]:
 
     If a file cannot be opened, its stream is an exception. A stream is valid until the next one is requested.
     """
-    return _members(name, file_name(name).lower(), stream, None, 0)
+    return _members(name, stream, None, 0)
 
 
-def _members(name: str, rest: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
+def _members(name: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
+    return _unpacked(name, file_name(name).lower(), stream, budget, depth)
+
+
+def _unpacked(name: str, rest: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
     """`rest` is the part of the name that is still to be unpacked: `a.tar` of `a.tar.gz`."""
     root, kind = posixpath.splitext(rest)
     if kind == ".tgz":
@@ -152,7 +156,7 @@ def _members(name: str, rest: str, stream: BinaryIO, budget: Budget | None, dept
             yield name, error
             return
         with limited(unpacked, budget) as inner:
-            yield from _members(name, root, inner, budget, depth + 1)
+            yield from _unpacked(name, root, inner, budget, depth + 1)
 
 
 def _zip_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int) -> Iterator[Member]:
@@ -186,7 +190,7 @@ def _zip_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
                 continue
             own = budget or Budget(lambda packed=info.compress_size: packed)  # type: ignore[misc]
             with limited(inner, own) as content:
-                yield from _members(member, file_name(member).lower(), content, own, depth)
+                yield from _members(member, content, own, depth)
 
 
 def _member_name(info: zipfile.ZipInfo) -> str:
@@ -231,7 +235,7 @@ def _tar_members(name: str, stream: BinaryIO, budget: Budget | None, depth: int)
                     parts.setdefault(part[0], []).append((part[1], seekable(inner), info.size))
                     continue
                 member = _distinct(f"{name}/{path}", seen)
-                yield from _members(member, file_name(member).lower(), inner, budget, depth)
+                yield from _members(member, inner, budget, depth)
                 archive.members = []  # otherwise every header stays in memory
             for whole, found in sorted(parts.items()):
                 member = _distinct(f"{name}/{whole}", seen)
@@ -248,7 +252,7 @@ def _joined_members(
         return
     # A part in a tar is read through the tar: when Joined closes it, the tar must stay open.
     whole = Joined([(lambda stream=stream: KeptOpen(stream), size) for _, stream, size in parts])  # type: ignore[misc]
-    yield from _members(name, file_name(name).lower(), cast(BinaryIO, io.BufferedReader(whole)), budget, depth)
+    yield from _members(name, cast(BinaryIO, io.BufferedReader(whole)), budget, depth)
 
 
 def missing_part(numbers: Sequence[int]) -> Broken:

@@ -144,11 +144,14 @@ class Trainer:
     def _fit_memory(self) -> None:
         """Choose the micro-batch."""
         ranks = self.ranks
-        needs = {
-            "checkpoint_activations": self.options.run.checkpoint_activations,
-            "document_mask": self.batches.has_documents,
-        }
-        self.plan, self.memory = fit_memory(self.config, self.plan, ranks, self.run, **needs)
+        self.plan, self.memory = fit_memory(
+            self.config,
+            self.plan,
+            ranks,
+            self.run,
+            checkpoint_activations=self.options.run.checkpoint_activations,
+            document_mask=self.batches.has_documents,
+        )
         share = Share(self.plan.micro_batch, self.plan.grad_accum, ranks.rank, ranks.world_size, ranks.device)
         self.batches = self.batches.of(share)
 
