@@ -195,12 +195,43 @@ def _resume(part: Part, arch: str, stage: int, precision: str) -> None:
 
 def kernels(part: Part) -> None:
     """F: which attention kernel runs, and whether a trained run can be evaluated, generate, and be exported."""
+    with part.guarded("attention within documents"):
+        _attention_within_documents(part)
     for arch in KINDS:
         _kernels(part, arch)
 
 
+def _attention_within_documents(part: Part) -> None:
+    """Time of attention within four documents a row, by their borders or by a mask, compared with the whole row."""
+    from kogpt.model.attention import attend, document_mask
+
+    shape, repeats = ((2, 2, 64, 64), 1) if part.toy else ((16, 12, 1024, 64), 10)
+    rows, _, length, size = shape
+    device, dtype = part.ranks.device, torch.bfloat16
+    query, key, value = (torch.randn(shape, dtype=dtype, device=device, requires_grad=True) for _ in range(3))
+    borders = torch.arange(0, rows * length + 1, length // 4, dtype=torch.int32, device=device)
+    embedded = torch.empty(rows, length, 0, dtype=dtype, device=device)
+    masks = {"row": None, "documents": document_mask(borders, embedded, size)}
+    masks["mask"] = document_mask(borders, embedded, size, dropout=1.0)  # no kernel without a mask has dropout
+    seconds: dict[str, float] = {}
+    for _ in range(2):  # the first round warms up
+        for name, mask in masks.items():
+            started = time.perf_counter()
+            for _ in range(repeats):
+                attend(query, key, value, mask).sum().backward()
+            if part.cuda:
+                torch.cuda.synchronize()
+            seconds[name] = time.perf_counter() - started
+    by_borders = masks["documents"] is borders
+    own, masked = (seconds[name] / seconds["row"] for name in ("documents", "mask"))
+    passed = by_borders and own <= 1.1 if part.cuda and torch.cuda.get_device_capability() >= (8, 0) else None
+    how = "by their borders" if by_borders else "by a mask"
+    part.check("attention within documents", passed, f"{how}: {own:.2f} x the row's time; with a mask {masked:.2f} x")
+
+
 def _kernels(part: Part, arch: str) -> None:
-    """With qwen3 there is a mask, itself T x T, so only torch's plain formula is ruled out."""
+    """Qwen3's tokens attend within their article. Where that takes a mask, itself T x T, only the plain formula is
+    ruled out."""
     import kogpt
     from kogpt.eval.run import evaluate_run
     from kogpt.hub.export import export_model
@@ -214,7 +245,7 @@ def _kernels(part: Part, arch: str) -> None:
         trainer.prepare()
         with torch.profiler.profile() as found:
             steps(trainer, 1)
-        names = {event.key for event in found.key_averages() if "_scaled_dot_product" in event.key}
+        names = {e.key for e in found.key_averages() if "_scaled_dot_product" in e.key or "_varlen_attn" in e.key}
         part.check(name, bool(names) and not any("math" in n for n in names), sorted(names))
         del trainer
     free()

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +21,7 @@ from rich.table import Table
 from kogpt.data.conversations import Conversations
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.packing import pack
-from kogpt.model.layers import document_mask
+from kogpt.model.attention import attend, document_mask
 
 CONTEXTS = (128, 256, 512, 1024)
 ROUNDS, HEADS, HEAD_SIZE, TOKENS = 5, 6, 64, 4096
@@ -43,10 +42,10 @@ def attention_seconds(context: int, masked: bool) -> float:
     batch = TOKENS // context
     shape = (batch, HEADS, context, HEAD_SIZE)
     query, key, value = (torch.randn(shape, requires_grad=True) for _ in range(3))
-    documents = (torch.arange(context) // 64).expand(batch, context)
+    documents = torch.arange(0, TOKENS + 1, 64, dtype=torch.int32)
     started = time.process_time()
-    mask = document_mask(documents, query) if masked else None
-    F.scaled_dot_product_attention(query, key, value, mask, is_causal=not masked).sum().backward()
+    mask = document_mask(documents, torch.empty(batch, context, 0), HEAD_SIZE) if masked else None
+    attend(query, key, value, mask).sum().backward()
     return time.process_time() - started
 
 

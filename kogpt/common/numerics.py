@@ -5,8 +5,8 @@
 - Attention: training on a GPU never creates the T x T matrix of scores. It uses the flash kernel if the card has it,
   else the memory-efficient kernel, which every card has. torch's plain formula is excluded, and so is cuDNN's kernel,
   which at some lengths has gradients that are not numbers if there is a mask (pytorch issues 196678 and 169849). Where
-  tokens attend within their article, each window has a T x T mask, which flash does not take; what that costs on a GPU
-  was not measured.
+  tokens attend within their article, flash takes the articles' borders (kogpt.model.attention). Without flash, each
+  window has a T x T mask.
 - Determinism: see `be_deterministic`.
 """
 

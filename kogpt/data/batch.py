@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Tensors on one device, all int64.
+    """Tensors on one device, int64 but for `documents`.
 
     `positions` is None if they count from 0 in each row; `documents` is None if a row is one stream.
     """
@@ -18,4 +18,6 @@ class Batch(NamedTuple):
     positions: Tensor | None = None
     """Position of each token, [T] or [B, T]."""
     documents: Tensor | None = None
-    """Number of each token's document, [B, T]. Tokens attend only within their own document."""
+    """Where each document begins in the rows, one after the other, and last the number of their tokens, [N + 1] int32.
+
+    A document ends with its row. Tokens attend only within their own document."""

@@ -99,20 +99,37 @@ class TrainBatches:
             rows = [row if row.documents is not None else _one_document(row) for row in rows]
         if any(row.positions is not None for row in rows):
             rows = [row if row.positions is not None else _from_zero(row) for row in rows]
-        ids, targets, positions, documents = map(self._to_device, zip(*rows, strict=True))
+        ids, targets, positions, documents = map(_stacked, zip(*rows, strict=True))
         assert ids is not None
         assert targets is not None
-        return Batch(ids, targets, positions, documents)
+        return Batch(
+            self._to_device(ids),
+            self._to_device(targets),
+            None if positions is None else self._to_device(positions),
+            None if documents is None else self._to_device(starts_of_documents(documents)),
+        )
 
-    def _to_device(self, rows: tuple[np.ndarray | None, ...]) -> torch.Tensor | None:
-        """Rows [T] as one tensor [B, T]; None if they are none."""
-        given = [row for row in rows if row is not None]
-        if not given:
-            return None
-        block = torch.from_numpy(np.stack(given))
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        block = torch.from_numpy(array)
         if self.share.device.type == "cuda":
             return block.pin_memory().to(self.share.device, non_blocking=True)
         return block.to(self.share.device)
+
+
+def _stacked(rows: tuple[np.ndarray | None, ...]) -> np.ndarray | None:
+    """Rows [T] as one array [B, T]; None if they are none."""
+    given = [row for row in rows if row is not None]
+    return np.stack(given) if given else None
+
+
+def starts_of_documents(documents: np.ndarray) -> np.ndarray:
+    """`Batch.documents` of the number of each token's document, [B, T].
+
+    They are counted here, where the numbers are: a GPU would make its host wait for their count.
+    """
+    first = np.ones(documents.shape, dtype=bool)
+    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return np.append(np.flatnonzero(first), documents.size).astype(np.int32)
 
 
 def _one_document(row: Window) -> Window:

@@ -62,9 +62,9 @@ class Decoder(nn.Module, ABC):
     ) -> Tensor:
         """The hidden states [B, T, C] that the head reads, for tokens [B, T] int64.
 
-        `positions`, [T] or [B, T] int64, count from 0 in each row by default. With `documents`, [B, T] int64, tokens
-        attend only within their own document; without it, within the whole row. With a cache, the tokens continue
-        what it holds, and the positions come from it.
+        `positions`, [T] or [B, T] int64, count from 0 in each row by default. With `documents`, [N + 1] int32, tokens
+        attend only within their own document; without it, within the whole row (`kogpt.data.batch.Batch`). With a
+        cache, the tokens continue what it holds, and the positions come from it.
         """
 
     @abstractmethod

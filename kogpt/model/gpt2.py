@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kogpt.model.attention import attend, document_mask
 from kogpt.model.config import ModelConfig, Precision
 from kogpt.model.decoder import Decoder
 from kogpt.model.kv_cache import KVCache
-from kogpt.model.layers import VocabMatrix, document_mask
+from kogpt.model.layers import VocabMatrix
 from kogpt.model.packed import Linear, layer_norm
 
 
@@ -113,9 +114,8 @@ class Attention(nn.Module):
         if cache is not None:
             out = cache.attend(self.layer, query, key, value)
         else:
-            causal = self.causal and length > 1 and mask is None
             dropout = self.dropout if self.training else 0.0
-            out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
+            out = attend(query, key, value, mask, dropout, causal=self.causal)
         out = self.proj(out.transpose(1, 2).reshape(batch, length, width))
         return F.dropout(out, self.dropout) if self.training else out
 
@@ -214,7 +214,10 @@ class GPT(Decoder):
         x = self.wte(ids, "embed") + self.wpe(positions)
         if self.training:
             x = F.dropout(x, self.config.dropout)
-        mask = None if documents is None else document_mask(documents, x)
+        mask = None
+        if documents is not None:
+            dropout = self.config.dropout if self.training else 0.0
+            mask = document_mask(documents, x, self.config.n_embd // self.config.n_head, dropout)
         for block in self.blocks:
             x = block(x, cache, mask)
         if cache is not None:

@@ -1,6 +1,5 @@
-"""Layers and masks that several architectures share."""
+"""Layers that several architectures share."""
 
-import math
 from typing import Any
 
 import torch
@@ -81,19 +80,3 @@ class _RMSNorm(torch.autograd.Function):
         grad = grad * weight
         grad_x = (grad - unit * (grad * unit).mean(-1, keepdim=True)).mul_(scale)
         return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
-
-
-def document_mask(documents: Tensor, embedded: Tensor) -> Tensor:
-    """The causal attention mask for windows of several documents: a token attends only within its own document.
-
-    In: the document number of each token, [B, T] int64, and the embedded tokens, for the precision: to ask a weight,
-    ZeRO 3 would gather it, and hold it through the step. Out: [B, 1, T, T] in the dtype of the queries, to be added to
-    their scores: 0 = may attend, -inf = may not. Given bools, each layer would make such numbers for itself and keep
-    them for the backward pass.
-    """
-    length, device = documents.size(1), documents.device
-    autocast = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if autocast else embedded.dtype
-    later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
-    hidden = (documents[:, :, None] != documents[:, None, :]).logical_or_(later)
-    return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -math.inf)[:, None]

@@ -22,10 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kogpt.model.attention import attend, document_mask
 from kogpt.model.config import ModelConfig, Precision
 from kogpt.model.decoder import Decoder
 from kogpt.model.kv_cache import KVCache
-from kogpt.model.layers import RMSNorm, VocabMatrix, document_mask
+from kogpt.model.layers import RMSNorm, VocabMatrix
 from kogpt.model.packed import Linear, rms_norm
 
 HEAD_DIM = 128
@@ -182,7 +183,7 @@ class Attention(nn.Module):
             if self.groups > 1:  # the fused kernels for fp32, for masks, and for older GPUs take no groups
                 key, value = (part.repeat_interleave(self.groups, 1) for part in (key, value))
             dropout = self.dropout if self.training else 0.0
-            out = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=mask is None)
+            out = attend(query, key, value, mask, dropout)
         out = self.o_proj(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.dropout) if self.training else out
 
@@ -299,7 +300,9 @@ class Qwen3(Decoder):
         x = self.embed_tokens(ids, "embed")
         if self.training:
             x = F.dropout(x, self.config.dropout)
-        mask = None if documents is None else document_mask(documents, x)
+        mask = None
+        if documents is not None:
+            mask = document_mask(documents, x, self.config.head_dim, self.config.dropout if self.training else 0.0)
         for block in self.blocks:
             x = block(x, rotation, cache, mask)
         if cache is not None:

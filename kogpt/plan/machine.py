@@ -194,7 +194,7 @@ def token_seconds(
         compile_blocks(model)  # as a training does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     ids = torch.randint(config.vocab_size, (rows, config.max_seq_len + 1), device=device)
-    articles = (torch.arange(config.max_seq_len, device=device) > config.max_seq_len // 2).long().expand(rows, -1)
+    articles = torch.arange(2 * rows + 1, dtype=torch.int32, device=device) * config.max_seq_len // 2
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), documents=articles)
     half = torch.float16 if precision == "fp16" else torch.bfloat16
 

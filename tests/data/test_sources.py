@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kogpt.common.errors import UserError
 from kogpt.data.conversations import Conversations
 from kogpt.data.corpus import TokenCorpus
-from kogpt.data.loader import Share, TrainBatches
+from kogpt.data.loader import Share, TrainBatches, starts_of_documents
 from kogpt.data.sources import ArticleWindows, ConversationWindows
 from kogpt.model.loss import IGNORED
 from kogpt.tokenizer.chat import Message, prompt
@@ -103,12 +103,13 @@ def test_changing_one_conversation_leaves_the_logits_of_its_neighbors(
     assert window.documents is not None
     assert window.documents.max() >= 3
     ids, _, positions, documents = (torch.from_numpy(column)[None] for column in window if column is not None)
+    starts = torch.from_numpy(starts_of_documents(documents.numpy()))
     with torch.no_grad():
-        before = model(ids, positions=positions, documents=documents)
+        before = model(ids, positions=positions, documents=starts)
         for document in range(1, int(documents.max()) + 1):
             changed = ids.clone()
             changed[documents == document] = (changed[documents == document] + 5) % tokenizer.vocab_size
-            after = model(changed, positions=positions, documents=documents)
+            after = model(changed, positions=positions, documents=starts)
             assert torch.equal(after[documents != document], before[documents != document])
             assert not torch.equal(after[documents == document], before[documents == document])
         # Each of them alone, in a row of its own, as in a chat.
@@ -180,6 +181,7 @@ def test_the_number_of_targets_is_known_to_every_rank(
         targets.add(step.targets)
         for ids, wanted, positions, documents in step.micro_batches:
             assert documents is not None
+            assert {0, 64, 128} <= {*documents.tolist()}, "a document ends with its row"
             assert positions is None or positions.shape == ids.shape
             scored += int((wanted != IGNORED).sum())
             rows += [row.tolist() for row in ids]
