@@ -16,6 +16,7 @@ from pathlib import Path
 from kogpt.common import system
 from kogpt.common.cores import usable_cores
 from kogpt.common.device import best_device
+from kogpt.common.host_memory import host_memory
 from kogpt.common.nvidia import nvidia_smi, unusable_gpus
 
 GIB = 2**30
@@ -113,12 +114,10 @@ def _cores() -> Finding:
 
 
 def _memory() -> Finding:
-    import psutil
-
-    memory = psutil.virtual_memory()
-    found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
-    short = memory.available < LEAST_MEMORY_GIB * GIB
-    return Finding("memory", found, f"close programs until {LEAST_MEMORY_GIB} GiB are available" if short else None)
+    free, total = host_memory()
+    mend = f"close programs, or give the container or job more, until {LEAST_MEMORY_GIB} GiB are available"
+    found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB available"
+    return Finding("memory", found, mend if free < LEAST_MEMORY_GIB * GIB else None)
 
 
 def _shared_memory() -> Finding:

@@ -6,24 +6,13 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from kogpt.common.cgroups import CGROUPS, OWN, groups
 from kogpt.common.system import affinity
 
 
-def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+def usable_cores(cgroups: Path = CGROUPS, own: Path = OWN) -> int:
     """The cores that this process may use: its CPU affinity, limited by the quotas of its cgroups (v1 and v2)."""
-    quotas = []
-    with suppress(OSError):
-        for line in own.read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            roots = [cgroups] if not controllers else [cgroups / controllers, cgroups / "cpu"]
-            for root in roots:
-                group = root / path.lstrip("/")
-                # Limits of parent groups apply too. In a container the path may exist only on the host.
-                for folder in [group, *group.parents]:
-                    if folder.is_relative_to(root):
-                        quotas += _quota(folder)
+    quotas = [cores for folder in groups("cpu", cgroups, own) for cores in _quota(folder)]
     return max(1, min([affinity(), *map(math.ceil, quotas)]))
 
 

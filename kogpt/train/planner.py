@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_write
+from kogpt.common.host_memory import host_memory
 from kogpt.model.config import ModelConfig
 from kogpt.model.loss import CHUNK_LOGITS
 from kogpt.optim.parameter_groups import hidden_count
@@ -117,8 +117,8 @@ def estimate(
 
 
 def free_memory(device: torch.device) -> int:
-    """Free bytes of the device; of a CPU those of the machine, which all its ranks share."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Free bytes of the device; of a CPU those that this process may use, which all its node's ranks share."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_memory().free
 
 
 def _free(ranks: Ranks) -> int:

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -31,6 +30,7 @@ from kogpt.checkpoint.layout import MODEL, point, step_folder, temporary_folder
 from kogpt.checkpoint.prune import prune
 from kogpt.checkpoint.shards import Shard
 from kogpt.checkpoint.writer import Files, discard, publish, write_shards
+from kogpt.common.host_memory import host_memory
 from kogpt.train.distributed import Ranks, barrier, patient, reduce_max
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Saver:
             self._gather(order, parts)
             return
         need = sum(4 * shard.numel for shard, _ in parts)
-        free = psutil.virtual_memory().available // self.ranks.local_world_size
+        free = host_memory().free // self.ranks.local_world_size
         if reduce_max(self.ranks, need > ROOM * free)[0]:
             log.warning(
                 f"Step {order.step}: a rank has no host memory free for a copy of its {need / 2**30:.1f} GiB, "

@@ -4,14 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from engines import train_here
 from trainings import deepspeed_file, flags
 
 from kogpt.common.errors import UserError
+from kogpt.common.host_memory import HostMemory
 from kogpt.model.gpt2 import GPTConfig
+from kogpt.train import planner
 from kogpt.train.deepspeed_config import plan
 from kogpt.train.distributed import Ranks
 from kogpt.train.planner import HEADROOM, estimate, fit_memory
@@ -34,10 +35,7 @@ def _one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _with_free(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
-    class Memory:
-        available = int(free)
-
-    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(planner, "host_memory", lambda: HostMemory(int(free), int(free)))
 
 
 def _need(micro_batch: int, forgetful: bool = False) -> float:
