@@ -1,6 +1,7 @@
 """The Dockerfiles: what their lines say, and (slow) what comes of them in a bare Debian root."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -36,6 +37,15 @@ def test_it_runs_as_an_ordinary_user_where_the_manifests_say(dockerfile: Path) -
         text = (PROJECT / f"launch/kubernetes/{name}.yaml").read_text()
         assert list(yaml.safe_load_all(text))
         assert f"workingDir: {folder}" in text
+
+
+def test_docker_stop_leaves_the_time_for_a_last_checkpoint() -> None:
+    """`deepspeed` dies at once of a SIGTERM, and the container with it; torchrun kills ranks after its time-out."""
+    text = (PROJECT / "docs/containers.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"^docker run [^`]*?launch/train\.py", text, re.MULTILINE)
+    [seconds] = re.findall(r" torchrun .*--shutdown-timeout=(\d+) launch/train", command)
+    [limit] = re.findall(r"docker stop -t (\d+)", text)
+    assert 0.9 < int(seconds) / int(limit) < 1
 
 
 def test_what_is_ignored() -> None:
@@ -83,8 +93,8 @@ def test_both_commands_run_in_the_image(image: Image, data: Path, user: str) -> 
     assert "FIX  Kkma" not in image.run(image.command, user=user).stdout
     run("python preprocess/run.py --input /data/articles --output /data/corpus --vocab-size 500")
     run(
-        "deepspeed --num_accelerators 2 launch/train.py --corpus /data/corpus --out /data/run --depth 1 --steps 4 "
-        "--max-seq-len 32 --save-every 2 --eval-every 2"
+        "torchrun --nproc-per-node=2 --shutdown-timeout=280 launch/train.py --corpus /data/corpus --out /data/run "
+        "--depth 1 --steps 4 --max-seq-len 32 --save-every 2 --eval-every 2"
     )
     state = json.loads((data / "run/run.json").read_text())
     assert state["state"] == "finished"

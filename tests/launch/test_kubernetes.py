@@ -65,6 +65,14 @@ def test_the_last_checkpoint_has_the_time_that_the_pod_has() -> None:
     assert 0.9 < int(seconds) / pod["terminationGracePeriodSeconds"] < 1
 
 
+@pytest.mark.parametrize("name", ["preprocess.yaml", "train.yaml"])
+def test_the_logs_are_those_of_the_job(name: str) -> None:
+    """KubeRay gives the Job that submits a RayJob its name; its pods have no other label before KubeRay 1.7."""
+    job = objects(name)[-1]
+    [logged] = re.findall(r"kubectl logs .*job-name=([\w-]+)", (FOLDER / name).read_text(encoding="utf-8"))
+    assert logged == job["metadata"]["name"]
+
+
 def test_ray_is_the_pinned_one() -> None:
     (job,) = objects("preprocess.yaml")
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
