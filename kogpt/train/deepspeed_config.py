@@ -22,6 +22,7 @@ from kogpt.common.errors import UserError
 from kogpt.model.config import Precision
 from kogpt.train import plain
 from kogpt.train.deepspeed_file import ADAM_DEFAULTS, MUON_DEFAULTS
+from kogpt.train.recipe import dividing
 
 MICRO_BATCH = 64
 """The upper limit for the micro-batch if the file has none."""
@@ -204,7 +205,7 @@ def _fit_batch(path: Path, content: dict[str, Any], world_size: int, notes: list
     if total % world_size:
         raise UserError(
             f'{path}: "train_batch_size" {total} cannot be divided evenly among {world_size} ranks; '
-            f"make it a multiple of {world_size}, or use another number of ranks."
+            f"make it a multiple of {world_size}, or use another number of ranks: {dividing(total, world_size)}."
         )
     share = total // world_size
     stated = content.get("gradient_accumulation_steps")

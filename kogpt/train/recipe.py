@@ -185,6 +185,13 @@ def divisible(batch: int, ranks: int) -> int:
     return -(-batch // ranks) * ranks
 
 
+def dividing(batch: int, ranks: int) -> str:
+    """The numbers of ranks nearest to `ranks` that divide the batch evenly, in words: "16 or 32"."""
+    fewer = [number for number in range(1, ranks) if batch % number == 0]
+    more = [number for number in range(ranks + 1, batch + 1) if batch % number == 0]
+    return " or ".join(map(str, fewer[-1:] + more[:1]))
+
+
 def changed(recipe: Recipe, **said: Any) -> Recipe:
     """The recipe with everything that is said (not None)."""
     return replace(recipe, **{name: value for name, value in said.items() if value is not None})

@@ -17,7 +17,7 @@ from kogpt.train.deepspeed_file import completed
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.fine_tuning import origin
 from kogpt.train.options import TrainOptions, model_config
-from kogpt.train.recipe import Attend, Length, Recipe, changed, dial, divisible, tuning
+from kogpt.train.recipe import Attend, Length, Recipe, changed, dial, dividing, divisible, tuning
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _begun(known: dict[str, Any], context: int, windows: int, ranks: int, length
         if batch % ranks:
             raise UserError(
                 f"a step of this run has {batch} windows of {context} tokens, which {ranks} ranks cannot divide "
-                f"evenly; use a number of ranks that divides {batch}."
+                f"evenly; use another number of ranks: {dividing(batch, ranks)}."
             )
     elif batch is None:
         batch = divisible(known["recipe"]["batch"], ranks)

@@ -21,7 +21,7 @@ def _plan(content: dict[str, Any], ranks: int = 1, device: str = "cpu", has_bf16
 def test_the_global_batch_is_kept(total: int, micro: int, ranks: int) -> None:
     content = {"train_batch_size": total, "train_micro_batch_size_per_gpu": micro}
     if total % ranks:
-        with pytest.raises(UserError, match=f"{total} cannot be divided evenly among {ranks} ranks"):
+        with pytest.raises(UserError, match=rf"{total} cannot be .* {ranks} ranks; .* another number of ranks: \d"):
             _plan(content, ranks)
         return
     fitted = _plan(content, ranks)

@@ -24,6 +24,7 @@ from kogpt.train.recipe import (
     best_step_for,
     changed,
     dial,
+    dividing,
     enough_tokens,
     muon,
     tuned,
@@ -37,6 +38,13 @@ def test_the_anchors_are_what_was_measured_and_the_other_end_is_nanochat_s() -> 
     assert (best_step(TOKENS), best_lr(TOKENS, STEP_TOKENS)) == (STEP_TOKENS, LR)
     assert best_step(FEW_TOKENS) == BEST_STEP
     assert (best_step(11e9), best_lr(11e9, 1 << 19)) == (1 << 19, pytest.approx(0.02, rel=0.02))
+
+
+def test_the_numbers_of_ranks_nearest_to_one_that_cannot_divide_a_batch() -> None:
+    assert dividing(512, 24) == "16 or 32"
+    assert dividing(60, 7) == "6 or 10"
+    assert dividing(4, 5) == "4"
+    assert dividing(7, 2) == "1 or 7"
 
 
 @given(**SIZES)
