@@ -3,7 +3,7 @@
     kogpt serve demo/chat &
     python bench/page_pictures.py http://127.0.0.1:8000
 
-`docs/chat.png` shows it on a desk, by day, in Korean; `docs/chat-phone.png` on a phone, by night. Needs
+`docs/chat.png` shows it on a desktop, in light mode, in Korean; `docs/chat-phone.png` on a phone, in dark mode. Needs
 kogpt[ecosystem], and Debian's packages chromium and fonts-noto-cjk. The answers are the model's, as they come.
 """
 
