@@ -47,6 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # not this folder, in which preprocess.py has the name of a package
 
 from bench.tokenization_report import draw, show, summarise  # noqa: E402
+from kogpt.common.device import has_bf16  # noqa: E402
 from kogpt.common.files import atomic_write  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
 from kogpt.data.sampler import windows_for_step  # noqa: E402
@@ -56,7 +57,6 @@ from kogpt.model.gpt2 import GPT, GPTConfig  # noqa: E402
 from kogpt.optim.parameter_groups import parameter_groups  # noqa: E402
 from kogpt.optim.schedule import learning_rate  # noqa: E402
 from kogpt.tokenizer.codec import TextCodec  # noqa: E402
-from kogpt.train.distributed import has_bf16  # noqa: E402
 
 SHAPE = {"max_seq_len": 256, "n_layer": 4, "n_head": 4, "n_embd": 128}
 BATCH, PEAK, WARM_UP, DECAY, WEIGHT_DECAY = 8, 3e-3, 20, 0.3, 0.1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kogpt.common import system
 from kogpt.common.cores import usable_cores
-from kogpt.common.device import best_device
+from kogpt.common.device import best_device, has_bf16, has_fp16
 from kogpt.common.host_memory import host_memory
 from kogpt.common.nvidia import nvidia_smi, unusable_gpus
 
@@ -68,7 +68,6 @@ def _torch() -> Iterator[Finding]:
     import torch
 
     from kogpt.train.compile import obstacle
-    from kogpt.train.distributed import has_bf16
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     yield Finding("torch", f"{torch.__version__}, built for {build}")
@@ -76,20 +75,21 @@ def _torch() -> Iterator[Finding]:
     device = best_device()
     if device.type == "cuda":
         yield from _gpus()
-    found = "yes" if has_bf16(device) else "no; training uses fp16 on NVIDIA GPUs and fp32 elsewhere"
+    found = "yes" if has_bf16(device) else f"no; training uses {'fp16' if has_fp16(device) else 'fp32'}"
     yield Finding(f"bf16 on this {'CPU' if device.type == 'cpu' else 'GPU'}", found)
     problem = obstacle(2, device.type)
     if device.type == "cuda":
-        yield Finding("torch.compile", problem or "ready", problem and "install it, because training is slower without")
+        yield Finding("torch.compile", problem or "ready", problem and "without it, training is slower")
     else:
         yield Finding("torch.compile", problem or "ready (off without an NVIDIA GPU, unless --compile on)")
 
 
 def _nvidia() -> Finding:
-    """The GPUs that the driver sees, and whether torch can use them."""
+    """The GPUs that the driver sees, and why torch does not count them. `_gpus` tries those that it counts."""
     if not (gpus := nvidia_smi("name,driver_version")):
         return Finding("NVIDIA GPUs", "none; kogpt uses the CPU")
-    return Finding("NVIDIA GPUs (name, driver)", "; ".join(gpus), unusable_gpus())
+    counted = best_device().type == "cuda"
+    return Finding("NVIDIA GPUs (name, driver)", "; ".join(gpus), None if counted else unusable_gpus())
 
 
 def _gpus() -> Iterator[Finding]:
@@ -99,6 +99,9 @@ def _gpus() -> Iterator[Finding]:
 
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
+        if problem := unusable_gpus(index):
+            yield Finding(f"GPU {index}", about.name, problem)
+            continue
         free, total = torch.cuda.mem_get_info(index)
         peak = peak_flops(about.name, "bf16") or peak_flops(about.name, "fp16")
         stated = f"{peak / 1e12:.0f} TFLOP/s" if peak else "peak unknown, so MFU is not shown"

@@ -33,8 +33,14 @@ with_uv() { uv pip install --python .venv/bin/python --quiet "$@"; }
 # machine without an NVIDIA GPU cannot use and that an older driver cannot run. Where pip would take that one, let uv
 # find the build of the same version that fits: for the CPU, or for the CUDA version of the driver.
 torch=$(grep '^torch==' constraints.txt)
+# uv goes by the driver alone, but CUDA 13 has nothing for cards before compute capability 7.5 (V100, P100).
+weakest=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | head -n 1)
+case $weakest in
+[3-6].[0-9] | 7.[0-4]) fitting=cu126 ;;
+*) fitting=auto ;;
+esac
 if python -m pip install --dry-run --no-deps --quiet --report - "$torch" | grep -q '^ *"nvidia-'; then
-    with_uv --torch-backend="${UV_TORCH_BACKEND:-auto}" "$torch" ||
+    with_uv --torch-backend="${UV_TORCH_BACKEND:-$fitting}" "$torch" ||
         echo "kogpt: the build of torch for this machine cannot be downloaded; installing the one for the newest CUDA." >&2
 fi
 unset UV_TORCH_BACKEND

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import torch
 
 from kogpt import doctor
 from kogpt.common import system
@@ -19,8 +21,11 @@ def test_every_line_says_ok_or_the_mend(tmp_path: Path) -> None:
     lines = [str(finding) for finding in examine(tmp_path)]
     assert all(re.match(r"(OK |FIX)  [^:]+: .+", line) for line in lines)
     subjects = [line[5:].split(":")[0] for line in lines]
-    for subject in ("Python", "torch", "CPU cores", "memory", "disk", "Kkma", "Weights & Biases"):
-        assert subject in subjects
+    for subject in (
+        *("Python", "torch", "NVIDIA GPUs", "bf16 on this [CG]PU", "torch.compile", "CPU cores", "memory"),
+        *("/dev/shm", "disk", "Kkma", "Ray", "DeepSpeed", "Weights & Biases"),
+    ):
+        assert any(re.match(subject, found) for found in subjects), subject
     assert any("나는 간다" in line for line in lines if line.startswith("OK "))
 
 
@@ -37,6 +42,37 @@ def test_an_analyzer_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatc
     assert doctor._kkma().mend is not None
 
 
+class _Gpus:
+    """Two GPUs, of which torch has no kernels for the first one."""
+
+    class Properties(NamedTuple):
+        name: str
+        major: int
+        minor: int
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: 2)
+        patch.setattr(torch.cuda, "get_device_properties", self.properties)
+        patch.setattr(torch.cuda, "mem_get_info", self.memory)
+        patch.setattr(doctor, "unusable_gpus", lambda index: None if index else "it cannot be used")
+
+    def properties(self, index: int) -> Properties:
+        return self.Properties("NVIDIA A100-SXM4-80GB", 8, 0) if index else self.Properties("Tesla V100", 7, 0)
+
+    def memory(self, index: int) -> tuple[int, int]:
+        assert index == 1, "on a GPU that cannot be used, this raises"
+        return 70 << 30, 80 << 30
+
+
+def test_each_gpu_is_ok_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    _Gpus(monkeypatch)
+    first, second = doctor._gpus()
+    assert first == Finding("GPU 0", "Tesla V100", "it cannot be used")
+    assert str(second) == ("OK   GPU 1: NVIDIA A100-SXM4-80GB, 70 of 80 GiB free, compute capability 8.0, 312 TFLOP/s")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a usable GPU")
 def test_gpus_without_a_torch_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 3060, 470.10'\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from kogpt.common.device import choose_device
+from kogpt.common.device import choose_device, has_bf16, has_fp16
 from kogpt.common.errors import UserError
 from kogpt.common.numerics import fused_attention
 from kogpt.common.system import has_deepspeed
@@ -23,7 +23,7 @@ from kogpt.model.config import ModelConfig, Precision
 from kogpt.model.loss import CHUNK_LOGITS
 from kogpt.train import deepspeed_config, deepspeed_file
 from kogpt.train.compile import compile_blocks, obstacle
-from kogpt.train.distributed import has_bf16, share_cores
+from kogpt.train.distributed import share_cores
 from kogpt.train.gpu_peaks import peak_flops
 from kogpt.train.memory import memory_per_rank
 from kogpt.train.options import DEFAULT_FILE
@@ -67,7 +67,8 @@ class Machine:
     """"cuda", "cpu", or "mps"."""
     bf16: bool
     deepspeed: bool
-    """Does it have bf16 hardware, and DeepSpeed?"""
+    fp16: bool = True
+    """Does it have bf16 hardware, DeepSpeed, and GPUs on which DeepSpeed trains in fp16?"""
     words: str = ""
     """What it is, and how the speed is known."""
 
@@ -83,6 +84,7 @@ class Machine:
             world_size=self.devices,
             device=self.device,
             has_bf16=self.bf16,
+            has_fp16=self.fp16,
             deepspeed=self.deepspeed,
         )
 
@@ -122,7 +124,7 @@ def measured(
     devices = max(1, torch.cuda.device_count()) if has_deepspeed() else 1
     share_cores(devices)
     memory = free_memory(device)  # before torch keeps blocks of what was measured
-    machine = Machine(devices, 0.0, 1.0, memory, device.type, has_bf16(device), has_deepspeed())
+    machine = Machine(devices, 0.0, 1.0, memory, device.type, has_bf16(device), has_deepspeed(), has_fp16(device))
     precision = machine.engine(DEFAULT_FILE, {"train_batch_size": devices}).precision
     points = []
     for shape in map(config, depths):

@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from kogpt.checkpoint.choose import Wish
 from kogpt.checkpoint.load import LoadedRun, load_for_inference
 from kogpt.common import system
-from kogpt.common.device import choose_device
+from kogpt.common.device import choose_device, has_bf16
 from kogpt.common.errors import UserError
 from kogpt.generate.chat import is_taught
 from kogpt.serve.app import create_app
@@ -44,9 +44,9 @@ CACHE_BYTES = 2 * 2**30
 
 
 def open_service(loaded: LoadedRun, name: str) -> Service:
-    """The service of a loaded run. On a GPU it computes in bf16."""
+    """The service of a loaded run. On a GPU it computes in bf16, if the GPU has it."""
     model = loaded.model
-    if model.device.type == "cuda":
+    if model.device.type == "cuda" and has_bf16(model.device):
         model = model.to(torch.bfloat16)
     row_bytes = 2 * math.prod(model.config.kv_cache_shape(1)) * model.dtype.itemsize
     codec = TextCodec(loaded.tokenizer_folder)

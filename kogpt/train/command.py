@@ -58,6 +58,7 @@ def train(command: Command, ranks: Ranks, stop: Stop) -> int:
         world_size=ranks.world_size,
         device=ranks.device.type,
         has_bf16=distributed.all_have_bf16(ranks),
+        has_fp16=distributed.all_have_fp16(ranks),
     )
     for line in (*setup.notes, *plan.notes, f"run folder: {options.out}"):
         log.info(line)

@@ -11,6 +11,8 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+from torch.utils import _triton
+
 from kogpt.model.decoder import Decoder
 from kogpt.train.distributed import broadcast_object
 
@@ -24,6 +26,10 @@ def obstacle(stage: int, device_type: str) -> str | None:
     if device_type == "cpu":
         names, given = ("g++", "clang++"), os.environ.get("CXX")
         return None if given or any(map(shutil.which, names)) else "there is no C++ compiler (apt install g++)"
+    if not _triton.has_triton_package():
+        return "Triton is not installed (pip install triton, where it has a package)"
+    if not _triton.has_triton():
+        return "Triton needs a GPU of compute capability 7 or later"
     # Triton needs these to build its launchers: triton/runtime/build.py.
     if not (os.environ.get("CC") or any(map(shutil.which, ("gcc", "clang")))):
         return "there is no C compiler (apt install gcc)"

@@ -64,17 +64,19 @@ def plan(
     world_size: int,
     device: str,
     has_bf16: bool,
+    has_fp16: bool = True,
     deepspeed: bool | None = None,
 ) -> EnginePlan:
     """Fit precision, micro-batch, and accumulation to the machine. `notes` says what was changed.
 
+    `has_fp16`: does DeepSpeed train in fp16 on its GPUs? It does on most (kogpt.common.device).
     `deepspeed`: does the machine have DeepSpeed? By default as this one.
     """
     deepspeed = system.has_deepspeed() if deepspeed is None else deepspeed
     engine = copy.deepcopy(content)
     notes: list[str] = []
     zero = engine.setdefault("zero_optimization", {"stage": 0})
-    precision = _fit_precision(engine, device, has_bf16, deepspeed, notes)
+    precision = _fit_precision(engine, device, has_bf16, has_fp16, deepspeed, notes)
     micro_batch, grad_accum = _fit_batch(path, content, world_size, notes)
     offload = zero.get("offload_optimizer", {}).get("device", "none") != "none"
     shared = offload or zero.get("offload_param", {}).get("device", "none") != "none"
@@ -151,27 +153,27 @@ def _fit_optimizer(engine: dict[str, Any], notes: list[str]) -> tuple[dict[str, 
     return adam, muon
 
 
-def _fit_precision(engine: dict[str, Any], device: str, has_bf16: bool, deepspeed: bool, notes: list[str]) -> Precision:
+def _fit_precision(
+    engine: dict[str, Any], device: str, has_bf16: bool, has_fp16: bool, deepspeed: bool, notes: list[str]
+) -> Precision:
     if engine.get("fp16", {}).get("enabled"):
-        if device != "cuda":
+        if device != "cuda" or not has_fp16:
             why = "CPUs do not support it" if device == "cpu" else "it needs an NVIDIA GPU"
+            why += "" if device != "cuda" else " of compute capability 7 or later"
             raise UserError(f'"fp16" is enabled, but {why}; enable "bf16" or neither.')
         return "fp16"
     asked = next((key for key in ("bf16", "torch_autocast") if engine.get(key, {}).get("enabled")), None)
-    if asked and not has_bf16 and (device != "cuda" or not deepspeed):
-        engine[asked] = {"enabled": False}
+    if asked is None:
+        return "fp32"
+    if engine[asked].get("dtype", "bfloat16") != "bfloat16":
+        raise UserError('"torch_autocast.dtype" is not bfloat16; for fp16 use the "fp16" section.')
+    if has_bf16:
+        return "bf16" if asked == "bf16" else "autocast"
+    engine[asked] = {"enabled": False}
+    if device != "cuda" or not has_fp16 or not deepspeed:
         what = "CPU" if device == "cpu" else "GPU"
         notes.append(f"A {what} of this run has no bf16 hardware, where bf16 is slow: training in fp32 instead.")
         return "fp32"
-    if engine.get("torch_autocast", {}).get("enabled"):
-        if engine["torch_autocast"].get("dtype", "bfloat16") != "bfloat16":
-            raise UserError('"torch_autocast.dtype" is not bfloat16; for fp16 use the "fp16" section.')
-        return "autocast"
-    if not engine.get("bf16", {}).get("enabled"):
-        return "fp32"
-    if has_bf16:
-        return "bf16"
-    engine["bf16"] = {"enabled": False}
     engine["fp16"] = FP16 | engine.get("fp16", {}) | {"enabled": True}
     notes.append("A GPU of this run has no bf16 hardware: training in fp16 with loss scaling instead.")
     if engine["zero_optimization"].get("stage", 0) == 0:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from kogpt.common import system
 from kogpt.common.cores import usable_cores
-from kogpt.common.device import choose_device
+from kogpt.common.device import choose_device, has_bf16, has_fp16
 from kogpt.common.errors import UserError
 from kogpt.common.nvidia import unusable_gpus
 from kogpt.train import launchers, plain
@@ -83,30 +83,28 @@ def choose_accelerator() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
+_silent = False  # whether `_local_rank` has changed LOCAL_RANK to 0
+
+
 def speaker() -> str | None:
     """The prefix of this rank's error messages, or None if it must not print any.
 
     The first rank of each node prints, because a fault may be visible on its node only. The answer comes from the
     environment, so that it is known before the ranks connect.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if _silent or os.environ.get("LOCAL_RANK", "0") != "0":
         return None
     return "train.py: " if os.environ.get("RANK", "0") == "0" else f"train.py on {socket.gethostname()}: "
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware supports bf16. torch emulates it otherwise, on a CPU many times slower than fp32."""
-    if device.type == "mps":
-        return torch.backends.mps.is_macos_or_newer(14, 0)
-    if device.type == "cpu":
-        offered = torch.cpu.get_capabilities()
-        return any(offered.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last one: ARM
-    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def all_have_bf16(ranks: Ranks) -> bool:
     """Whether every rank has bf16, because all must train in the same precision."""
     return not any(reduce_max(ranks, not has_bf16(ranks.device)))
+
+
+def all_have_fp16(ranks: Ranks) -> bool:
+    """Whether every rank can train in fp16."""
+    return not any(reduce_max(ranks, not has_fp16(ranks.device)))
 
 
 def local_world_size() -> int:
@@ -130,7 +128,8 @@ def start() -> Ranks:
     Without DeepSpeed there is one rank. Raises `UserError` if there are GPUs that torch cannot use, instead of training
     slowly on the CPU.
     """
-    if problem := unusable_gpus():
+    local_rank = _local_rank()
+    if problem := unusable_gpus(local_rank):
         raise UserError(f"{problem}; or set CUDA_VISIBLE_DEVICES= to train on the CPU.")
     if not system.has_deepspeed():
         return _alone()
@@ -139,7 +138,6 @@ def start() -> Ranks:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     ranks_on_node = local_world_size()
     share_cores(ranks_on_node)
-    local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
         device, backend = torch.device("cuda", local_rank), "nccl"
@@ -149,6 +147,26 @@ def start() -> Ranks:
     deepspeed.ops.__compatible_ops__ = {}
     _join(backend)
     return Ranks(dist.get_rank(), dist.get_world_size(), local_rank, ranks_on_node, device)
+
+
+def _local_rank() -> int:
+    """The number of this rank on its node, and of its GPU. Raises `UserError` if it has none.
+
+    SLURM's --gpus-per-task and --gpu-bind show each rank its own GPU, which is then number 0 for everybody. DeepSpeed
+    takes the number of the GPU from LOCAL_RANK, so that becomes 0 as well.
+    """
+    global _silent
+    number = int(os.environ["LOCAL_RANK"])
+    if not torch.cuda.is_available() or number < (count := torch.cuda.device_count()):
+        return number
+    if count > 1:
+        raise UserError(
+            f"LOCAL_RANK is {number}, but this rank sees {count} GPUs; start one rank for each GPU of the node, "
+            "or show each rank one GPU (srun --gpus-per-task=1)."
+        )
+    _silent = True
+    os.environ["LOCAL_RANK"] = "0"
+    return 0
 
 
 def _alone() -> Ranks:

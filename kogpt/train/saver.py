@@ -10,7 +10,8 @@ In three cases training waits, with a long time-out for the collectives:
 - A rank has no host memory for the copy.
 - The nodes share no folder. Then rank 0 receives the parts of all ranks, one shard at a time, and writes them.
 
-Cost: host memory for this rank's part until it is written (AdamW: 12 bytes per parameter, divided by the ranks).
+Cost: host memory for this rank's part until it is written (AdamW: 12 bytes per parameter, divided by the ranks). With
+a GPU it is up to twice as much, because torch rounds each pinned block up to a power of two.
 """
 
 import json
@@ -99,7 +100,7 @@ class Saver:
         if not self.shared:
             self._gather(order, parts)
             return
-        need = sum(4 * shard.numel for shard, _ in parts)
+        need = sum(copy_bytes(shard.numel, torch.cuda.is_available()) for shard, _ in parts)
         free = host_memory().free // self.ranks.local_world_size
         if reduce_max(self.ranks, need > ROOM * free)[0]:
             log.warning(
@@ -137,6 +138,8 @@ class Saver:
         if ranks.device.type == "cuda":
             torch.cuda.set_device(ranks.device)  # is set per thread
         report = _attempt(lambda: self._write(temporary, parts))
+        if ranks.device.type == "cuda":
+            torch._C._host_emptyCache()  # torch would keep the pinned memory of the copies
         if not ranks.first:
             _store().set(self._key(order, ranks.rank), json.dumps(report))
             return
@@ -229,6 +232,11 @@ def copied(parts: list[Part]) -> list[Part]:
     if pinned:
         torch.cuda.synchronize()
     return copies
+
+
+def copy_bytes(numel: int, pinned: bool) -> int:
+    """What a copy of so many fp32 numbers takes. torch rounds pinned blocks up to a power of two."""
+    return 1 << (4 * numel - 1).bit_length() if pinned else 4 * numel
 
 
 def _in_file_order(parts: list[Any]) -> list[Any]:

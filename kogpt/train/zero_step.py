@@ -1,9 +1,16 @@
-"""Patch DeepSpeed's ZeRO step to wait once for the device instead of five times. In: the optimizer of an engine.
+"""Patch DeepSpeed's ZeRO step to wait for the device once a step, instead of five times and once per micro-batch.
 
-Stages 1 and 2 check every gradient for infinities, compute the norm (which would show them as well), check whether it
-is finite, and check again for each parameter group. With the patch, the norm alone decides. It is fetched once and then
-read on the host. Stage 3 and DeepSpeed's bf16 optimizer (stage 1) already work this way. Source: DeepSpeed 0.19.8,
-runtime/zero/stage_1_and_2.py, `step`.
+In: the optimizer of an engine. Source: DeepSpeed 0.19.8, runtime/zero/stage_1_and_2.py.
+
+- `step`. Stages 1 and 2 check every gradient for infinities, compute the norm (which would show them as well), check
+  whether it is finite, and check again for each parameter group. With the patch, the norm alone decides. It is fetched
+  once and then read on the host. Stage 3 and DeepSpeed's bf16 optimizer (stage 1) already work this way.
+- `independent_gradient_partition_epilogue`, the end of a backward pass. With "overlap_comm", gradients are summed over
+  the ranks on a stream of their own, and the host waits for the device before it uses the sums. With the patch, the
+  main stream waits for that stream, and the host goes on to queue the next micro-batch. All memory that the two streams
+  share is used in this order: what the main stream reads, the other stream overwrites only after it has waited for the
+  main stream, which DeepSpeed lets it do before each bucket. While the host is ahead, there may be a second pair of
+  buckets. Stage 3 still waits at this place. Its state may be on the host, and it limits its memory by waiting.
 """
 
 from collections.abc import Iterator
@@ -24,6 +31,27 @@ def wait_once(optimizer: Any) -> None:
 
     optimizer.scaled_global_norm = norm_on_host
     optimizer.check_overflow = lambda *_, **__: None
+    if optimizer.overlap_comm:
+        _order_streams(optimizer)
+
+
+def _order_streams(optimizer: Any) -> None:
+    """At the end of a backward pass, let the main stream wait for the sums over the ranks, and not the host."""
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator, whole = get_accelerator(), optimizer.independent_gradient_partition_epilogue
+
+    def wait_on_device(*_: Any) -> None:
+        accelerator.current_stream().wait_stream(optimizer.reduction_stream)
+
+    def epilogue() -> None:
+        synchronize, accelerator.synchronize = accelerator.synchronize, wait_on_device
+        try:
+            whole()
+        finally:
+            accelerator.synchronize = synchronize
+
+    optimizer.independent_gradient_partition_epilogue = epilogue
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What the driver says about GPUs. A fake nvidia-smi plays the driver; torch is the real one, without CUDA."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -35,6 +36,54 @@ def test_windows_gets_torch_for_cuda_from_its_makers(driver: Path, monkeypatch: 
     assert "torch, built for CUDA, from https://pytorch.org" in (unusable_gpus() or "")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert "torch, built for a CUDA that the driver supports, from https://pytorch.org" in (unusable_gpus() or "")
+
+
+OLD_DRIVER = "The NVIDIA driver on your system is too old (found version 12020). Please update your GPU driver."
+NO_KERNEL = "CUDA error: no kernel image is available for execution on the device"
+BUSY = "CUDA error: CUDA-capable device(s) is/are busy or unavailable"
+
+
+def break_gpus(monkeypatch: pytest.MonkeyPatch, failure: str | None, capability: tuple[int, int] = (7, 0)) -> list[int]:
+    """torch counts two GPUs, whose use fails like this (None: it does not). Returns the numbers of those tried."""
+    tried = []
+
+    def ones(*shape: int, device: torch.device) -> torch.Tensor:
+        assert device.type == "cuda"
+        tried.append(device.index)
+        if failure is not None:
+            raise torch.AcceleratorError(f"{failure}\nCUDA kernel errors might be asynchronously reported")
+        return torch.zeros(shape)
+
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("failure", "capability", "said"),
+    [
+        (OLD_DRIVER, (7, 0), "torch was built for CUDA 13.0, which driver 535.54.03 does not support"),
+        (NO_KERNEL, (7, 0), "has no kernels for it .* run `UV_TORCH_BACKEND=cu126 make install`"),
+        (NO_KERNEL, (12, 0), "has no kernels for it .* run `make install`"),
+        (BUSY, (8, 0), r"busy or unavailable\); another program may occupy it"),
+    ],
+)
+def test_gpus_that_torch_counts_but_cannot_use(
+    failure: str, capability: tuple[int, int], said: str, driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once DeepSpeed is imported, torch counts those of an old driver. It always counts those it has no kernels for."""
+    tried = break_gpus(monkeypatch, failure, capability)
+    assert re.search(f"2 x Tesla V100-SXM2-16GB cannot be used.*{said}", unusable_gpus(1) or "")
+    assert tried == [1], "a rank leaves no context on the GPU of another one"
+    driver.unlink()
+    assert "The GPU cannot be used" in (unusable_gpus() or ""), "without nvidia-smi"
+
+
+def test_a_gpu_that_computes_is_usable(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_gpus(monkeypatch, None)
+    assert unusable_gpus() is None
 
 
 def test_hidden_gpus_are_not_missed(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:

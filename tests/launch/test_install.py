@@ -49,6 +49,44 @@ def test_an_old_python(project: Path) -> None:
     assert "is too old; kogpt needs Python 3.11 or later" in said
 
 
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$LOG"
+case "$*" in
+"-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python; cp "$0" .venv/bin/uv ;;
+*--report*) echo '    "nvidia-cublas"' ;;
+esac
+"""
+"""Python and uv, which write their words down. torch's newest build is the one for GPUs."""
+
+
+@pytest.mark.parametrize(
+    ("said", "setting", "build"),
+    [
+        (None, None, "auto"),
+        ("9.0\n9.0\n", None, "auto"),
+        ("7.5\n", None, "auto"),
+        ("12.0\n7.0\n", None, "cu126"),
+        ("6.1\n", None, "cu126"),
+        ("7.0\n", "cu999", "cu999"),
+        ("NVIDIA-SMI has failed because it could not communicate with the driver.\n", None, "auto"),
+    ],
+)
+def test_old_gpus_get_the_build_that_has_kernels_for_them(
+    said: str | None, setting: str | None, build: str, project: Path
+) -> None:
+    """uv goes by the driver: with one for CUDA 13, a V100 would get a build without kernels for it."""
+    programs, log = project / "programs", project / "log"
+    programs.mkdir()
+    (project / "python").write_text(STAND_IN)
+    (project / "constraints.txt").write_text("torch==2.13.0\n")
+    if said is not None:
+        (programs / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{said}'\n")
+        (programs / "nvidia-smi").chmod(0o755)
+    given = {"UV_TORCH_BACKEND": setting} if setting else {}
+    assert install(project, PATH=f"{programs}:{os.defpath}", LOG=str(log), **given) == (0, "")
+    assert f"--torch-backend={build} torch==2.13.0" in log.read_text()
+
+
 def test_no_python(project: Path) -> None:
     assert install(project, PYTHON="python9") == (
         2,

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from builders import make_endless_run
 from servers import client, http, wait_until
 
 import kogpt
+from kogpt.checkpoint.load import load_for_inference
 from kogpt.common import system
 from kogpt.common.errors import UserError
+from kogpt.serve import server
 from kogpt.serve.server import bind, is_loopback, run_name, serve
 from kogpt.tokenizer.wordpiece import Tokenizer
 
@@ -132,6 +135,19 @@ def test_a_key_that_no_client_can_send_is_refused(host: str, tmp_path: Path) -> 
     for key, problem in ((" ", "is empty"), ("열쇠", "cannot send"), ("clé", "cannot send"), ("a\tb", "cannot send")):
         with pytest.raises(UserError, match=f"--api-key .*{problem}"):
             serve(tmp_path, host=host, port=0, api_key=key, cors=(), checkpoint=None, device=None)
+
+
+@pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_gpu_without_bf16_serves_in_fp32(
+    has_bf16: bool, dtype: torch.dtype, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A T4 emulates bf16, and has no attention kernel for it."""
+    loaded = load_for_inference(run, torch.device("cpu"), None)
+    monkeypatch.setattr(type(loaded.model), "device", property(lambda self: torch.device("cuda")))
+    monkeypatch.setattr(server, "has_bf16", lambda device: has_bf16)
+    monkeypatch.setattr(server, "Service", lambda model, *rest, **settings: model)
+    served: Any = server.open_service(loaded, "run")
+    assert served.dtype == dtype
 
 
 def test_names() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.device_interface
+import torch._inductor.config
 from engines import SHAPE, SHAPES, plan_for, train_step
 
 from kogpt.train import compile as compiling
@@ -74,9 +76,11 @@ def test_one_graph_for_all_blocks_and_the_losses_of_eager(
         ({"gcc"}, False, "Python.h is missing"),
     ],
 )
-def test_what_triton_needs(
+def test_what_triton_needs_to_build(
     programs: set[str], header: bool, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("has_triton_package", "has_triton"):
+        monkeypatch.setattr(torch.utils._triton, name, lambda: True)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(compiling.shutil, "which", lambda name: name if name in programs else None)
     monkeypatch.setattr(compiling.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
@@ -84,6 +88,40 @@ def test_what_triton_needs(
         (tmp_path / "Python.h").touch()
     reason = obstacle(0, "cuda")
     assert reason is None if said is None else said in str(reason)
+
+
+class _Card:
+    """A GPU, as far as torch asks before it uses Triton."""
+
+    def __init__(self, major: int | None) -> None:
+        self.major = major
+        self.Worker = self
+
+    def is_available(self) -> bool:
+        return self.major is not None
+
+    def get_device_properties(self) -> "_Card":
+        return self
+
+
+def _cards(major: int) -> Any:
+    """A function from the type of a device to such GPUs; there is no other device."""
+    return lambda kind: _Card(major if kind == "cuda" else None)
+
+
+@pytest.mark.parametrize(
+    ("major", "package", "said"),
+    [(6, True, "compute capability 7"), (7, False, "Triton is not installed"), (7, True, "no C compiler")],
+)
+def test_triton_and_a_gpu_for_it(major: int, package: bool, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Pascal the first step would fail, and on Windows torch comes without Triton."""
+    asked = torch.utils._triton
+    monkeypatch.setattr(asked, "has_triton_package", lambda: package)
+    monkeypatch.setattr(asked, "has_triton", asked.has_triton.__wrapped__)  # without what it found before
+    monkeypatch.setattr(torch._dynamo.device_interface, "get_interface_for_device", _cards(major))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
+    assert said in str(obstacle(0, "cuda"))
 
 
 def test_not_under_zero_3() -> None:

@@ -13,8 +13,10 @@ from kogpt.train.deepspeed_config import ADAM_SHARE, EnginePlan, plan
 BASE: dict[str, Any] = {"train_batch_size": 64, "train_micro_batch_size_per_gpu": 8}
 
 
-def _plan(content: dict[str, Any], ranks: int = 1, device: str = "cpu", has_bf16: bool = True) -> EnginePlan:
-    return plan(Path("f.json"), content, world_size=ranks, device=device, has_bf16=has_bf16)
+def _plan(
+    content: dict[str, Any], ranks: int = 1, device: str = "cpu", has_bf16: bool = True, **has: Any
+) -> EnginePlan:
+    return plan(Path("f.json"), content, world_size=ranks, device=device, has_bf16=has_bf16, **has)
 
 
 @given(total=st.integers(1, 4096), micro=st.integers(1, 64), ranks=st.integers(1, 64))
@@ -57,6 +59,19 @@ def test_a_cpu_without_bf16_trains_in_fp32_and_it_is_said(asked: str) -> None:
     assert fitted.precision == "fp32"
     assert not fitted.engine[asked]["enabled"]
     assert "fp32 instead" in " ".join(fitted.notes)
+
+
+@pytest.mark.parametrize("asked", ["bf16", "torch_autocast"])
+def test_gpus_before_ampere_train_in_fp16_and_those_before_volta_in_fp32(asked: str) -> None:
+    """DeepSpeed refuses fp16 before compute capability 7, and bf16 is emulated before 8: attention has no kernel."""
+    content = BASE | {asked: {"enabled": True}}
+    for has_fp16, precision in ((True, "fp16"), (False, "fp32")):
+        fitted = _plan(content, device="cuda", has_bf16=False, has_fp16=has_fp16)
+        assert fitted.precision == precision
+        assert not fitted.engine[asked]["enabled"]
+        assert f"{precision} " in " ".join(fitted.notes)
+    with pytest.raises(UserError, match="of compute capability 7 or later"):
+        _plan(BASE | {"fp16": {"enabled": True}, "zero_optimization": {"stage": 2}}, device="cuda", has_fp16=False)
 
 
 def test_fp16_on_a_cpu_is_refused() -> None:

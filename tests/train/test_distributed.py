@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from kogpt.train.distributed import has_bf16
+from kogpt.common.device import has_bf16, has_fp16
+from kogpt.common.errors import UserError
+from kogpt.train import distributed
 
 WAITING = """
 import time
@@ -110,6 +112,35 @@ def test_one_rank_without_bf16_decides_for_all(lacking: int | None, tmp_path: Pa
         for rank in range(2)
     ]
     assert [process.communicate(timeout=60)[0].strip() for process in pair] == [str(lacking is None)] * 2
+
+
+@pytest.mark.parametrize(("capability", "able"), [((6, 1), False), ((7, 0), True), ((8, 9), True)])
+def test_fp16_needs_volta(capability: tuple[int, int], able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_fp16(torch.device("cuda", 0)) == able
+    assert not has_fp16(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("count", "number"), [(1, 0), (8, 3)])
+def test_the_gpu_of_a_rank(count: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """srun --gpus-per-task shows each rank its own GPU as number 0. DeepSpeed looks into LOCAL_RANK for it."""
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(distributed, "_silent", False)
+    monkeypatch.setattr(distributed, "unusable_gpus", lambda index: f"GPU {index} is broken")
+    with pytest.raises(UserError, match=f"GPU {number} is broken; or set CUDA_VISIBLE_DEVICES="):
+        distributed.start()
+    assert os.environ["LOCAL_RANK"] == str(number)
+    assert distributed.speaker() is None, "one rank of a node prints"
+
+
+def test_a_rank_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="LOCAL_RANK is 3, but this rank sees 2 GPUs; start one rank for each GPU"):
+        distributed.start()
 
 
 def test_deepspeed_tries_to_compile_nothing_at_the_start(ranks: Any) -> None:

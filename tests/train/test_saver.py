@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from trainings import PROJECT, Plan, copy_as_of, deepspeed_file, flags, killed, losses, records, together, wait_until
 
 from kogpt.checkpoint.layout import MANIFEST, pointed, step_folder
+from kogpt.checkpoint.shards import Shard
 from kogpt.checkpoint.verify import newest_good, verify
 from kogpt.common.errors import UserError
+from kogpt.train import saver
 from kogpt.train.run_folder import hold
 from kogpt.train.step_metrics import is_better
 
@@ -37,12 +41,13 @@ def _files(run: Path, step: int) -> dict[str, dict[str, object]]:
 def test_a_disk_slower_than_the_time_out_of_collectives_ends_in_nobodys(corpus: Path, tmp_path: Path) -> None:
     """At every stage one of two ranks writes, and then reads, for longer than the time-out of collectives.
 
-    Once rank 0 takes as long to write run.json.
+    Once rank 0 takes as long to write run.json, and once a rank takes as long for its first step, as if it compiled.
     """
     runs = {stage: tmp_path / f"run-{stage}" for stage in range(4)}
     slow: dict[str, Any] = {"rank": 1, "stall_seconds": LIMIT}
     plans = [_plan(corpus, run, stage, slow_write=SLOW, **slow) for stage, run in runs.items()]
     plans[0].sabotage["slow_state"] = SLOW
+    plans[1].sabotage["slow_first_step"] = SLOW
     plans += [_plan(corpus, run, stage, steps=6, slow_read=SLOW, **slow) for stage, run in runs.items()]
     assert together(2, plans, tmp_path / "ranks") == [0] * 8
     for run in runs.values():
@@ -157,6 +162,29 @@ def test_a_run_folder_belongs_to_one_training(corpus: Path, tmp_path: Path) -> N
     lock.release()
     hold(run).release()
     assert not writing.exists()
+
+
+def test_pinned_copies_are_counted_as_large_as_they_are_and_given_back(
+    ranks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """torch rounds pinned blocks up to powers of two, and keeps them after use."""
+    mebi = 1 << 20
+    assert [saver.copy_bytes(numel, False) for numel in (mebi, mebi + 1)] == [4 * mebi, 4 * mebi + 4]
+    assert [saver.copy_bytes(numel, True) for numel in (1, 3, mebi, mebi + 1)] == [4, 16, 4 * mebi, 8 * mebi]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(saver, "copy_bytes", lambda numel, pinned: 10**18 if pinned else 4)
+    left = []
+    monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: left.append(len(parts)), raising=False)
+    parts: Any = [(Shard("weight", None, (3,), 0, 3), lambda: torch.ones(3))]
+    saving = saver.Saver(tmp_path, replace(ranks, device=torch.device("cuda")), "token", shared=True)
+    monkeypatch.setattr(saving, "_begin", lambda order, parts: saving._save(order, parts))
+    monkeypatch.setattr(saver.Saver, "wait", lambda self: None)
+    monkeypatch.setattr(saver, "reduce_max", lambda ranks, value: [value])
+    saving.start(saver.Order(2, {}, {}, False, 1, None), parts)
+    assert "no host memory free for a copy" in caplog.text
+    assert left == [0], "after all copies were written"
+    assert saving.outcomes()[0].error is None
 
 
 @pytest.mark.parametrize(
