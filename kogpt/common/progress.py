@@ -9,6 +9,13 @@ from tqdm import tqdm
 PLAIN_LINE_SECONDS = 15.0
 
 
+class _Nowhere(io.TextIOBase):
+    """A file that keeps nothing of what is written to it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 class ProgressBar:
     """How far a job is: `done` of `total` units, the rate, the remaining time, and whatever else is to be shown."""
 
@@ -23,7 +30,7 @@ class ProgressBar:
             dynamic_ncols=self._terminal,
             mininterval=0.5,
             smoothing=0.05,
-            file=sys.stderr if self._terminal else io.StringIO(),
+            file=sys.stderr if self._terminal else _Nowhere(),
         )
 
     @property
@@ -40,8 +47,10 @@ class ProgressBar:
 
     def of(self, total: int | None, before: int) -> None:
         """There are this many units in all, of which `before` were done by an earlier start."""
+        more = before - self._bar.initial
         self._bar.total = total
-        self._bar.n += before - self._bar.initial
+        self._bar.n += more
+        self._bar.last_print_n += more  # else they would count as done since then, and be part of the pace
         self._bar.initial = before
 
     @property

@@ -1,13 +1,12 @@
 """Weights & Biases for kogpt and preprocess: online, offline, or off, without questions or console output.
 
 In: the value of --wandb and the environment. Out: a mode, and W&B's settings. `auto` follows WANDB_MODE if it is set,
-and otherwise is online if there is an API key.
+and otherwise is online if W&B finds an API key.
 """
 
-import netrc
 import os
+from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
 
 INIT_SECONDS = 20
 """Wait for a server."""
@@ -28,13 +27,20 @@ def decided(mode: Mode) -> Literal["online", "offline", "off"]:
 
 
 def logged_in() -> bool:
-    """Whether there is an API key for the W&B server: in the environment or in netrc."""
+    """Whether W&B would find an API key for its server: in the environment, in netrc, or in its settings files."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    import wandb
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    # Not W&B's own settings of this process: once they are read, it ignores what is set in the environment afterwards.
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    settings = wandb.Settings(silent=True, settings_system=str(folder / "settings"))
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+        settings.update_from_system_settings()
+        settings.update_from_env_vars(dict(os.environ))
+        return bool(settings.api_key or settings.identity_token_file or read_netrc_auth(host=settings.base_url))
+    except (wandb.Error, ValueError):  # a key or an address that W&B refuses
         return False
 
 

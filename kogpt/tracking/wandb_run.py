@@ -102,8 +102,8 @@ def _reason(error: Exception) -> str:
     """In a line, why W&B does not start."""
     line = (str(error) or repr(error)).splitlines()[0]
     if re.search(r"\berror 401\b|\binvalid api key\b", line, re.IGNORECASE):
-        url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-        return f"{url} refuses the API key; log in again with `wandb login`"
+        server = os.environ.get("WANDB_BASE_URL", "W&B")
+        return f"{server} refuses the API key; log in again with `wandb login`"
     return line
 
 

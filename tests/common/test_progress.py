@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tracemalloc
 
 import pytest
 
@@ -33,3 +34,28 @@ def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: 
     bar.advance(2)
     bar.close()
     assert "\r" in capsys.readouterr().err
+
+
+def test_what_turns_out_to_be_done_already_is_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    bar = ProgressBar(None, " articles")
+    for second in range(1, 21):
+        now[0] += 1
+        bar.of(1_000_000, 45_000 * second)  # found block by block
+        bar.advance(100)
+    assert bar.done == 902_000
+    assert bar.seconds_left == pytest.approx((1_000_000 - 902_000) / 100)
+
+
+def test_a_bar_that_nobody_sees_keeps_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    bar = ProgressBar(300, "step")
+    tracemalloc.start()
+    for _ in range(300):
+        now[0] += 1
+        bar.advance(1, "loss=1.0")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 15_000
