@@ -56,11 +56,19 @@ class Conversations:
         return self._cut(number, ids).astype(np.int64), self._cut(number, learnt)
 
     def learnt_chars(self, i: int) -> int:
-        """The number of characters of what is learnt of conversation `i`: the assistant's messages."""
+        """The number of characters of what is learnt of conversation `i`: the assistant's messages.
+
+        Of one that was shortened, the table's number times the share of the decoded characters that is left. With the
+        spacing "morphemes", which does not give the text back, this is an estimate.
+        """
         number = int(self._numbers[i])
+        chars = self.corpus.articles["learnt_chars"][number].as_py()
         if number not in self._kept:
-            return self.corpus.articles["learnt_chars"][number].as_py()
-        ids, learnt = self.tokens(i)
+            return chars
+        whole = self._decoded_chars(self.corpus.article(number), self.corpus.learnt(number))
+        return round(chars * self._decoded_chars(*self.tokens(i)) / max(1, whole))
+
+    def _decoded_chars(self, ids: np.ndarray, learnt: np.ndarray) -> int:
         starts = np.flatnonzero(np.diff(learnt.astype(np.int8)) == 1) + 1
         ends = np.flatnonzero(np.diff(learnt.astype(np.int8)) == -1) + 1
         return sum(len(self._tokenizer.decode(ids[a:b])) for a, b in zip(starts, ends, strict=True))

@@ -29,8 +29,10 @@ _SAMPLE, _CONVERSATION_SAMPLE = 80, 400
 def inspect(corpus: str | Path, decode: str | Path | None = None, data_card: bool = False) -> None:
     """Print what a corpus holds. With `decode`, also write all its articles to that JSONL file.
 
-    With `data_card`, print only the data card.
+    With `data_card`, print only the data card. Raises `UserError` if both are asked for, or the corpus is damaged.
     """
+    if data_card and decode is not None:
+        raise UserError("--card prints only the data card; give --decode without it")
     opened = TokenCorpus.open(corpus)
     if data_card:
         print(card(opened), end="")

@@ -53,13 +53,13 @@ class ArticleWindows:
     def __init__(self, corpus: TokenCorpus, max_seq_len: int, by_article: bool = False) -> None:
         self.has_documents = by_article
         self._stream, self._max_seq_len = corpus.stream("train"), max_seq_len
-        self._first = int(corpus.article(0)[0]) if by_article else None  # [CLS], which begins every article
         self.windows = train_windows(len(self._stream), max_seq_len)
         if not self.windows:
             raise UserError(
                 f"the train split of {corpus.folder} has {len(self._stream):,} tokens, fewer than one window of "
                 f"--max-seq-len {max_seq_len} + 1; lower --max-seq-len, or use a larger corpus."
             )
+        self._first = int(corpus.article(0)[0]) if by_article else None  # [CLS], which begins every article
 
     def targets(self, windows: np.ndarray) -> int:
         return windows.size * self._max_seq_len

@@ -64,16 +64,23 @@ def _symbols(word: str, continues: bool) -> str:
 def _piece(symbols: str) -> str:
     if symbols in SPECIAL_PIECES:
         return symbols
-    text = "".join(chr(ord(c) - _PRIVATE) if ord(c) >= _PRIVATE else c for c in symbols)
+    text = "".join(map(_character, symbols))
     return "##" + text if ord(symbols[0]) >= _PRIVATE else text
 
 
+def _character(symbol: str) -> str:
+    return chr(ord(symbol) - _PRIVATE) if ord(symbol) >= _PRIVATE else symbol
+
+
 def _alphabet(counts: Counter[str], limit: int) -> list[str]:
-    """The most frequent symbols that cover 99.95 % of all (Kudo and Richardson 2018, character coverage)."""
+    """The most frequent symbols that cover 99.95 % of all (Kudo and Richardson 2018, character coverage).
+
+    White space within a word (a tab, U+00A0, U+3000) is none of them: no text matches a token with it.
+    """
     frequency: Counter[str] = Counter()
     for symbols, count in counts.items():
         for symbol in symbols:
-            if symbol >= chr(_PRIVATE) or not (ord(symbol) >= _MOVABLE or symbol.isspace()):
+            if (symbol >= chr(_PRIVATE) or ord(symbol) < _MOVABLE) and not _character(symbol).isspace():
                 frequency[symbol] += count
     chosen: list[str] = []
     missing = frequency.total()

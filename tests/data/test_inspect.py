@@ -37,6 +37,12 @@ def test_decode_gives_the_texts_back(articles, tmp_path):
     assert rows == [{"id": f"기사:{i}", "text": text} for i, text in enumerate(TEXTS)]
 
 
+def test_a_card_and_texts_are_not_written_at_once(articles, tmp_path, capsys):
+    with pytest.raises(UserError, match="--decode without it"):
+        inspect(articles, tmp_path / "out.jsonl", data_card=True)
+    assert capsys.readouterr().out == ""
+
+
 def test_damage_is_an_error_that_names_the_file(articles, tmp_path, capsys):
     shard = articles / "tokens-00000.npy"
     shard.write_bytes(shard.read_bytes()[:-1])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import conversed, encode_with, scattered, shape_of, write_corpus
+from builders import conversed, encode_with, make_tokenizer, scattered, shape_of, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,6 +147,26 @@ def test_one_that_is_too_long_is_what_a_chat_would_keep_of_it(tmp_path: Path, to
     ]
     with pytest.raises(UserError, match="no conversation of the train split"):
         ConversationWindows(TokenCorpus.open(folder), 10)
+
+
+def test_the_characters_of_one_that_lost_turns_are_those_of_its_answers_not_of_their_morphemes(tmp_path: Path) -> None:
+    answer = "법, 곧 약속이다."  # of morphemes: "법 , 곧 약속이다 ."
+    tokenizer = make_tokenizer([answer] * 9, spacing="morphemes")
+    talk = [message for _ in range(9) for message in (Message("user", "법은?"), Message("assistant", answer))]
+    folder = write_corpus(tmp_path, tokenizer, conversed(tokenizer, [talk]), val_fraction=0, kind="conversations")
+    whole, kept = (Conversations(TokenCorpus.open(folder), "train", limit) for limit in (10**4, 60))
+    assert (whole.shortened, whole.learnt_chars(0)) == (0, 9 * len(answer))
+    assert kept.shortened == 1
+    turns = 9 * kept.learnt_counts[0] // whole.learnt_counts[0]
+    assert 0 < turns < 9
+    assert kept.learnt_chars(0) == turns * len(answer)
+
+
+@pytest.mark.parametrize("by_article", [False, True])
+def test_a_corpus_without_articles_is_refused(tmp_path: Path, tokenizer: Tokenizer, by_article: bool) -> None:
+    empty = TokenCorpus.open(write_corpus(tmp_path, tokenizer, []))
+    with pytest.raises(UserError, match="has 0 tokens, fewer than one window"):
+        ArticleWindows(empty, 48, by_article)
 
 
 def test_a_window_of_articles_knows_where_they_begin(corpus: Path, tokenizer: Tokenizer) -> None:

@@ -68,6 +68,14 @@ def test_training_for_morphemes_and_refusals():
         train_tokenizer([("", Analysis([], [], None))], 300, spacing="original", analyzer=NONE)
 
 
+def test_no_token_has_white_space_which_no_text_would_match():
+    text = "대한\t민국\u00a0국민은\u3000법률의\t대한\t민국\n" * 50
+    tokenizer = train_tokenizer([(text, Analysis([], [], None))], 300, spacing="original", analyzer=NONE)
+    assert [token for token in tokenizer.vocab if any(character.isspace() for character in token)] == []
+    assert {"대한", "##민국", "##국민은", "##법률의", "##대한"} <= set(tokenizer.vocab)
+    assert tokenizer.decode(tokenizer.encode(text, Analysis([], [], None))) == text
+
+
 def test_rare_characters_become_bytes_in_a_trained_vocabulary():
     text = "가나다라 " * 4000 + "뷁가"
     tokenizer = train_tokenizer([(text, Analysis([], [], None))], 300, spacing="original", analyzer=NONE)
