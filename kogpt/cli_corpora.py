@@ -40,7 +40,7 @@ def import_pt(
     corpus: Annotated[Positional[NewFolder], arg(metavar="CORPUS")],
     /,
     tokenizer: Location,
-    analyzer: Text = "kkma",
+    analyzer: OptionalText = None,
     stride: Count = 128,
     val_fraction: ShareBelowOne = VAL_FRACTION,
 ) -> None:
@@ -49,16 +49,19 @@ def import_pt(
     Args:
         folder: Folder of window files.
         corpus: Token corpus folder to write.
-        tokenizer: WordPiece vocabulary that the windows were made with: a folder or a name on the Hugging Face hub.
-        analyzer: Analyzer that they were made with: kkma, kiwi, or none.
+        tokenizer: WordPiece vocabulary that the windows were made with: a folder or a name on the Hugging Face hub. The
+            folder `tokenizer` of a corpus or run also says the analyzer.
+        analyzer: Analyzer that they were made with: kkma, kiwi, or none. Default: kkma.
         stride: Number of tokens between the starts of two windows of an article.
         val_fraction: Share of the articles to keep for validation.
     """
     from kogpt.data import pt_windows
+    from kogpt.data.corpus import TokenCorpus
 
     pt_windows.import_pt(
         folder, corpus, tokenizer=tokenizer, analyzer=analyzer, stride=stride, val_fraction=val_fraction
     )
+    print(f"{len(TokenCorpus.open(corpus)):,} articles -> {corpus}")
 
 
 def export_windows(corpus: Corpus, folder: New, /, format: Text = "pt") -> None:

@@ -17,6 +17,7 @@ with one article in memory.
 """
 
 import hashlib
+import logging
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -34,7 +35,9 @@ from kogpt.data.corpus_writer import CorpusWriter
 from kogpt.data.split import VAL_FRACTION
 from kogpt.data.windows import compat_windows
 from kogpt.tokenizer.analyzers.load import analyzer_identity
-from kogpt.tokenizer.wordpiece import load_tokenizer, open_tokenizer
+from kogpt.tokenizer.wordpiece import Tokenizer, load_tokenizer, open_tokenizer, with_roles
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(.+)_window_(\d+)\.pt")
 _UNFINISHED = re.compile(r"tokens-\d{5}\.npy|articles\.parquet|dropped\.parquet|tokenizer|\..+\.kogpt-[0-9a-f]{16}")
@@ -47,32 +50,35 @@ def import_pt(
     corpus: str | Path,
     *,
     tokenizer: str,
-    analyzer: str = "kkma",
+    analyzer: str | None = None,
     stride: int = 128,
     val_fraction: float = VAL_FRACTION,
 ) -> str:
     """Write a token corpus from a folder of window files, and return its fingerprint.
 
-    `tokenizer` (a name or folder) and `analyzer` are those that made the windows. The spacing is "morphemes". An
-    article with an unreadable, missing, or contradictory window is dropped with the reason.
+    `tokenizer` (a name or folder) and `analyzer` ("kkma" by default) are those that made the windows. The spacing is
+    "morphemes". The tokenizer folder of a corpus or run says both itself. An article with an unreadable, missing, or
+    contradictory window is dropped with the reason. Raises `UserError` if none is left.
     """
     folder, corpus = Path(folder), Path(corpus)
     articles = _find_windows(folder)
     if corpus.is_dir() and (others := [path.name for path in corpus.iterdir() if not _UNFINISHED.fullmatch(path.name)]):
         raise UserError(f"{corpus} holds {min(others)}, which an unfinished corpus does not; name a new folder")
-    codec = load_tokenizer(tokenizer, spacing="morphemes", analyzer=analyzer_identity(analyzer))
+    codec = _tokenizer(tokenizer, analyzer)
     writer = CorpusWriter(
         corpus, codec, val_fraction=val_fraction, settings={"imported": "pt windows", "stride": stride}
     )
     dropped = []
     for article, numbers in tqdm(sorted(articles.items()), desc="import", unit="article", disable=None):
-        name = _article_id(article)
+        source = _storable(article)
+        name = _article_id(source)
         try:
             ids = _join([_load(folder / f"{article}_window_{i}.pt") for i in range(len(numbers))], stride)
             if max(ids, default=0) >= codec.vocab_size or min(ids, default=0) < 0:
                 raise ValueError(f"ids outside the {codec.vocab_size} tokens of {tokenizer}")
         except ValueError as error:
-            row = {"id": name, "source": article, "status": "dropped", "reason": "bad windows", "detail": str(error)}
+            detail = _storable(str(error))
+            row = {"id": name, "source": source, "status": "dropped", "reason": "bad windows", "detail": detail}
             dropped.append(row)
             continue
         # The writer adds [CLS] and [SEP]; windows from elsewhere may have neither.
@@ -80,13 +86,37 @@ def import_pt(
         text = codec.decode(ids)
         writer.add(
             id=name,
-            source=article,
+            source=source,
             text_sha256=hashlib.sha256(text.encode()).hexdigest(),
             chars=len(text),
             ids=ids,
             unknown_ids=codec.count_unknown(ids),
         )
+    if dropped:
+        example = f"{dropped[0]['id']}: {dropped[0]['detail']}"
+        if len(dropped) == len(articles):
+            raise UserError(
+                f"no article of {folder} has usable windows ({example}); give the --stride and the --tokenizer that "
+                "they were made with"
+            )
+        log.warning(
+            f"{len(dropped):,} of {len(articles):,} articles are left out because of their windows ({example}); "
+            f"{corpus / 'dropped.parquet'} lists them"
+        )
     return writer.finish(articles_in=len(articles), dropped=dropped, removed_controls=0, removed_surrogates=0)
+
+
+def _tokenizer(name_or_folder: str, analyzer: str | None) -> Tokenizer:
+    folder = Path(name_or_folder).expanduser()
+    if not (folder / "kogpt.json").is_file():
+        return load_tokenizer(name_or_folder, spacing="morphemes", analyzer=analyzer_identity(analyzer or "kkma"))
+    saved = open_tokenizer(folder)
+    if analyzer not in (None, saved.analyzer["name"]):
+        raise UserError(
+            f"--analyzer {analyzer}: the vocabulary of {folder} is used with {saved.analyzer['name']}; "
+            "leave out --analyzer"
+        )
+    return with_roles(saved)
 
 
 def _find_windows(folder: Path) -> dict[str, set[int]]:
@@ -166,6 +196,11 @@ def _file_stem(article: str) -> str:
         digest = hashlib.sha256(article.encode()).hexdigest()[:16]
         name = name.encode()[: _LONGEST_NAME - 17].decode(errors="ignore") + "-" + digest
     return name
+
+
+def _storable(text: str) -> str:
+    """The text for a table, where a file's name may have bytes that are not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _article_id(stem: str) -> str:

@@ -1,15 +1,18 @@
 """Windows of 256 tokens from a corpus and back, in three formats, compared with other readers of them."""
 
 import hashlib
+import os
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from builders import write_corpus
+from builders import constitution, encoded, make_tokenizer, write_corpus
 
+from kogpt import cli_corpora
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
 from kogpt.data.pt_windows import export_windows, import_pt
@@ -116,6 +119,59 @@ def test_import_joins_the_articles_again(corpus, vocab, tmp_path):
             assert found[name] == [*whole[name][:511], 3]
     assert len(found) == sum(length + 2 >= 128 for length in LENGTHS)
     assert import_pt(tmp_path / "pt", tmp_path / "b", tokenizer=str(vocab), analyzer="none") == fingerprint
+
+
+@pytest.mark.parametrize("spacing", ["original", "morphemes"])
+def test_the_tokenizer_of_a_corpus_says_how_it_spaces(tmp_path, spacing):
+    tokenizer = make_tokenizer(constitution(), 400, spacing)
+    texts = [text[:400] for text in constitution()]
+    source = TokenCorpus.open(write_corpus(tmp_path / "corpus", tokenizer, encoded(tokenizer, texts)))
+    export_windows(source.folder, tmp_path / "pt", "pt")
+    import_pt(tmp_path / "pt", tmp_path / "again", tokenizer=str(source.tokenizer_folder))
+    again = TokenCorpus.open(tmp_path / "again")
+    assert again.manifest["tokenizer"] == source.manifest["tokenizer"]
+    assert again.manifest["analyzer"] == source.manifest["analyzer"]
+    columns = ["id", "ids", "unknown_ids"] + (["chars", "text_sha256"] if spacing == "original" else [])
+    whole = {row["id"]: row for row in source.articles.select(columns).to_pylist()}
+    found = again.articles.select(columns).to_pylist()
+    assert found == [whole[row["id"]] for row in found]
+    assert len(found) >= 3
+    with pytest.raises(UserError, match=r"--analyzer kiwi: the vocabulary of .* is used with none"):
+        import_pt(tmp_path / "pt", tmp_path / "new", tokenizer=str(source.tokenizer_folder), analyzer="kiwi")
+
+
+def test_what_is_left_out_is_said_and_nothing_is_no_corpus(corpus, vocab, tmp_path, caplog, capsys):
+    export_windows(corpus.folder, tmp_path / "pt", "pt")
+    cli_corpora.import_pt(tmp_path / "pt", tmp_path / "new", tokenizer=str(vocab), analyzer="none", stride=64)
+    counts = TokenCorpus.open(tmp_path / "new").manifest["counts"]
+    assert 0 < counts["dropped"]["bad windows"] < counts["articles_in"]
+    assert capsys.readouterr().out == f"{counts['written']} articles -> {tmp_path / 'new'}\n"
+    [said] = caplog.messages
+    assert said.startswith(f"{counts['dropped']['bad windows']} of {counts['articles_in']} articles are left out")
+    assert ": window 1 does not continue window 0 at stride 64); " in said
+    assert str(tmp_path / "new" / "dropped.parquet") in said
+    for path in (tmp_path / "pt").glob("*_window_0.pt"):
+        if not path.with_name(path.name.replace("_window_0", "_window_1")).exists():
+            path.unlink()
+    with pytest.raises(UserError, match=r"no article of .*: window 1 does .* at stride 64\); give the --stride"):
+        import_pt(tmp_path / "pt", tmp_path / "none", tokenizer=str(vocab), analyzer="none", stride=64)
+    assert not (tmp_path / "none" / "manifest.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="the names of these systems are Unicode")
+def test_names_may_be_in_another_encoding(corpus, vocab, tmp_path):
+    export_windows(corpus.folder, tmp_path / "pt", "pt")
+    good, bad = (os.fsdecode(word.encode("cp949") + b"_window_0.pt") for word in ("가", "나"))
+    one = next((tmp_path / "pt").glob("자료*_window_0.pt"))
+    (tmp_path / "pt" / good).write_bytes(one.read_bytes())
+    (tmp_path / "pt" / bad).touch()
+    import_pt(tmp_path / "pt", tmp_path / "corpus", tokenizer=str(vocab), analyzer="none")
+    articles = TokenCorpus.open(tmp_path / "corpus").articles
+    assert r"\udcb0\udca1" in articles["id"].to_pylist()
+    assert r"\udcb0\udca1" in articles["source"].to_pylist()
+    [dropped] = pq.read_table(tmp_path / "corpus" / "dropped.parquet").to_pylist()
+    assert dropped["id"] == r"\udcb3\udcaa"
+    assert dropped["detail"].startswith(r"\udcb3\udcaa_window_0.pt is not a window")
 
 
 def test_windows_without_cls_and_sep(vocab, tmp_path):
