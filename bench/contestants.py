@@ -28,6 +28,7 @@ from kogpt.train import distributed  # noqa: E402
 
 distributed.prepare_environment()
 
+from kogpt.common.numerics import allow_tf32  # noqa: E402
 from kogpt.data.batch import Batch  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
 from kogpt.data.corpus_writer import CorpusWriter  # noqa: E402
@@ -37,8 +38,8 @@ from kogpt.model.config import ModelConfig  # noqa: E402
 from kogpt.optim.parameter_groups import parameter_groups  # noqa: E402
 from kogpt.tokenizer.wordpiece import Tokenizer  # noqa: E402
 from kogpt.train import deepspeed_config, deepspeed_file  # noqa: E402
-from kogpt.train.compile import compile_blocks  # noqa: E402
 from kogpt.train.corpora import open_corpora  # noqa: E402
+from kogpt.train.deepspeed_config import EnginePlan  # noqa: E402
 from kogpt.train.distributed import Ranks  # noqa: E402
 from kogpt.train.options import model_config, parse  # noqa: E402
 from kogpt.train.setup import settle  # noqa: E402
@@ -119,25 +120,43 @@ def ours(
 ) -> Step:
     """A step of the real training loop, its line in metrics.jsonl included.
 
-    On one rank the program takes stage 0 for 1 and 2; `bare` leaves the stage as it is asked for (in bf16).
+    On one rank the program takes stage 0 for the others; `bare` leaves the stage as it is asked for.
     """
     path = task.deepspeed_file(stage, precision)
     content = deepspeed_file.read(path)
-    plan = deepspeed_config.plan(path, content, world_size=1, device=ranks.device.type, has_bf16=True)
     if bare:
-        plan = replace(plan, stage=stage, engine=plan.engine | {"zero_optimization": content["zero_optimization"]})
-    options = parse(task.flags(task.scratch / f"{path.stem}-{compiled}-{bare}", path, 1_000_000))
+        plan = plan_of_one_rank(path, content, ranks.device)
+    else:
+        plan = deepspeed_config.plan(path, content, world_size=1, device=ranks.device.type, has_bf16=True)
+    flags = task.flags(task.scratch / f"{path.stem}-{compiled}-{bare}", path, 1_000_000)
+    options = parse([*flags, "--compile", "on" if compiled else "off"])
     corpora = open_corpora(options.corpora)
     trainer = Trainer(options, settle(options, content, corpora, ranks), plan, corpora, ranks, stop)
     trainer.prepare()
-    if compiled:
-        compile_blocks(trainer.engine.module)
 
     def step() -> None:
         record, _ = trainer.train_step()
         trainer.log(record)
 
     return step
+
+
+def plan_of_one_rank(path: Path, content: dict[str, Any], device: torch.device) -> EnginePlan:
+    """The plan of one rank for a file's own stage, where training would use stage 0: that of one of two ranks.
+
+    A GPU without bf16 gets what training uses there. A CPU without it computes in bf16 nevertheless, slowly.
+    """
+    windows = content["train_batch_size"]
+    ranks = 2 if content["zero_optimization"]["stage"] else 1
+    has_bf16 = device.type == "cpu" or distributed.has_bf16(device)
+    shared = content | {"train_batch_size": ranks * windows}
+    plan = deepspeed_config.plan(path, shared, world_size=ranks, device=device.type, has_bf16=has_bf16)
+    return replace(plan, global_batch=windows, engine=plan.engine | {"train_batch_size": windows})
+
+
+def half(device: torch.device) -> torch.dtype:
+    """In which half precision others train where the file of ours says bf16."""
+    return torch.bfloat16 if device.type == "cpu" or distributed.has_bf16(device) else torch.float16
 
 
 def plain(task: Task, ranks: Ranks, *, precision: str, compiled: bool) -> Step:
@@ -147,7 +166,7 @@ def plain(task: Task, ranks: Ranks, *, precision: str, compiled: bool) -> Step:
     call = torch.compile(model) if compiled else model
 
     def loss(ids: Tensor, targets: Tensor) -> Tensor:
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(ranks.device.type, half(ranks.device), enabled=precision == "bf16"):
             return call(ids, targets) / targets.numel()
 
     return _bare_loop(task, ranks, loss, model, adam)
@@ -177,7 +196,7 @@ def of_transformers(task: Task, ranks: Ranks, *, precision: str, compiled: bool,
     call = torch.compile(model) if compiled else model
 
     def loss(ids: Tensor, targets: Tensor) -> Tensor:
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(ranks.device.type, half(ranks.device), enabled=precision == "bf16"):
             return call(input_ids=ids, labels=ids).loss
 
     return _bare_loop(task, ranks, loss, model, adam)
@@ -217,5 +236,6 @@ def _batches(task: Task, ranks: Ranks) -> Iterator[Iterator[Batch]]:
 
 
 def start() -> tuple[Ranks, Stop]:
-    """One rank in this process."""
+    """One rank in this process, with the numerical settings of launch/train.py."""
+    allow_tf32()
     return distributed.start(), Stop()

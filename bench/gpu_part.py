@@ -6,22 +6,28 @@ check is PASS, FAIL, or skipped if this machine cannot run it. It is written at 
 
 import gc
 import json
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import Task, make_corpus
+from contestants import Task, make_corpus, plan_of_one_rank
 
-from kogpt.train import deepspeed_config, deepspeed_file
+from kogpt.train import deepspeed_file
 from kogpt.train.corpora import open_corpora
+from kogpt.train.deepspeed_config import FP16
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import parse
 from kogpt.train.setup import settle
 from kogpt.train.stop_signal import Stop
 from kogpt.train.trainer import Trainer
+
+MUON: dict[str, Any] = {"optimizer": {"type": "Muon", "params": {"lr": 0.02}}}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {"gpt2": ("", {}), "qwen3": ("qwen3 Muon ", MUON)}
+"""Of an architecture: what the names of its checks begin with, and its settings besides those of `zero`."""
 
 
 @dataclass
@@ -34,7 +40,6 @@ class Part:
     toy: bool
     ranks: Ranks
     stop: Stop
-    checks: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def cuda(self) -> bool:
@@ -42,16 +47,22 @@ class Part:
 
     def check(self, name: str, passed: bool | None, figure: Any) -> None:
         """Record a result. None means that this machine cannot run the check."""
-        self.checks.append({"name": name, "passed": passed, "figure": str(figure)})
-        self.answer.write_text(json.dumps({"part": self.name, "checks": self.checks}))
+        record(self.answer, name, passed, figure)
 
     @contextmanager
     def guarded(self, name: str) -> Iterator[None]:
-        """An exception inside counts as a failed check, and the next checks still run."""
+        """An exception inside counts as a failed check, or as a skipped one if the GPU is too small.
+
+        The next checks still run. What needs memory belongs into a function that is called inside, because its
+        variables end with it.
+        """
         try:
             yield
         except Exception as error:
-            self.check(name, False, f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}")
+            traceback.print_exc()
+            first = str(error).splitlines()[0][:160] if str(error) else ""
+            passed = None if isinstance(error, torch.OutOfMemoryError) else False
+            self.check(name, passed, f"{type(error).__name__}: {first}")
 
     def task(self, preset: str, context: int, windows: int, micro: int, arch: str = "gpt2") -> Task:
         """A shape and a batch; with --toy the smallest ones."""
@@ -65,22 +76,19 @@ class Part:
         return Task(corpus, self.scratch, shape, context=context, windows=windows, micro=micro)
 
     def trainer(self, task: Task, out: str, settings: dict[str, Any], *flags: str, compiled: bool = False) -> Trainer:
-        """A training of the project with a DeepSpeed file of these settings."""
+        """A training of the project with a DeepSpeed file of these settings. Frees the memory of the last one."""
+        free()
         path = self.scratch / f"{out}.json"
         batch = {"train_batch_size": task.windows, "train_micro_batch_size_per_gpu": task.micro}
         adam = {"optimizer": {"type": "AdamW", "params": {"lr": 6e-4, "weight_decay": 0.1}}, "gradient_clipping": 1.0}
         path.write_text(json.dumps(batch | adam | settings))
         content = deepspeed_file.read(path)
-        # One rank would always get stage 0, so plan for two ranks with half of the batch each.
-        ranks = 2 if content["zero_optimization"]["stage"] else 1
-        content["train_batch_size"] = ranks * task.windows
         options = parse(
             [*task.flags(self.scratch / out, path, 1_000), *flags, "--compile", "on" if compiled else "off"]
         )
         corpora = open_corpora(options.corpora)
         setup = settle(options, content, corpora, self.ranks)
-        plan = deepspeed_config.plan(path, content, world_size=ranks, device=self.ranks.device.type, has_bf16=True)
-        plan = replace(plan, global_batch=task.windows, engine=plan.engine | {"train_batch_size": task.windows})
+        plan = plan_of_one_rank(path, content, self.ranks.device)
         return Trainer(options, setup, plan, corpora, self.ranks, self.stop)
 
 
@@ -93,9 +101,16 @@ def steps(trainer: Trainer, count: int) -> list[float]:
     return found
 
 
+def record(answer: Path, name: str, passed: bool | None, figure: Any) -> None:
+    """Add a line with the result of a check to the file that bench/gpu_check.py reads."""
+    with open(answer, "a") as file:
+        file.write(json.dumps({"name": name, "passed": passed, "figure": str(figure)}) + "\n")
+
+
 def free() -> None:
-    """Free the memory of the last training."""
+    """Free the memory that nobody uses, and forget what was compiled: the next training is as in a new process."""
     gc.collect()
+    torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -103,8 +118,10 @@ def free() -> None:
 
 def zero(stage: int, precision: str) -> dict[str, Any]:
     """Settings of a DeepSpeed file."""
-    key = {"autocast": "torch_autocast"}.get(precision, precision)
-    enabled = {} if precision == "fp32" else {key: {"enabled": True}}
-    if precision == "autocast":
-        enabled[key]["dtype"] = "bfloat16"  # type: ignore[assignment]
-    return {"zero_optimization": {"stage": stage}, **enabled}
+    halves: dict[str, dict[str, Any]] = {
+        "fp32": {},
+        "autocast": {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}},
+        "bf16": {"bf16": {"enabled": True}},
+        "fp16": {"fp16": FP16},
+    }
+    return {"zero_optimization": {"stage": stage}, **halves[precision]}

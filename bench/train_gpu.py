@@ -5,17 +5,21 @@
     python bench/train.py gpu --gpu.shapes tiny:64 --gpu.ids 256 --gpu.steps 1 --gpu.blocks 2    # also on a CPU
 
 Everything is in bf16 (the plain loop and transformers by autocast) with a fused AdamW and torch's scaled dot product
-attention; the script checks that its flash kernel accepts these shapes. Each contestant has its own process, so memory
-is measured separately. The plain loop runs first and again at the end: the difference of its two results shows how
-reliable the others are. A result is the median of `blocks` blocks of `steps` steps each, after a warm-up that compiles.
-MFU uses the FLOPs of the model's configuration, and is unknown if the GPU is not in the table.
+attention; the script checks that its flash kernel accepts these shapes. A GPU older than Ampere has neither: there it
+is fp16, and the memory-efficient kernel. Each contestant has its own process, so memory is measured separately. The
+plain loop runs first and again at the end: the difference of its two results shows how reliable the others are. A
+result is the median of `blocks` blocks of `steps` steps each, after a warm-up that compiles; on a slow GPU, of as many
+blocks as begin within `ENOUGH` seconds. MFU uses the FLOPs of the model's configuration, and is unknown if the GPU is
+not in the table.
 
-Stages 1 and 2 are DeepSpeed's own on one rank, where training would use stage 0. The vocabulary is GPT-2's, rounded up
+Stages 1 to 3 are DeepSpeed's own on one rank, where training would use stage 0. The vocabulary is GPT-2's, rounded up
 to a multiple of 64, so that its size puts nobody at a disadvantage.
 """
 
 import statistics
 import time
+import traceback
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -35,6 +39,9 @@ from kogpt.train.step_metrics import mfu
 
 VOCABULARY = 50304
 WARM_UP = 5
+ENOUGH = 20.0
+"""Seconds of measured blocks after which no other begins."""
+CONTESTANTS = ("plain loop", *(f"ours, ZeRO {n}" for n in range(4)), "transformers", "plain loop, again")
 
 
 @dataclass(frozen=True)
@@ -48,26 +55,38 @@ class Options:
     steps: int = 10
     """Steps in a block."""
     blocks: int = 5
-    """Number of timed blocks."""
+    """Number of timed blocks; fewer on a slow GPU."""
     eager: bool = False
     """Without torch.compile."""
 
 
 def measure(options: Options, scratch: Path) -> dict[str, Any]:
-    """Measure all shapes, one contestant after another. If one fails, its row shows the error."""
-    corpus = make_corpus(scratch / "corpus", vocab=VOCABULARY, ids=2_000_000)
-    found = []
+    """Measure all shapes and contestants, and print a table of each shape."""
+    rows = []
+    for row in measured(options, scratch):
+        rows.append(row)
+        if row["contestant"] == CONTESTANTS[-1]:
+            table = Table(row["shape"], "tokens/s", "MFU", "peak GiB", title=f"{row['parameters'] / 1e6:.0f}M")
+            for each in rows[-len(CONTESTANTS) :]:
+                table.add_row(each["contestant"], *_cells(each))
+            Console().print(table)
+    return {"rows": rows}
+
+
+def measured(options: Options, scratch: Path, names: Sequence[str] = CONTESTANTS) -> Iterator[dict[str, Any]]:
+    """A row for each shape and contestant, as soon as it is measured. If one fails, its row has the error."""
+    corpus = scratch / "corpus"
+    if not corpus.exists():
+        make_corpus(corpus, vocab=VOCABULARY, ids=2_000_000)
     for shape in options.shapes:
         preset, context = shape.split(":")
         windows = options.ids // int(context)
-        task = Task(corpus, scratch, ("--preset", preset), context=int(context), windows=windows, micro=windows)
-        table = Table(shape, "tokens/s", "MFU", "peak GiB", title=f"{task.model.parameter_count / 1e6:.0f}M")
-        for name in ("plain loop", *(f"ours, ZeRO {n}" for n in range(4)), "transformers", "plain loop, again"):
-            row = {"shape": shape, "contestant": name, **_in_a_process(task, name, options)}
-            table.add_row(name, *_cells(row))
-            found.append(row)
-        Console().print(table)
-    return {"rows": found}
+        folder = scratch / f"{preset}-{context}"  # for the runs, which would find those of another shape
+        folder.mkdir(exist_ok=True)
+        task = Task(corpus, folder, ("--preset", preset), context=int(context), windows=windows, micro=windows)
+        for name in names:
+            row = {"shape": shape, "contestant": name, "parameters": task.model.parameter_count}
+            yield row | _in_a_process(task, name, options)
 
 
 def _in_a_process(task: Task, name: str, options: Options) -> dict[str, Any]:
@@ -75,6 +94,7 @@ def _in_a_process(task: Task, name: str, options: Options) -> dict[str, Any]:
         try:
             return pool.submit(_run, task, name, options).result()
         except Exception as error:  # out of memory, or a compiler error: continue with the others
+            traceback.print_exc()
             return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -90,15 +110,16 @@ def _run(task: Task, name: str, options: Options) -> dict[str, Any]:
     ranks, stop = contestants.start()
     cuda = ranks.device.type == "cuda"
     step = _contestant(task, ranks, stop, name, compiled=not options.eager)
-    if cuda:
+    if cuda and torch.cuda.get_device_capability(ranks.device) >= (8, 0):
         _demand_flash(task)
     seconds = _time(step, ranks, options)
     tokens_per_s = task.tokens * options.steps / statistics.median(seconds)
     device = torch.cuda.get_device_name(ranks.device) if cuda else "cpu"
+    peak = peak_flops(device, "bf16" if contestants.half(ranks.device) == torch.bfloat16 else "fp16")
     return {
         "tokens_per_s": tokens_per_s,
         "seconds": seconds,
-        "mfu": mfu(tokens_per_s, task.model.flops_per_token(task.context), peak_flops(device, "bf16"), 1),
+        "mfu": mfu(tokens_per_s, task.model.flops_per_token(task.context), peak, 1),
         "peak_gib": torch.cuda.max_memory_allocated(ranks.device) / 2**30 if cuda else None,
         "device": device,
     }
@@ -117,8 +138,8 @@ def _time(step: Step, ranks: Ranks, options: Options) -> list[float]:
     """Seconds of each block, by the clock."""
     for _ in range(WARM_UP):
         step()
-    seconds = []
-    for _ in range(options.blocks):
+    seconds: list[float] = []
+    while len(seconds) < options.blocks and sum(seconds) < ENOUGH:
         _wait(ranks)
         started = time.perf_counter()
         for _ in range(options.steps):
