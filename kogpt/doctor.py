@@ -164,7 +164,9 @@ def _ray() -> Finding:
         return Finding("Ray", "not installed", f"run `{system.install_command()}` again; preprocessing needs it")
     if not (address := os.environ.get("RAY_ADDRESS", "")):
         return Finding("Ray", "no cluster in RAY_ADDRESS: preprocessing starts Ray on this machine, or joins its own")
-    host, _, port = address.rpartition("://")[2].rpartition(":")
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if not (separator and port.isdigit()):  # Ray's own words: auto, local
+        return Finding("Ray", f"RAY_ADDRESS is {address}")
     try:
         socket.create_connection((host, int(port)), timeout=RAY_SECONDS).close()
     except (OSError, ValueError) as error:

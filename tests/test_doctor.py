@@ -101,3 +101,6 @@ def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("RAY_ADDRESS", address)
         assert doctor._ray() == Finding("Ray", f"the cluster at {address} answers")
     assert "RAY_ADDRESS" in (doctor._ray().mend or "")
+    for word in ("auto", "local"):  # Ray's own
+        monkeypatch.setenv("RAY_ADDRESS", word)
+        assert doctor._ray() == Finding("Ray", f"RAY_ADDRESS is {word}")

@@ -46,7 +46,9 @@ def upload(folder: Path, name: str) -> str:
 
     api = HfApi()
     left = f"{folder} is complete, but was not uploaded to {name}"
-    with _refusals(left, f"upload it with `hf upload --private {name} {shlex.quote(str(folder))}`"):
+    with _refusals(
+        left, f"once that is mended, upload it with `hf upload --private {name} {shlex.quote(str(folder))}`"
+    ):
         address = api.create_repo(name, private=True, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="A model trained with kogpt")
     return str(address)
@@ -61,6 +63,13 @@ def _refusals(problem: str, mend: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, http_error) as error:  # it raises any of them
-        cause = error.__cause__ or error  # of an upload of files, only the cause says what the hub answered
-        reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-        raise UserError(f"{problem} ({reason}); {mend}.") from None
+        raise UserError(f"{problem} ({_reason(error)}); {mend}.") from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the hub answered, or else what went wrong first, on one line."""
+    if said := getattr(error, "server_message", None):
+        return " ".join(said.split())[:300]
+    if error.__cause__ is not None:
+        return _reason(error.__cause__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

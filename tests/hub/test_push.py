@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 from builders import TEXTS, make_run, make_tokenizer
 
+from kogpt.common.errors import UserError
+from kogpt.hub.push import upload
 from kogpt.tokenizer.wordpiece import load_tokenizer
 
 TOKEN = "hf_a_token_that_must_not_be_printed"
+NO_RIGHTS = 'You don\'t have the rights to create a model under the namespace "student"'
+NO_LICENSE = '"license" must be one of [apache-2.0, mit, ...]'
 
 
 class Hub(ThreadingHTTPServer):
@@ -31,7 +35,7 @@ class Hub(ThreadingHTTPServer):
         self.created: list[dict[str, Any]] = []
         self.blobs: dict[str, bytes] = {}
         self.files: dict[str, bytes] = {}
-        self.broken = self.exists = self.full = False
+        self.broken = self.exists = self.full = self.closed = self.strict = False
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -43,7 +47,8 @@ class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers["Authorization"] != f"Bearer {TOKEN}":
             return self._answer({"error": "Invalid user token."}, 401)
-        assert self.path == "/api/whoami-v2"
+        if self.path != "/api/whoami-v2":  # asked after a refusal to create it
+            return self._answer({"error": "Repository not found"}, 404)
         return self._answer({"name": "student", "type": "user"})
 
     def do_PUT(self) -> None:
@@ -54,11 +59,15 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path, body = self.path, self._body()
-        if path == "/api/repos/create":
+        if path == "/api/repos/create" and self.server.closed:
+            self._answer({"error": NO_RIGHTS}, 403)
+        elif path == "/api/repos/create":
             self.server.created.append(json.loads(body))
             known = {"url": f"{self.server.address}/student/model", "name": "student/model"}
             refusal = {"error": "You already created this model repo"} if self.server.exists else {}
             self._answer(known | refusal, 409 if refusal else 200)
+        elif path == "/api/validate-yaml" and self.server.strict:
+            self._answer({"errors": [{"message": NO_LICENSE}], "warnings": []}, 400)
         elif path == "/api/validate-yaml":
             self._answer({"errors": [], "warnings": []})
         elif path == "/api/models/student/model/preupload/main":
@@ -98,6 +107,7 @@ class _Answers(BaseHTTPRequestHandler):
     def _answer(self, content: Any, status: int = 200) -> None:
         body = json.dumps(content).encode()
         self.send_response(status)
+        self.send_header("X-Request-Id", "Root=1-67c5246c")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -155,18 +165,37 @@ def test_what_stops_an_upload_is_said_before_the_export_or_leaves_it_whole(hub: 
     hub.broken = True
     broken = export(run, folder, hub.address)
     assert broken.returncode == 2
-    assert f"`hf upload --private student/model {folder}`" in broken.stderr
+    assert (
+        f"(out of order); once that is mended, upload it with `hf upload --private student/model {folder}`"
+        in broken.stderr
+    )
     assert (folder / "model.safetensors").exists()
     hub.full = True
     full = export(run, tmp_path / "again", hub.address)
     assert full.returncode == 2
-    assert "507" in full.stderr, "what the hub answered"
+    assert "(no room for more)" in full.stderr, "what the hub answered"
     assert f"`hf upload --private student/model {tmp_path / 'again'}`" in full.stderr
     assert not hub.files
     for said in (wrong.stderr, broken.stderr, full.stderr):
         assert len(said.strip().splitlines()[-1]) > 40
         assert "Traceback" not in said
         assert "hf_wrong" not in said
+
+
+@pytest.mark.parametrize(("refusal", "sentence"), [("closed", NO_RIGHTS), ("strict", NO_LICENSE)])
+def test_a_refusal_is_told_in_the_words_of_the_hub(
+    refusal: str, sentence: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that may only read, and a license that the hub does not know."""
+    from huggingface_hub import HfApi
+
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(hub.address, TOKEN))
+    setattr(hub, refusal, True)
+    (tmp_path / "README.md").write_text("---\nlicense: mine\n---\n")
+    with pytest.raises(UserError) as raised:
+        upload(tmp_path, "student/model")
+    assert f"was not uploaded to student/model ({sentence}); once that is mended" in str(raised.value)
+    assert not hub.files
 
 
 def test_a_vocabulary_of_others_needs_a_license(tmp_path: Path) -> None:
