@@ -2,7 +2,8 @@
 
 On a terminal prompt_toolkit edits the line, with the earlier ones of this conversation under the arrow keys. Otherwise
 (a pipe) every line is a message. Ctrl-C stops the answer that is being written, which stays as far as it came; at the
-prompt it empties the line. Ctrl-D ends.
+prompt it empties the line. Ctrl-D ends. Without a word of answer, the conversation stays as it was: no training has
+seen an empty answer.
 """
 
 import os
@@ -21,6 +22,7 @@ from kogpt.generate.chat import Reply, how_to_teach, is_taught
 from kogpt.generate.sampling import Sampling
 from kogpt.generate.start import load_with_codec
 from kogpt.model.packed import packed
+from kogpt.tokenizer.chat import Message
 from kogpt.tokenizer.normalize import normalize
 
 HELP = """\
@@ -42,20 +44,23 @@ def chat(run: Path, sampling: Sampling, *, checkpoint: Wish = None, device: str 
         raise UserError(how_to_teach(str(run)))
     model = packed(loaded.model)
     codec.encode("안녕")  # the first answer does not wait for the analyzer, and what is wrong with it is said now
-    terminal = Terminal(lambda talk, again: Reply(model, codec, talk.messages, _seeded(sampling, again)))
-    terminal.run(_lines())
+
+    def reply(talk: Conversation, again: int) -> Reply:
+        return Reply(model, codec, talk.messages, _seeded(sampling, again))
+
+    Terminal(reply, greedy=sampling.greedy).run(_lines())
 
 
 def _seeded(sampling: Sampling, again: int) -> Sampling:
-    """The settings of an answer that is given again, which has to differ."""
+    """The settings of an answer that is given again, which differs unless it is greedy."""
     return replace(sampling, seed=sampling.seed + again)
 
 
 class Terminal:
     """The loop over lines. `reply(conversation, again)` begins an answer; `again` counts the answers before it."""
 
-    def __init__(self, reply: Callable[[Conversation, int], Reply]) -> None:
-        self._reply = reply
+    def __init__(self, reply: Callable[[Conversation, int], Reply], *, greedy: bool = False) -> None:
+        self._reply, self._greedy = reply, greedy
         self._talk = Conversation()
         self._answers = 0
         self._commands: dict[str, Callable[[str], None]] = {
@@ -76,8 +81,9 @@ class Terminal:
                 if text.startswith("/"):
                     self._command(text)
                 elif text:
+                    before = [*self._talk.turns]
                     self._talk.ask(text)
-                    self._answer()
+                    self._answer(before)
             except UserError as error:
                 print(f"kogpt: {error}", file=sys.stderr, flush=True)
 
@@ -88,13 +94,13 @@ class Terminal:
             raise UserError(f"/{name} is not a command; /help lists them.")
         command(rest.strip())
 
-    def _answer(self) -> None:
-        """Write the answer to the last message; Ctrl-C ends it, and keeps what there is."""
+    def _answer(self, before: list[Message]) -> None:
+        """Write the answer to the last message; Ctrl-C ends it, and keeps what there is. Without one, go back."""
         parts: list[str] = []
         try:
             reply = self._reply(self._talk, self._answers)
         except UserError:
-            self._talk.undo()  # a message that does not fit would be in the way of the next one
+            self._talk.turns = before  # a message that does not fit would be in the way of the next one
             raise
         self._answers += 1
         if reply.dropped_turns:
@@ -107,7 +113,11 @@ class Terminal:
         except KeyboardInterrupt:
             print(" (stopped)", end="", file=sys.stderr, flush=True)
         print(flush=True)
-        self._talk.answer("".join(parts))
+        if "".join(parts).strip():
+            self._talk.answer("".join(parts))
+        else:
+            self._talk.turns = before
+            print("(no answer; the conversation is as it was)", file=sys.stderr, flush=True)
 
     def _system(self, text: str) -> None:
         if text:
@@ -120,9 +130,12 @@ class Terminal:
         print(f"{len(self._talk.turns)} messages are left")
 
     def _retry(self, _: str) -> None:
+        before = [*self._talk.turns]
         if not self._talk.retry():
             raise UserError("there is no message to answer again.")
-        self._answer()
+        if self._greedy:
+            print("(--greedy always gives the same answer; without it, /retry gives another)", file=sys.stderr)
+        self._answer(before)
 
     def _save(self, name: str) -> None:
         self._talk.save(_file(name, "/save"))

@@ -3,6 +3,7 @@
 import codecs
 import fcntl
 import io
+import json
 import os
 import pty
 import re
@@ -20,6 +21,7 @@ import pytest
 from builders import make_chat_run, make_endless_run
 
 import kogpt as package
+from kogpt.chat.conversation import Conversation
 from kogpt.chat.terminal import Terminal, _lines
 from kogpt.common.errors import UserError
 from kogpt.tokenizer.wordpiece import Tokenizer
@@ -186,6 +188,55 @@ def test_a_file_name_with_half_a_character_is_refused(capsys: pytest.CaptureFixt
     assert shown.err.count("is no file name") == 2
     assert r"'\ud83d.json'" in shown.err
     assert shown.out == "A new conversation.\n"
+
+
+class Said:
+    """A reply of these pieces; None is Ctrl-C."""
+
+    dropped_turns = 0
+
+    def __init__(self, *pieces: str | None) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
+            if piece is None:
+                raise KeyboardInterrupt
+            yield piece
+
+
+@pytest.mark.parametrize("nothing", [Said(), Said(None), Said(" ", "\n")])
+@pytest.mark.parametrize("line", ["그리고?", "/retry"])
+def test_without_an_answer_the_conversation_is_as_it_was(
+    nothing: Any, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty answer would be in every later prompt."""
+    replies: Iterator[Any] = iter([Said("네", "."), nothing, Said("또", None)])
+    Terminal(lambda *_: next(replies)).run(iter(["안녕?", line, f"/save {tmp_path}/1", "다시?", f"/save {tmp_path}/2"]))
+    saved = [json.loads((tmp_path / name).read_text(encoding="utf-8"))["messages"] for name in "12"]
+    told = [[message["content"] for message in messages] for messages in saved]
+    assert told == [["안녕?", "네."], ["안녕?", "네.", "다시?", "또"]]
+    assert "(no answer; the conversation is as it was)" in capsys.readouterr().err
+
+
+def test_a_message_that_does_not_fit_takes_nothing_else_with_it() -> None:
+    def reply(talk: Conversation, again: int) -> Any:
+        if talk.system:
+            raise UserError("the last message, with the system message, has more than the 16 tokens that fit.")
+        return Said("네.")
+
+    terminal = Terminal(reply)
+    terminal.run(iter(["안녕?", "/system 아주 길게", "/retry", "그리고?"]))
+    assert [message.content for message in terminal._talk.turns] == ["안녕?", "네."]
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_greedy_says_that_it_does_not_change_its_mind(greedy: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    reply: Any = Said("네.")
+    Terminal(lambda *_: reply, greedy=greedy).run(iter(["안녕?", "/retry"]))
+    shown = capsys.readouterr()
+    assert shown.out == "네.\n네.\n"
+    assert ("--greedy always gives the same answer" in shown.err) == greedy
 
 
 def test_a_base_run_was_never_taught(kogpt: Any, run: Path) -> None:
