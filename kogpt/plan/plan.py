@@ -75,22 +75,19 @@ def best_plan(config: Callable[[int], ModelConfig], corpus: Corpus, machine: Mac
     """
     plans: list[Plan] = []
     for depth in DEPTHS:
-        made = plan_for(depth, config(depth), corpus, machine, hours)
-        if made is None:
+        try:
+            plans.append(plan_for(depth, config(depth), corpus, machine, hours))
+        except UserError:  # larger ones do not fit either
+            if not plans:
+                raise
             break
-        plans.append(made)
-    if not plans:
-        raise UserError(
-            f"in {hours:g} hours this machine cannot make a single step, or not even --depth 1 fits its memory; "
-            "give more --hours."
-        )
     small = [plan for plan in plans if plan.parameters <= corpus.tokens] or plans[:1]
     best = min(small, key=lambda plan: plan.bits.expected)
     return [best, *(one for one in plans if one != best and abs(one.depth - best.depth) <= 2)]
 
 
-def plan_for(depth: int, config: ModelConfig, corpus: Corpus, machine: Machine, hours: float) -> Plan | None:
-    """The plan for a size; None if it does not fit the memory, or one step takes longer than the hours."""
+def plan_for(depth: int, config: ModelConfig, corpus: Corpus, machine: Machine, hours: float) -> Plan:
+    """The plan for a size. Raises `UserError` if it does not fit the memory, or a step takes longer than the hours."""
     context, count = config.max_seq_len, config.parameter_count
 
     def recipe(tokens: int) -> Recipe:
@@ -101,7 +98,9 @@ def plan_for(depth: int, config: ModelConfig, corpus: Corpus, machine: Machine, 
 
     low, high = 1, MOST_EPOCHS * corpus.tokens
     if spent(low) > hours:
-        return None
+        raise UserError(
+            f"in {hours:g} hours this machine cannot make a single step of a model of depth {depth}; give more --hours."
+        )
     if spent(high) <= hours:
         low = high
     while high - low > 1:  # spent(low) <= hours < spent(high)
@@ -109,7 +108,10 @@ def plan_for(depth: int, config: ModelConfig, corpus: Corpus, machine: Machine, 
         low, high = (middle, high) if spent(middle) <= hours else (low, middle)
     fits = _memory(config, recipe(low), machine)
     if fits is None:
-        return None
+        raise UserError(
+            f"a model of depth {depth} with windows of {context} tokens does not fit the "
+            f"{machine.memory / 2**30:.1f} GiB of a device; give a smaller --max-seq-len."
+        )
     stage, memory = fits
     bits = expect(count, low * corpus.chars_per_token, corpus.tokens * corpus.chars_per_token)
     return Plan(depth, count, low, low / corpus.tokens, recipe(low), spent(low), memory, stage, bits)

@@ -147,7 +147,7 @@ def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int, forg
     for advice, changed, forgets in changes:
         if estimate(config, changed, ranks, forgets, masked).total * HEADROOM <= have:
             return f"{advice} would fit."
-    return "choose a smaller --preset or --depth, or more ranks."
+    return "choose a smaller --preset, --depth, or --max-seq-len, or more ranks."
 
 
 def _at(plan: EnginePlan, stage: Any) -> EnginePlan:

@@ -81,7 +81,7 @@ def test_advice_names_what_would_fit(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_smaller_model_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _with_free(monkeypatch, 10**6)
-    with pytest.raises(UserError, match="choose a smaller --preset or --depth, or more ranks"):
+    with pytest.raises(UserError, match="choose a smaller --preset, --depth, or --max-seq-len, or more ranks"):
         fit_memory(SMALL, PLAN, ALONE, tmp_path)
 
 
