@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from kogpt.cli_corpora import Folder, New, export_windows, import_pt, inspect, plan
-from kogpt.common.errors import exit_on_user_error
+from kogpt.common.errors import UserError, exit_on_user_error
 from kogpt.common.flags import (
     FilePath,
     FilePaths,
@@ -31,7 +31,6 @@ from kogpt.common.flags import (
 from kogpt.common.log import set_up_logging
 from kogpt.common.ranges import Range, checked
 from kogpt.common.renamed_flags import rewrite
-from kogpt.common.system import launcher
 from kogpt.generate.sampling import Sampling
 
 Run = Annotated[Positional[FilePath], arg(metavar="RUN", help="Run folder, or one of its checkpoints.")]
@@ -66,6 +65,8 @@ def generate(
     """
     from kogpt.generate.terminal import print_texts, read_prompts
 
+    if prompts and file is not None:
+        raise UserError(f"a prompt is given, and --file {file} as well; give one of the two.")
     prompts = prompts or read_prompts(file)
     print_texts(run, prompts, sampling, samples=samples, device=device, checkpoint=checkpoint)
 
@@ -232,11 +233,11 @@ def import_(folder: Folder, run: Annotated[Positional[NewFolder], arg(metavar="R
         run: Run folder to write.
         corpus: Token corpus to train on. Tokens that both vocabularies have keep their embeddings.
     """
-    from kogpt.hub.import_run import import_run
+    from kogpt.hub.import_run import continuation, import_run
 
-    kept, tokens = import_run(folder, run, corpus)
+    kept, tokens, config = import_run(folder, run, corpus)
     print(f"{kept:,} of {tokens:,} tokens keep the rows of {folder}, {tokens - kept:,} start at their mean")
-    print(f"Continue with: {launcher()} launch/train.py --corpus {corpus} --out {run}")
+    print(f"Continue with: {continuation(config, run, corpus)}")
 
 
 def doctor() -> None:

@@ -137,6 +137,10 @@ def test_a_reader_that_has_gone_is_no_error_on_windows(monkeypatch: pytest.Monke
         (["inspect", "nowhere"], "nowhere is not a finished token corpus"),
         (["generate", "nowhere", "나는"], "nowhere holds no usable checkpoint"),
         (["generate", "nowhere"], "there is no prompt"),
+        (
+            ["generate", "nowhere", "나는", "--file", "prompts.txt"],
+            "and --file prompts.txt as well; give one of the two",
+        ),
         (["generate", "nowhere", "나는", "--temperature", "0"], "--temperature"),
         (["generate", "nowhere", "나는", "--samples", "0"], "--samples is 0"),
         (["evaluate", "nowhere", "--texts", "x", "--json-file", "not/there.json"], "there is no folder not"),

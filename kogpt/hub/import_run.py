@@ -10,6 +10,7 @@ continuation.
 """
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +19,21 @@ from tokenizers import decoders
 from kogpt.checkpoint.layout import step_folders
 from kogpt.checkpoint.start import match_vocabulary, write_start
 from kogpt.common.errors import UserError
+from kogpt.common.system import launcher
 from kogpt.data.corpus import TokenCorpus
 from kogpt.hub.weights import import_model
+from kogpt.model.config import ModelConfig
 from kogpt.tokenizer.hf import library_pieces
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train.run_folder import hold
 from kogpt.train.run_metadata import copy_tokenizer
 
+CONTEXT = 1024
+"""What `continuation` proposes for models of a longer one, which is often more than any machine can train."""
 
-def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -> tuple[int, int]:
-    """Write `run`; return how many tokens keep their row, and how many there are.
+
+def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -> tuple[int, int, ModelConfig]:
+    """Write `run`; return how many tokens keep their row, how many there are, and the model's shape.
 
     Raises `UserError`, and writes nothing, if this is not possible, or if a training has the run folder.
     """
@@ -53,7 +59,15 @@ def import_run(folder: str | Path, run: str | Path, corpus_folder: str | Path) -
         write_start(run, weights, config, corpus=corpus.fingerprint)
     finally:
         lock.release()
-    return taken, len(pieces)
+    return taken, len(pieces), config
+
+
+def continuation(config: ModelConfig, run: Path, corpus: Path) -> str:
+    """The command that trains an imported model further."""
+    words = ["launch/train.py", "--corpus", str(corpus), "--out", str(run)]
+    if config.any_context and config.max_seq_len > CONTEXT:
+        words += ["--max-seq-len", str(CONTEXT)]
+    return f"{launcher()} {shlex.join(words)}"
 
 
 def read_pieces(folder: Path) -> dict[str, int]:

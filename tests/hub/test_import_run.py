@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from kogpt.data.loader import Share, TrainBatches
 from kogpt.hub.export import export_model
 from kogpt.hub.import_run import as_wordpiece, import_run, read_pieces
 from kogpt.tokenizer.wordpiece import open_tokenizer
+from kogpt.train.options import parse
 from kogpt.train.run_folder import hold
 
 
@@ -32,7 +34,7 @@ def exported(run, tmp_path_factory) -> Path:
 
 def test_own_vocabulary_keeps_every_row(corpus, run, exported, tmp_path):
     pieces = TokenCorpus.open(corpus).vocab_size
-    assert import_run(exported, tmp_path / "run", corpus) == (pieces, pieces)
+    assert import_run(exported, tmp_path / "run", corpus)[:2] == (pieces, pieces)
     ours = load_for_inference(tmp_path / "run")
     theirs = load_for_inference(run).model
     ids = torch.randint(pieces, (2, 32))
@@ -48,7 +50,27 @@ def test_own_vocabulary_keeps_every_row_as_other_programs_save_it(corpus, export
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (copy / name).write_bytes((exported / name).read_bytes())
     pieces = TokenCorpus.open(corpus).vocab_size
-    assert import_run(copy, tmp_path / "run", corpus) == (pieces, pieces)
+    assert import_run(copy, tmp_path / "run", corpus)[:2] == (pieces, pieces)
+
+
+@pytest.mark.parametrize(
+    ("arch", "context", "proposed"), [("qwen3", 4096, 1024), ("qwen3", 512, None), ("gpt2", 2048, None)]
+)
+def test_the_printed_command_is_one_that_a_machine_can_train(
+    arch, context, proposed, corpus, tokenizer, kogpt, tmp_path
+):
+    """A Qwen3 says 40,960 tokens, which nobody wants in every window. A GPT-2 has no other context than its own."""
+    export_model(
+        make_run(tmp_path / "model", tokenizer, arch, max_seq_len=context), tmp_path / "exported", texts=["모든 국민은"]
+    )
+    run = tmp_path / "continued run"
+    done = kogpt("import", tmp_path / "exported", run, "--corpus", corpus)
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("Continue with: ")]
+    words = shlex.split(line)
+    options = parse(words[words.index("launch/train.py") + 1 :])
+    assert (options.run.out, options.corpora[0].path) == (run, corpus)
+    assert options.model.max_seq_len == proposed
 
 
 def test_rows_go_by_piece():
