@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
+IN_EIGHTS = {"cuda"}
+"""Devices whose memory-efficient kernel takes only sizes of heads that are multiples of 8; others are padded by 0."""
+
 
 def document_mask(documents: Tensor, embedded: Tensor, head_dim: int, dropout: float = 0.0) -> Tensor:
     """The mask for `attend`, once for all layers: a token attends only to earlier ones, within its own document.
@@ -48,7 +51,12 @@ def attend(
         out = varlen_attn(query, key, value, mask, mask, length, length, window_size=(-1, 0))
         assert isinstance(out, Tensor)
         return out.unflatten(0, (rows, length)).transpose(1, 2)
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal and mask is None)
+    causal, size = causal and mask is None, query.size(-1)
+    if query.device.type in IN_EIGHTS and size % 8:
+        query, key, value = (F.pad(part, (0, -size % 8)) for part in (query, key, value))
+        padded = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal, scale=size**-0.5)
+        return padded[..., :size]
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
 
 
 @functools.cache

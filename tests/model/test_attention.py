@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from builders import SHAPES, scattered, shape_of
 from torch import Tensor
 
+from kogpt.model import attention
 from kogpt.model.attention import attend, document_mask, takes_borders
 
 CPU = torch.device("cpu")
@@ -145,3 +147,26 @@ def test_another_number_of_documents_is_no_reason_to_compile_again(
         assert torch.equal(compiled(query, key, value, mask), attend(query, key, value, mask))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_odd_sizes_of_heads_are_padded_where_the_kernel_needs_it(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported models have them. A GPU's memory-efficient kernel takes multiples of 8 only."""
+    torch.manual_seed(0)
+    numbers = torch.randn(3, 2, 3, 16, 12)
+    mask = torch.zeros(2, 1, 16, 16).masked_fill(torch.ones(16, 16).triu(1) > 0, -math.inf) if masked else None
+    whole, sizes, found = F.scaled_dot_product_attention, [], []
+
+    def seen(query: Tensor, *rest: Any, **more: Any) -> Tensor:
+        sizes.append(query.size(-1))
+        return whole(query, *rest, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", seen)
+    for devices in (set(), {"cpu"}):
+        monkeypatch.setattr(attention, "IN_EIGHTS", devices)
+        query, key, value = (part.clone().requires_grad_() for part in numbers)
+        out = attend(query, key, value, mask)
+        found.append([out, *torch.autograd.grad(out.square().sum(), (query, key, value))])
+    assert sizes == [12, 16]
+    for plain, padded in zip(*found, strict=True):
+        torch.testing.assert_close(padded, plain)

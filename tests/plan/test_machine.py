@@ -1,6 +1,7 @@
 """The speed of a machine: a line through measured points, named GPUs, and a measurement."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 
@@ -15,11 +16,14 @@ from kogpt.model import registry
 from kogpt.model.config import ModelConfig
 from kogpt.model.qwen3 import Qwen3Config
 from kogpt.plan import machine
-from kogpt.plan.machine import GPUS, STEP_TOKENS, line, measured, most_rows, named, token_seconds
+from kogpt.plan.machine import CUDA_BYTES, GPUS, STEP_TOKENS, Machine, line, measured, most_rows, named, token_seconds
 from kogpt.train import distributed
-from kogpt.train.options import DEFAULT_FILE
+from kogpt.train.distributed import Ranks
+from kogpt.train.options import DEFAULT_FILE, ModelOptions, model_config
+from kogpt.train.planner import HEADROOM, estimate
 
 CPU = torch.device("cpu")
+PROJECT = DEFAULT_FILE.parent
 
 
 def _config(depth: int, context: int = 32) -> Qwen3Config:
@@ -169,3 +173,25 @@ def test_depths_that_do_not_fit_are_left_out(monkeypatch: pytest.MonkeyPatch) ->
     assert _measure(monkeypatch, 50 * 10**6) == ["memory", "depth 2, 3 threads"]
     with pytest.raises(UserError, match="depth 2 with windows of 256 tokens does not fit"):
         _measure(monkeypatch, 10**6)
+
+
+FILES = ("ds_config.json", "launch/ds_zero2_offload.json", "ds_config.json", "ds_config.json", "launch/ds_zero3.json")
+
+
+@pytest.mark.parametrize("page", ["training.md", "training.ko.md"])
+def test_what_fits_is_what_the_page_says(page: str) -> None:
+    """The depth of each cell fits, the next one does not, and the number of parameters is right."""
+    text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) GB \|" + r" (\d+) \((.+?)B\) \|" * 5 + "$", text, re.MULTILINE)
+    assert len(rows) == 6
+    settings = {"train_batch_size": 64, "train_micro_batch_size_per_gpu": 1, "optimizer": {"type": "Muon"}}
+    for gigabytes, *cells in rows:
+        for file, count, depth, billions in zip(FILES, (1, 1, 2, 8, 8), cells[::2], cells[1::2], strict=True):
+            here = Machine(count, 0.0, 1.0, int(gigabytes) * 10**9 - CUDA_BYTES, "cuda", bf16=True, deepspeed=True)
+            plan, ranks = here.engine(PROJECT / file, settings), Ranks(0, count, 0, count, torch.device("cuda"))
+            shapes = [model_config(ModelOptions(depth=int(depth) + more, max_seq_len=1024), 20_000) for more in (0, 1)]
+            fits = [
+                estimate(shape, plan, ranks, document_mask=True).total * HEADROOM <= here.memory for shape in shapes
+            ]
+            assert fits == [True, False], (gigabytes, file, count, depth)
+            assert f"{shapes[0].parameter_count / 1e9:.2g}" == billions
