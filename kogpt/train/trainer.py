@@ -31,6 +31,7 @@ from kogpt.train.engine import TrainingEngine
 from kogpt.train.evaluation import Evaluation
 from kogpt.train.fine_tuning import begin
 from kogpt.train.gpu_peaks import UNITS, peak_flops
+from kogpt.train.heap import Heap
 from kogpt.train.options import TrainOptions, stride
 from kogpt.train.planner import fit_memory
 from kogpt.train.profile import Profile
@@ -78,6 +79,7 @@ class Trainer:
             **({"init": self.init} if self.init else {}),
             **({"branch_of": setup.branch_of} if setup.branch_of else {}),
         }
+        self.heap = Heap()
         self.tracker: Tracker | None = None
         self.step = self.skipped = self.skips_in_a_row = 0
         self.unlogged: dict[str, Any] | None = None  # the record of this step while its evaluation is incomplete
@@ -195,6 +197,8 @@ class Trainer:
             mark = time.perf_counter()
         grad_norm = self.engine.update(schedule)
         agreed = agree(self.ranks, self.stop, total / batches.targets, grad_norm)
+        if self.ranks.device.type == "cpu":
+            self.heap.watch(agreed.memory_gib[self.ranks.rank])
         self.step += 1
         self._count_skip(math.isfinite(agreed.grad_norm))
         seconds = time.perf_counter() - started
