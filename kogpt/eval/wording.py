@@ -17,9 +17,10 @@ def wording(task: str, context: str, question: str, choices: list[str]) -> tuple
     """The text before the choice, and the choices as they follow it. Raises `ValueError` for a part that is odd."""
     match task:
         case "copa":
-            if question not in _CONNECTORS:
+            cause_or_effect = question.strip()  # KoBEST's training items have spaces behind some
+            if cause_or_effect not in _CONNECTORS:
                 raise ValueError(f"its question is {question!r}, where copa has {' or '.join(_CONNECTORS)}")
-            return f"{context} {_CONNECTORS[question]}", choices
+            return f"{context} {_CONNECTORS[cause_or_effect]}", choices
         case "boolq":
             return f"{context} 질문: {question} 답변:", choices
         case "hellaswag":

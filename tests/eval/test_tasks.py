@@ -22,15 +22,17 @@ def _items(folder: Path, *records: dict[str, Any]) -> list[Any]:
 
 
 def test_kobest_under_its_own_column_names(tmp_path: Path) -> None:
-    boolq, copa, hellaswag = _items(
+    boolq, copa, spaced, hellaswag = _items(
         tmp_path,
         {"paragraph": "소금은 녹는다.", "question": "녹는가?", "label": 1},
         {"premise": "창이 깨졌다.", "question": "원인", "alternative_1": "공.", "alternative_2": "천.", "label": 0},
+        OWN_COLUMNS["kobest_copa"][1],
         {"context": "불을 켠다.", **{f"ending_{n}": f"끝 {n}" for n in range(1, 5)}, "label": 3},
     )
     assert (boolq.task, boolq.prompt) == ("boolq", "소금은 녹는다. 질문: 녹는가? 답변:")
     assert boolq.choices[boolq.label] == "예"
     assert (copa.prompt, copa.choices, copa.label) == ("창이 깨졌다. 왜냐하면", ("공.", "천."), 0)
+    assert spaced.prompt == "비가 왔다. 그래서"
     assert (hellaswag.prompt, hellaswag.choices[hellaswag.label]) == ("문장: 불을 켠다.", "끝 4")
 
 
@@ -38,7 +40,7 @@ OWN_COLUMNS: dict[str, list[dict[str, Any]]] = {
     "kobest_boolq": [{"paragraph": "소금은 녹는다.", "question": "녹는가?", "label": 1}],
     "kobest_copa": [
         {"premise": "창이 깨졌다.", "question": "원인", "alternative_1": "공.", "alternative_2": "천.", "label": 0},
-        {"premise": "비가 왔다.", "question": "결과", "alternative_1": "공.", "alternative_2": "천.", "label": 1},
+        {"premise": "비가 왔다.", "question": "결과 ", "alternative_1": "공.", "alternative_2": "천.", "label": 1},
     ],
     "kobest_hellaswag": [{"context": "불을 켠다.", **{f"ending_{n}": f"끝 {n}" for n in range(1, 5)}, "label": 3}],
     "kobest_sentineg": [{"sentence": "빨리 왔어요", "label": 1}],

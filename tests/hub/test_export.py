@@ -42,6 +42,9 @@ def test_transformers_loads_it_and_logits_are_equal(run, exported):
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ours = load_for_inference(run).model
     assert model.config.model_type == ours.config.arch
+    words = open_tokenizer(run / "tokenizer")
+    for known in (model.config, model.generation_config):
+        assert (known.bos_token_id, known.eos_token_id) == (words.cls_id, words.sep_id)
     ids = torch.randint(ours.config.vocab_size, (3, 32))
     assert (ours(ids) - model.eval()(ids).logits).abs().max() < 1e-5
 

@@ -111,6 +111,7 @@ def test_a_model_of_conversations_ends_with_its_own_token(words: Tokenizer, tmp_
         assert json.loads((tmp_path / "out" / name).read_bytes())["eos_token_id"] == ends
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_bytes())["eos_token"] == "[END]"
     fields, _ = read(tmp_path / "out" / "model-f16.gguf")
+    assert fields["tokenizer.ggml.bos_token_id"] == words.cls_id
     assert fields["tokenizer.ggml.eos_token_id"] == words.end_id
     assert fields["tokenizer.chat_template"] == llama_chat_template()
     said = (tmp_path / "out" / "Modelfile").read_text()

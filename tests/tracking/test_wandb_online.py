@@ -69,7 +69,8 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> None:
 
 def test_a_run_with_texts_and_an_alert(server: WandbServer, tmp_path: Path) -> None:
     run = started(tmp_path / "실험")
-    run.catch_up([record(1), record(2, val_loss=2.5, continuations=[("대한민국은 ", "민주공화국이다")])])
+    evaluated = record(2, val_loss=2.5, continuations=[("대한민국은 ", "민주공화국이다")])
+    run.catch_up([record(1), evaluated | {"val_bits_per_char/law": 3.0}])
     run.alert("training diverges", "The loss rose.", "WARN")
     run.finish("finished", {"tokens": 20})
     assert steps(server) == wanted(2)
@@ -77,7 +78,7 @@ def test_a_run_with_texts_and_an_alert(server: WandbServer, tmp_path: Path) -> N
     assert id == (tmp_path / "실험" / "wandb_id").read_text()
     assert (online.exit_code, online.summary["state"], online.summary["tokens"]) == (0, "finished", 20)
     assert online.config["seed"]["value"] == 1
-    assert online.history[1]["val_loss"] == 2.5
+    assert (online.history[1]["val_loss"], online.history[1]["val_bits_per_char/law"]) == (2.5, 3.0)
     [table] = [json.loads(body) for name, body in server.uploads.items() if name.startswith(f"{id}/media/table/")]
     assert table["data"] == [[2, "대한민국은 ", "민주공화국이다"]]
     assert [(one["title"], one["severity"]) for one in server.alerts] == [("training diverges", "WARN")]

@@ -21,6 +21,8 @@ from kogpt.train.whole_matrices import Part, Place
 
 STAGES = (0, 1, 2, 3)
 MUON: dict[str, Any] = {"type": "Muon", "params": {"lr": 0.02, "adam_lr": 3e-3}}
+ARCHS = {"gpt2": (), "qwen3": ("--arch", "qwen3", "--depth", "3", "--kv-heads", "1")}
+"""That of the tests, and that of new runs, which attends within articles: two heads share their keys and values."""
 
 
 def _newton_schulz_in_fp32(grad: torch.Tensor, coefficients: Any, ns_steps: int, eps: float) -> torch.Tensor:
@@ -160,26 +162,37 @@ def _file(path: Path, stage: int, precision: str = "fp32") -> Path:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_ranks_any_stage(world: int, corpus: Path, tmp_path: Path) -> None:
-    """The losses of one rank to 1e-4; killed and resumed bit by bit; resumed on one rank to rounding."""
-    kinds = [*((stage, "fp32") for stage in STAGES), (2, "bf16")]
+    """The losses of one rank to 1e-4; killed and resumed bit by bit; resumed on one rank, and from one, to rounding."""
+    kinds = [*(("gpt2", stage, "fp32") for stage in STAGES), ("gpt2", 2, "bf16")]
+    kinds += [("qwen3", stage, "fp32") for stage in (2, 3)]
     every = ("--save-every", "4", "--eval-every", "100")
 
-    def plan(run: Path, stage: int, precision: str = "fp32") -> Plan:
-        return Plan(flags(corpus, run, _file(run.with_suffix(".json"), stage, precision), 8, *every))
+    def plan(run: Path, arch: str, stage: int, precision: str = "fp32") -> Plan:
+        file = _file(run.with_suffix(".json"), stage, precision)
+        return Plan(flags(corpus, run, file, 8, *every, *ARCHS[arch]))
 
-    whole = {kind: tmp_path / f"whole-{kind[0]}-{kind[1]}" for kind in kinds}
+    def folders(name: str) -> dict[tuple[str, int, str], Path]:
+        return {kind: tmp_path / "-".join(map(str, (name, *kind))) for kind in kinds}
+
+    whole, again = folders("whole"), folders("again")
     done = [0] * len(kinds)
     assert together(world, [plan(run, *kind) for kind, run in whole.items()], tmp_path / "a", seconds=600) == done
-    again = {kind: copy_as_of(run, 4, tmp_path / f"again-{kind[0]}-{kind[1]}") for kind, run in whole.items()}
-    assert together(world, [plan(run, *kind) for kind, run in again.items()], tmp_path / "b", seconds=600) == done
-    fewer = copy_as_of(whole[2, "fp32"], 4, tmp_path / "fewer")
-    assert together(1, [plan(tmp_path / "alone", 0), plan(fewer, 0)], tmp_path / "c", seconds=600) == [0, 0]
-    expected = losses(tmp_path / "alone")
-    assert losses(fewer) == pytest.approx(expected, abs=1e-4)
-    assert records(fewer)[-1]["lr"] == pytest.approx(0.1 * 0.02), "that of the hidden matrices"
-    for (stage, precision), run in whole.items():
-        near = 1e-4 if precision == "fp32" else 5e-2
-        assert losses(run) == pytest.approx(expected, abs=near), (stage, precision)
-        assert losses(again[stage, precision]) == losses(run), (stage, precision)
-        one, other = (json.loads((step_folder(r, 8) / MANIFEST).read_text()) for r in (run, again[stage, precision]))
-        assert one["files"] == other["files"], (stage, precision)
+    alone = {arch: tmp_path / f"alone-{arch}" for arch in ARCHS}
+    fewer = {arch: copy_as_of(whole[arch, 2, "fp32"], 4, tmp_path / f"fewer-{arch}") for arch in ARCHS}
+    one = [plan(runs[arch], arch, 0) for runs in (alone, fewer) for arch in ARCHS]
+    assert together(1, one, tmp_path / "b", seconds=600) == [0] * 4
+    for kind, run in again.items():
+        copy_as_of(whole[kind], 4, run)
+    more = {arch: copy_as_of(alone[arch], 4, tmp_path / f"more-{arch}") for arch in ARCHS}
+    several = [plan(run, *kind) for kind, run in again.items()] + [plan(more[arch], arch, 3) for arch in ARCHS]
+    assert together(world, several, tmp_path / "c", seconds=600) == [*done, 0, 0]
+    for arch in ARCHS:
+        for run in (fewer[arch], more[arch]):
+            assert losses(run) == pytest.approx(losses(alone[arch]), abs=1e-4), run.name
+            assert records(run)[-1]["lr"] == pytest.approx(0.1 * 0.02), "that of the hidden matrices"
+    for kind, run in whole.items():
+        near = 1e-4 if kind[2] == "fp32" else 5e-2
+        assert losses(run) == pytest.approx(losses(alone[kind[0]]), abs=near), kind
+        assert losses(again[kind]) == losses(run), kind
+        first, second = (json.loads((step_folder(r, 8) / MANIFEST).read_text()) for r in (run, again[kind]))
+        assert first["files"] == second["files"], kind
