@@ -47,6 +47,32 @@ class Row(NamedTuple):
     learnt: np.ndarray | None = None
 
 
+def batches_of(lengths: Sequence[int], batch_rows: int, world_size: int = 1) -> list[tuple[list[int], tuple[int, int]]]:
+    """(indices of the rows, the shape that they are padded to) of each batch, from the targets of each row.
+
+    `world_size` batches in a row are those of the ranks, longest first, and all ranks have the same number of them: the
+    last may have no rows. Batches have at most `batch_rows`, and as few of them as make all alike: with 65 of 64, there
+    would otherwise be twice the work.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    turns = -(-len(lengths) // (batch_rows * world_size))
+    batch_rows = -(-len(lengths) // max(1, turns * world_size))
+    starts = range(0, turns * world_size * batch_rows, max(1, batch_rows))
+    longest = max(lengths, default=0)
+
+    def padded(length: int) -> int:
+        return max(1, min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest))
+
+    batches = (order[start : start + batch_rows] for start in starts)
+    return [(batch, (batch_rows, padded(lengths[batch[0]] if batch else 1))) for batch in batches]
+
+
+def positions_of(lengths: Sequence[int], batch_rows: int, world_size: int) -> int:
+    """The positions that all ranks compute for such rows; those that wait for the longest of their batches count."""
+    firsts = batches_of(lengths, batch_rows, world_size)[::world_size]
+    return world_size * sum(math.prod(shape) for _, shape in firsts)
+
+
 def score_batches(
     token_nll: TokenNll,
     rows: Sequence[Row],
@@ -59,30 +85,16 @@ def score_batches(
     """Yield (indices of the rows, nll of each row as float64) for each batch.
 
     The batches are divided between the ranks. All ranks get the same number of them, because under ZeRO 3 a forward
-    pass needs every rank. The last one may have no rows. Batches have at most `batch_rows`, and as few of them as make
-    all alike: with 65 of 64, there would otherwise be twice the work.
+    pass needs every rank.
     """
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
-    turns = -(-len(rows) // (batch_rows * world_size))
-    batch_rows = -(-len(rows) // max(1, turns * world_size))
-    batches = [order[start : start + batch_rows] for start in range(0, len(order), max(1, batch_rows))]
-    longest = max((len(row.tokens) - 1 for row in rows), default=0)
-    for first in range(0, len(batches), world_size):
-        chosen = batches[first + rank] if first + rank < len(batches) else []
-        nll = token_nll(_batch([rows[i] for i in chosen], batch_rows, longest, device))
+    for chosen, shape in batches_of([len(row.tokens) - 1 for row in rows], batch_rows, world_size)[rank::world_size]:
+        nll = token_nll(_batch([rows[i] for i in chosen], shape, device))
         yield chosen, in_float64(nll).sum(1)[: len(chosen)].cpu().numpy()
 
 
-def padded(length: int, longest: int) -> int:
-    """The length of a batch whose longest row has `length` tokens, where no batch is longer than `longest`."""
-    return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest)
-
-
-def _batch(rows: list[Row], batch_rows: int, longest: int, device: torch.device) -> Batch:
-    """A batch [batch_rows, T]. Missing rows and positions are filled with token 0, and not scored."""
-    length = max((len(row.tokens) - 1 for row in rows), default=1)
-    length = max(1, padded(length, longest))
-    ids = np.zeros((batch_rows, length), dtype=np.int64)
+def _batch(rows: list[Row], shape: tuple[int, int], device: torch.device) -> Batch:
+    """A batch [B, T] of this shape. Missing rows and positions are filled with token 0, and not scored."""
+    ids = np.zeros(shape, dtype=np.int64)
     targets = np.full_like(ids, IGNORED)
     for i, (tokens, first, learnt) in enumerate(rows):
         count = len(tokens) - 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kogpt.eval.likelihood import held_out_corpus
+from kogpt.eval.multiple_choice import Item
 from kogpt.tokenizer.wordpiece import open_tokenizer
 from kogpt.train import sample_prompts, task_evaluation
 from kogpt.train.corpora import Corpora
@@ -33,13 +34,18 @@ class Evaluation:
         self._encoded: list[list[int]] = []
         self._tasks = Tasks([], [])
 
-    def encode(self, ranks: Ranks, tasks: Path | None, tokens: float) -> None:
+    def encode(self, ranks: Ranks, tasks: Path | None, tokens: float, batch_rows: int) -> None:
         """Encode the prompts and the file of tasks on rank 0, for all ranks. `tokens`: of training per evaluation."""
-        self._encoded, self._tasks = broadcast_object(on_first(ranks, lambda: self._read(tasks, tokens)))
 
-    def _read(self, tasks: Path | None, tokens: float) -> tuple[list[list[int]], Tasks]:
+        def read() -> tuple[list[list[int]], Tasks]:
+            limit = self.max_seq_len
+            chosen = [] if tasks is None else task_evaluation.choose(tasks, limit, tokens, batch_rows, ranks.world_size)
+            return self._read(chosen)
+
+        self._encoded, self._tasks = broadcast_object(on_first(ranks, read))
+
+    def _read(self, items: list[Item]) -> tuple[list[list[int]], Tasks]:
         folder, limit = self.corpora.tokenizer_folder, self.max_seq_len
-        items = [] if tasks is None else task_evaluation.choose(tasks, limit, tokens)
         texts = task_evaluation.texts_of(items)
         context = limit if self.corpora.kind == "conversations" else None
         prompts, ids = sample_prompts.encode(folder, self.prompts, context, texts)

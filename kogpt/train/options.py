@@ -144,7 +144,7 @@ class RunOptions:
     context if that is shorter."""
     eval_tasks: OptionalPath = None
     """Multiple-choice items (.jsonl, .jsonl.gz), such as KoBEST, that each evaluation answers, as many as take at most
-    2 % of the training's time."""
+    2 % of the training's FLOPs."""
     prompts: OptionalTexts = None
     """Prompts that each evaluation continues greedily, to show progress; with conversations, questions that it answers.
     Default: three of either."""

@@ -1,20 +1,22 @@
 """Multiple-choice tasks within a training (--eval-tasks). In: a file for kogpt.eval.tasks. Out: fields of a record.
 
-The time is bounded by arithmetic, not by a clock, so that the numbers do not depend on the machine: a forward pass is a
-third of a training step, and a text has at most about as many tokens as characters. Each task gives as many of its
-items, drawn by its name, as keep the evaluations below 2 % of the training's tokens, counted that way. All ranks score
-their share, because ZeRO 3 gathers weights only when all ranks call the model.
+The cost is bounded by arithmetic, not by a clock, so that the numbers do not depend on the machine's speed: a forward
+pass is a third of a training step's FLOPs, and a text has at most about as many tokens as characters. Each task gives
+as many of its items, drawn by its name, as keep the evaluations below 2 % of the training's FLOPs. What the batches are
+padded with counts, so that other ranks or another micro-batch may mean some more or fewer items of the same draw. All
+ranks score their share, because ZeRO 3 gathers weights only when all ranks call the model.
 """
 
 import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kogpt.common.errors import UserError
-from kogpt.eval.likelihood import Row, TokenNll, padded, score_batches
+from kogpt.eval.likelihood import Row, TokenNll, positions_of, score_batches
 from kogpt.eval.multiple_choice import Item, above_chance, accuracies, by_task, choice_rows
 from kogpt.eval.tasks import read_items
 from kogpt.train.distributed import Ranks, reduce_sum
@@ -24,7 +26,7 @@ from kogpt.train.stop_signal import Stop
 log = logging.getLogger(__name__)
 
 SHARE = 0.02
-"""Of the training's time."""
+"""Of the training's FLOPs."""
 FORWARD = 1 / 3
 """Of a training step's FLOPs, the forward pass."""
 
@@ -42,10 +44,13 @@ def tokens_between(eval_every: int, save_every: int, tokens_per_step: int) -> fl
     return tokens_per_step / (1 / eval_every + 1 / save_every - 1 / math.lcm(eval_every, save_every))
 
 
-def choose(path: Path, max_seq_len: int, tokens: float) -> list[Item]:
-    """The items of a file that fit. `tokens`: of training per evaluation. Raises `UserError` if none does."""
+def choose(path: Path, max_seq_len: int, tokens: float, batch_rows: int, world_size: int) -> list[Item]:
+    """The items of a file that fit. `tokens`: of training per evaluation. Raises `UserError` if none does.
+
+    They are scored by so many ranks, in batches of at most `batch_rows`.
+    """
     tasks = by_task(read_items(path), 0)
-    items = list(_fitting(tasks, max_seq_len, tokens * SHARE / FORWARD))
+    items = _fitting(tasks, max_seq_len, tokens * SHARE / FORWARD, batch_rows, world_size)
     if not items:
         raise UserError(f"--eval-tasks {path} takes more than {SHARE:.0%} of the training; raise --eval-every.")
     counts = by_task(items, 0)
@@ -64,25 +69,24 @@ def encoded(items: list[Item], tokens: dict[str, list[int]], cls_id: int, max_se
     return Tasks(items, choice_rows(tokens.__getitem__, cls_id, items, max_seq_len))
 
 
-def _fitting(tasks: dict[str, list[Item]], max_seq_len: int, tokens: float) -> Iterator[Item]:
-    """As many items of each task as of every other, as long as they stay below the number of tokens."""
+def _fitting(
+    tasks: dict[str, list[Item]], max_seq_len: int, positions: float, batch_rows: int, world_size: int
+) -> list[Item]:
+    """The most items, as many of each task as of every other, whose batches have at most so many positions."""
     drawn = [random.Random(task).sample(own, len(own)) for task, own in tasks.items()]
-    chosen: list[list[Item]] = [[] for _ in drawn]
-    for number in range(max(map(len, drawn))):
-        turn = [own[number : number + 1] for own in drawn]
-        tokens -= sum(_length(item, max_seq_len) for items in turn for item in items)
-        if tokens < 0:
-            break
-        for own, items in zip(chosen, turn, strict=True):
-            own += items
-    for own in chosen:
-        yield from own
+    lengths = [[_lengths(item, max_seq_len) for item in own] for own in drawn]
+
+    def cost(count: int) -> int:
+        rows = [length for own in lengths for item in own[:count] for length in item]
+        return positions_of(rows, batch_rows, world_size)
+
+    count = bisect_right(range(1, max(map(len, drawn)) + 1), positions, key=cost)
+    return [item for own in drawn for item in own[:count]]
 
 
-def _length(item: Item, max_seq_len: int) -> int:
-    """Tokens of its rows, padded as they will be."""
-    chars = (len(item.prompt) + len(choice) for choice in item.choices)
-    return sum(padded(length, max_seq_len) for length in chars)
+def _lengths(item: Item, max_seq_len: int) -> list[int]:
+    """At most about as many targets as each of its rows has."""
+    return [min(len(item.prompt) + len(choice), max_seq_len) for choice in item.choices]
 
 
 def run(tasks: Tasks, token_nll: TokenNll, batch_rows: int, ranks: Ranks, stop: Stop) -> dict[str, float] | int:

@@ -129,7 +129,7 @@ class Trainer:
         on_first(self.ranks, lambda: copy_tokenizer(self.corpora.tokenizer_folder, self.run))
         run = self.options.run
         between = tokens_between(run.eval_every, run.save_every, self.tokens_per_step)
-        self.evaluation.encode(self.ranks, run.eval_tasks, between)
+        self.evaluation.encode(self.ranks, run.eval_tasks, between, self.plan.micro_batch)
         self.engine = TrainingEngine(self.config, self.plan, self.ranks, self.options.run.seed, start.checkpoint)
         if start.checkpoint is not None:
             self.engine.restore(start.checkpoint)
