@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 from engines import train_here
-from trainings import deepspeed_file, flags
+from trainings import deepspeed_file, flags, records
 
 from kogpt.common.errors import UserError
 from kogpt.common.host_memory import HostMemory
 from kogpt.model.gpt2 import GPTConfig
+from kogpt.model.qwen3 import Qwen3Config
 from kogpt.train import planner
-from kogpt.train.deepspeed_config import plan
+from kogpt.train.deepspeed_config import plan, with_micro_batch
 from kogpt.train.distributed import Ranks
+from kogpt.train.options import DEFAULT_FILE
 from kogpt.train.planner import HEADROOM, estimate, fit_memory
+from kogpt.train.recipe import best_step, dial
 from kogpt.train.run_folder import hold
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
@@ -31,7 +34,7 @@ SMALL = GPTConfig(vocab_size=20000, max_seq_len=1024, n_layer=12, n_head=12, n_e
 
 @pytest.fixture(autouse=True)
 def _one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 1)
 
 
 def _with_free(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
@@ -77,6 +80,24 @@ def test_advice_names_what_would_fit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     _with_free(monkeypatch, estimate(SMALL, shared, eight, True).total * HEADROOM + 1)
     with pytest.raises(UserError, match=r'"zero_optimization.stage" 2 in ds.json with --checkpoint-activations'):
         fit_memory(SMALL, PLAN, eight, tmp_path)
+
+
+@pytest.mark.parametrize("context", [256, 1024, 2048])
+def test_every_context_of_the_documentation(context: int, corpus: Path, ranks: Any, tmp_path: Path) -> None:
+    """The dial keeps the tokens of a step, the largest micro-batch that 12 GB hold is found, and a training runs."""
+    config = Qwen3Config(20000, context, **Qwen3Config.shape_of_depth(12))
+    recipe = dial(config.parameter_count, context, 2**33 // context)
+    assert recipe.batch * context == best_step(20 * config.parameter_count)
+    content = {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer, "bf16": {"enabled": True}}
+    content["train_micro_batch_size_per_gpu"] = recipe.batch
+    wished = plan(Path("ds.json"), content, world_size=1, device="cpu", has_bf16=True)
+    fitted, need = planner.largest(config, wished, ALONE, 12 << 30)
+    twice = estimate(config, with_micro_batch(fitted, 2 * fitted.micro_batch, 1), ALONE)
+    assert need.total * HEADROOM <= 12 << 30 < twice.total * HEADROOM
+    assert fitted.global_batch == recipe.batch
+    shape = ("--arch", "qwen3", "--max-seq-len", str(context), "--stride", str(context))
+    train_here(flags(corpus, tmp_path / "run", DEFAULT_FILE, 1, *shape), ranks)
+    assert records(tmp_path / "run")[0]["tokens"] == context
 
 
 def test_a_smaller_model_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
