@@ -17,7 +17,7 @@ from kogpt.train.deepspeed_file import completed
 from kogpt.train.distributed import Ranks, broadcast_object, on_first
 from kogpt.train.fine_tuning import origin
 from kogpt.train.options import TrainOptions, model_config
-from kogpt.train.recipe import Attend, Length, Recipe, changed, dial, dividing, divisible, tuning
+from kogpt.train.recipe import SOURCES, Attend, Length, Recipe, changed, dial, dividing, divisible, tuning
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def settle(options: TrainOptions, content: dict[str, Any], corpora: Corpora, ran
     named = completed(content["optimizer"], recipe.optimizer) if "optimizer" in content else None
     recipe = changed(recipe, optimizer=named, attend=attend, **flags)
     new = base is not None or not known
-    notes = (_described(recipe, config, windows, named is not None),) if new else ()
+    notes: tuple[str, ...] = (_described(recipe, config, windows, named is not None),) if new else ()
+    if not known:
+        notes += (f"Sources of what no flag or file sets (bench/LOG.md): {SOURCES}.",)
     settled = content | {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer}
     return Setup(base, known.get("init"), known.get("branch_of"), config, batches, recipe, settled, notes)
 

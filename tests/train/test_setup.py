@@ -46,7 +46,8 @@ def test_the_shipped_file_leaves_everything_to_the_dial(corpus: Path, ranks: Any
     assert found.recipe == replace(dial(found.config.parameter_count, 32, windows), attend="article")
     assert found.content["optimizer"] == found.recipe.optimizer
     assert found.content["train_batch_size"] == found.recipe.batch
-    note = found.notes[0]
+    note, sources = found.notes
+    assert all(name in sources for name in ("Hoffmann", "Muennighoff", "nanochat", "torch.optim.Muon"))
     assert "(qwen3)" in note
     assert f"Muon, learning rate {found.recipe.optimizer['params']['lr']:g}, weight decay 0.1; attention within" in note
 
