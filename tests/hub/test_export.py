@@ -152,6 +152,7 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     assert equal == len(TEXTS)  # the analyzer is none
     assert f"gives {sum(map(len, theirs))} tokens instead of {sum(map(len, ours))}" in card
     assert f"{equal} sentences are identical" in card
+    assert "tokens. `kogpt export RUN FOLDER --corpus CORPUS` measures what this costs" in card
 
 
 def test_the_card_of_a_vocabulary_that_loses_white_space_says_so(tmp_path):
@@ -159,6 +160,7 @@ def test_the_card_of_a_vocabulary_that_loses_white_space_says_so(tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     assert "Decoding does not restore all white space" in card
     assert "Decoding restores" not in card
+    assert "--corpus" not in card, "which such a vocabulary cannot be measured with"
 
 
 def test_the_card_states_what_is_lost_without_the_analyzer(corpus, tmp_path):
@@ -170,6 +172,7 @@ def test_the_card_states_what_is_lost_without_the_analyzer(corpus, tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     assert f"On {len(opened.split('val'))} held-out articles (" in card
     assert "bits per character for raw text through `AutoTokenizer`" in card
+    assert "--corpus" not in card
     assert "0.0 ± 0.0 % more" in card or "0.0 % more" in card
     with pytest.raises(UserError, match="another tokenizer than"):
         export_model(make_run(tmp_path / "other"), tmp_path / "out2", corpus=corpus)
