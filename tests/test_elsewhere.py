@@ -50,7 +50,7 @@ def test_the_commands_give_the_same(
     kogpt: Callable[..., Any], corpus: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    run = make_chat_run(tmp_path / "내 모델" / "run", tokenizer)
+    run = make_chat_run(tmp_path / "내 모델" / "run", tokenizer, arch="qwen3")
 
     def lines(place: str) -> list[tuple[list[str], str]]:
         there = tmp_path / place
@@ -92,14 +92,15 @@ def test_the_commands_give_the_same(
 
 
 def test_training_gives_the_same_bits(corpus: Path, tmp_path: Path) -> None:
-    """Losses and checkpoints of stage 0 on one rank, with AdamW, Muon, and bf16; and a run of DeepSpeed goes on."""
+    """Losses and checkpoints of stage 0 on one rank, with AdamW, Muon (Qwen3), bf16; a run of DeepSpeed goes on."""
 
     def line(place: str, name: str) -> list[str]:
         content = {"train_batch_size": GLOBAL_BATCH, "train_micro_batch_size_per_gpu": 4, "gradient_clipping": 0.5}
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(content | SETTINGS[name]))
         every = ["--save-every", str(CUT), "--eval-every", str(CUT), "--dropout", "0.1"]
-        return flags(corpus, tmp_path / place / name, file, STEPS, *every)
+        arch = ("--arch", "qwen3") if name == "muon" else ()
+        return flags(corpus, tmp_path / place / name, file, STEPS, *every, *arch)
 
     assert together(1, [Plan(line("여기 (1)", name)) for name in SETTINGS], tmp_path / "ranks") == [0] * len(SETTINGS)
     begun = copy_as_of(tmp_path / "여기 (1)" / "adamw", CUT, tmp_path / "begun")
