@@ -33,7 +33,7 @@ def sabotage(trainer: Any, orders: dict[str, Any], patch: Any) -> None:
 
     def loss(self: Any, batch: Any) -> torch.Tensor:
         if mine and trainer.step == 0:
-            time.sleep(orders.get("slow_first_step", 0.0))
+            time.sleep(orders.pop("slow_first_step", 0.0))
         value = whole_loss(self, batch)
         if "note_windows" in orders:
             path = Path(orders["note_windows"]) / f"step-{trainer.step + 1}-rank-{trainer.ranks.rank}"

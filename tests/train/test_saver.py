@@ -47,7 +47,7 @@ def test_a_disk_slower_than_the_time_out_of_collectives_ends_in_nobodys(corpus: 
     slow: dict[str, Any] = {"rank": 1, "stall_seconds": LIMIT}
     plans = [_plan(corpus, run, stage, slow_write=SLOW, **slow) for stage, run in runs.items()]
     plans[0].sabotage["slow_state"] = SLOW
-    plans[1].sabotage["slow_first_step"] = SLOW
+    plans[1].sabotage["slow_first_step"] = 3 * LIMIT  # rank 0 needs some of it for its own first step
     plans += [_plan(corpus, run, stage, steps=6, slow_read=SLOW, **slow) for stage, run in runs.items()]
     assert together(2, plans, tmp_path / "ranks") == [0] * 8
     for run in runs.values():
