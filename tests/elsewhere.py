@@ -24,6 +24,7 @@ from typing import Any
 import psutil  # noqa: F401 - like the next, it asks for the names that its build for this system has
 import torch  # noqa: F401
 import uvicorn  # noqa: F401
+import wandb  # noqa: F401
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ray", "deepspeed", "fcntl", "resource", "pwd", "grp", "termios", "tty", "pty")

@@ -19,7 +19,6 @@ def choose_device(name: str | None) -> "torch.device":
 
     from kogpt.common.numerics import allow_tf32
 
-    allow_tf32()
     try:
         device = best_device() if name is None else torch.device(name)
     except RuntimeError:
@@ -36,6 +35,7 @@ def choose_device(name: str | None) -> "torch.device":
         torch.empty(0, device=device).add_(1).tolist()
     except (RuntimeError, NotImplementedError, AssertionError):
         raise UserError(f"--device {name} cannot be used here; give cpu or cuda.") from None
+    allow_tf32()
     return device
 
 
