@@ -191,6 +191,7 @@ def test_one_rank_dies_and_the_others_end(victim: int, command: bool, corpus: Pa
     arguments = flags(corpus, run, config, 100_000, "--eval-every", "100000", "--save-every", "10")
     with launch(arguments, tmp_path / "log", command=command) as job:
         _wait_for_step(run, 15, job)
+        wait_until(lambda: newest_good(run) is not None, 60, "step 10 is saved, beside the steps that follow")
         ranks = _ranks_of(job) if command else [psutil.Process(process.pid) for process in job.processes]
         started = time.monotonic()
         ranks[victim].kill()
