@@ -5,17 +5,17 @@ partitions them. Bytes per parameter on each of N ranks, at the peak of a step:
 
     stage   fp32, autocast                      bf16, fp16                      with one micro-batch a step
     0       16                                  -                               -
-    1       8 + 16/N                            8 + 12/N                        4 + 18/N
-    2       4 + 20/N                            2 + 16/N                        2 + 20/N
+    1       8 + 16/N                            8 + 14/N                        4 + 18/N
+    2       4 + 20/N                            2 + 18/N                        2 + 20/N
     3       16/N + the larger of 4 + 4/N, 8/N   14/N + the larger of 2 + 4/N, 8/N   14/N + the larger of 2 + 2/N, 8/N
 
 Autocast keeps a bf16 copy of each weight for the backward pass: 2 bytes more from the second micro-batch on, when the
-gradients exist as well. In half precision, the gradients of several micro-batches are summed in fp32. With one
-micro-batch, their partition is copied to fp32 during the update. In fp32, ZeRO keeps a second copy of the weights.
-Stage 3 gathers at most 10^9 weights at once.
+gradients exist as well. In half precision, the gradients of several micro-batches are summed in fp32; stages 1 and 2
+collect those of the rank's partition in half precision before. With one micro-batch, their partition is copied to fp32
+during the update. In fp32, ZeRO keeps a second copy of the weights. Stage 3 gathers at most 10^9 weights at once.
 
-Muon needs 4 bytes less for each parameter of the hidden matrices (one slot instead of two), and 2.5 copies of the
-matrices that a rank orthogonalizes at once, 5.5 if they come from several ranks.
+Muon needs 4 bytes less for each parameter of the hidden matrices (one slot instead of two), and in its update 2.5
+copies of the matrices that a rank orthogonalizes at once, 5.5 if they come from several ranks.
 
 `tests/train/test_memory.py` counts the tensors that DeepSpeed allocates.
 """
@@ -95,7 +95,9 @@ def memory_per_rank(
     if offload_optimizer:
         optimizer, gradients = 0, size * count // (n if stage >= 2 else 1)
     round_size = 4 if precision in ("fp32", "fp16") else 2
-    gradients += (5 if n == 1 else 11) * round_size * min(MUON_ROUND, -(-muon_parameters // n)) // 2
+    orthogonalized = (5 if n == 1 else 11) * round_size * min(MUON_ROUND, -(-muon_parameters // n)) // 2
+    collected = -(-2 * count // n) if summed and stage in (1, 2) and not offload_optimizer else 0
+    gradients += max(collected, orthogonalized)  # in the backward pass or in the update
     head = config.vocab_size * config.n_embd
     chunk = min(micro_batch * seq_len * config.vocab_size, max(chunk_logits, 128 * config.vocab_size))
     activations = _activations(config, precision, micro_batch, seq_len, checkpoint_activations)

@@ -37,7 +37,7 @@ BUCKETS = {
 def test_the_estimate_is_what_is_allocated(
     config: Any, optimizer: str, stage: Any, precision: str, accumulating: bool, ranks: Any
 ) -> None:
-    """One rank, which holds all parts: within 12 % of the peak of the second step."""
+    """One rank, which holds all parts: within 10 % of the peak of the second step."""
     micro = 2 if accumulating else 8
     zero = {"stage": stage} | (BUCKETS if stage else {})
     changes: dict[str, Any] = {"train_micro_batch_size_per_gpu": micro, "optimizer": {"type": optimizer}}
@@ -71,7 +71,7 @@ def test_the_estimate_is_what_is_allocated(
         muon_parameters=hidden_count(config) if optimizer == "Muon" else 0,
     )
     each = (held + found.peak - idle) / config.parameter_count
-    assert each == pytest.approx(expected.total / config.parameter_count, rel=0.12)
+    assert each == pytest.approx(expected.total / config.parameter_count, rel=0.1)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 8])
@@ -89,7 +89,7 @@ def test_bytes_per_parameter_by_stage(ranks: int) -> None:
         assert each(stage, "fp32") == pytest.approx(expected, rel=1e-6)
     for stage, expected in {1: 4 + 18 / n, 2: 2 + 20 / n, 3: 14 / n + max(2 + 2 / n, 8 / n)}.items():
         assert each(stage, "bf16") == pytest.approx(expected, rel=1e-6)
-    for stage, expected in {1: 8 + 12 / n, 2: 2 + 16 / n, 3: 14 / n + max(2 + 4 / n, 8 / n)}.items():
+    for stage, expected in {1: 8 + 14 / n, 2: 2 + 18 / n, 3: 14 / n + max(2 + 4 / n, 8 / n)}.items():
         assert each(stage, "bf16", grad_accum=4) == pytest.approx(expected, rel=1e-6)
     assert each(2, "bf16", offload_optimizer=True) == pytest.approx(2 + 2 / n, rel=1e-6)
 
