@@ -1,6 +1,7 @@
 """notebooks/korean_gpt.ipynb: its outputs are those of its code, it tells nothing of the machine, and it runs."""
 
 import hashlib
+import importlib
 import json
 import re
 import subprocess
@@ -34,6 +35,15 @@ def test_its_outputs_are_those_of_its_code() -> None:
     assert about["executed"] == hashlib.sha256(code.encode()).hexdigest(), "run bench/notebook.py: its code has changed"
     assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
     assert not [output for output in OUTPUTS if output["output_type"] == "error" or output.get("name") == "stderr"]
+
+
+def test_what_it_imports_of_kogpt_is_there() -> None:
+    found = re.findall(
+        r"^from (kogpt[\w.]*) import (.+)$", "\n".join("".join(cell["source"]) for cell in CODE), re.MULTILINE
+    )
+    assert found
+    for module, names in found:
+        assert not [name for name in names.split(", ") if not hasattr(importlib.import_module(module), name)], module
 
 
 def test_it_is_small_and_tells_nothing_of_the_machine_that_executed_it() -> None:
