@@ -1,7 +1,6 @@
 """notebooks/korean_gpt.ipynb: its outputs are those of its code, it tells nothing of the machine, and it runs."""
 
 import hashlib
-import importlib
 import json
 import re
 import subprocess
@@ -38,12 +37,10 @@ def test_its_outputs_are_those_of_its_code() -> None:
 
 
 def test_what_it_imports_of_kogpt_is_there() -> None:
-    found = re.findall(
-        r"^from (kogpt[\w.]*) import (.+)$", "\n".join("".join(cell["source"]) for cell in CODE), re.MULTILINE
-    )
-    assert found
-    for module, names in found:
-        assert not [name for name in names.split(", ") if not hasattr(importlib.import_module(module), name)], module
+    code = "\n".join("".join(cell["source"]) for cell in CODE)
+    lines = re.findall(r"^from kogpt[\w.]* import .+$", code, re.MULTILINE)
+    assert lines
+    exec("\n".join(lines), {})
 
 
 def test_it_is_small_and_tells_nothing_of_the_machine_that_executed_it() -> None:
