@@ -21,7 +21,7 @@ _AUTO: dict[str, Mode] = {"online": "online", "offline": "offline", "dryrun": "o
 def decided(mode: Mode) -> Literal["online", "offline", "off"]:
     """The mode, with `auto` resolved."""
     if mode == "auto":
-        mode = _AUTO.get(os.environ.get("WANDB_MODE", ""), "online" if logged_in() else "offline")
+        mode = _AUTO.get(os.environ.get("WANDB_MODE", "")) or ("online" if logged_in() else "offline")
     assert mode != "auto"
     return mode
 

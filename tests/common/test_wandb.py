@@ -70,3 +70,10 @@ def test_auto_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WANDB_MODE", value)
         assert decided("auto") == mode
         assert decided("online") == "online"
+
+
+def test_what_the_environment_says_takes_no_look_for_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That imports W&B, half a second that every start would pay."""
+    monkeypatch.setattr("kogpt.common.wandb.logged_in", lambda: pytest.fail("it looked"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert decided("auto") == "off"
