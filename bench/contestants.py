@@ -28,6 +28,7 @@ from kogpt.train import distributed  # noqa: E402
 
 distributed.prepare_environment()
 
+from kogpt.common.device import has_bf16  # noqa: E402
 from kogpt.common.numerics import allow_tf32  # noqa: E402
 from kogpt.data.batch import Batch  # noqa: E402
 from kogpt.data.corpus import TokenCorpus  # noqa: E402
@@ -148,15 +149,15 @@ def plan_of_one_rank(path: Path, content: dict[str, Any], device: torch.device) 
     """
     windows = content["train_batch_size"]
     ranks = 2 if content["zero_optimization"]["stage"] else 1
-    has_bf16 = device.type == "cpu" or distributed.has_bf16(device)
+    in_bf16 = half(device) == torch.bfloat16
     shared = content | {"train_batch_size": ranks * windows}
-    plan = deepspeed_config.plan(path, shared, world_size=ranks, device=device.type, has_bf16=has_bf16)
+    plan = deepspeed_config.plan(path, shared, world_size=ranks, device=device.type, has_bf16=in_bf16)
     return replace(plan, global_batch=windows, engine=plan.engine | {"train_batch_size": windows})
 
 
 def half(device: torch.device) -> torch.dtype:
     """In which half precision others train where the file of ours says bf16."""
-    return torch.bfloat16 if device.type == "cpu" or distributed.has_bf16(device) else torch.float16
+    return torch.bfloat16 if device.type == "cpu" or has_bf16(device) else torch.float16
 
 
 def plain(task: Task, ranks: Ranks, *, precision: str, compiled: bool) -> Step:

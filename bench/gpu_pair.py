@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,7 @@ more than the time-out of collectives (kogpt.train.distributed.STALL_SECONDS), a
 def main(scratch: Path, answer: Path, *, toy: bool) -> None:
     """Run all checks of the part. Each result is written at once."""
     device_count = torch.cuda.device_count()
-
-    def check(name: str, passed: bool | None, figure: str) -> None:
-        record(answer, name, passed, figure)
-
+    check = partial(record, answer)
     shape = ("--arch", "gpt2", "--depth", "1" if toy else "8")
     corpus = contestants.make_corpus(scratch / "corpus", vocab=1024, ids=40_000)
     task = Task(corpus, scratch, shape, context=64, windows=8, micro=2)

@@ -26,12 +26,14 @@ def unusable_gpus(index: int = 0) -> str | None:
 
     if os.environ.get("CUDA_VISIBLE_DEVICES", "unset") in ("", "-1", "NoDevFiles"):
         return None
-    failure = _failure(index) if torch.cuda.is_available() else None
-    if failure == "" or not ((seen := nvidia_smi("name,driver_version")) or failure):
+    failure = ""
+    if torch.cuda.is_available() and not (failure := _failure(index)):
+        return None
+    if not (seen := nvidia_smi("name,driver_version")) and not failure:
         return None
     name, driver = seen[0].split(", ")[:2] if seen else ("The GPU", "unknown")
     gpus = f"{len(seen)} x {name}" if len(seen) > 1 else name
-    if failure and "no kernel image" in failure:
+    if "no kernel image" in failure:
         old = torch.cuda.get_device_capability(index) < (7, 5)
         mend = _another("CUDA 12.6", "UV_TORCH_BACKEND=cu126 ") if old else _another("a newer CUDA")
         return (

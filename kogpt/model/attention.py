@@ -31,7 +31,12 @@ def document_mask(documents: Tensor, embedded: Tensor, head_dim: int, dropout: f
     if not dropout and takes_borders(device, dtype, head_dim):
         torch._dynamo.maybe_mark_dynamic(documents, 0)  # or a step with another number of documents compiles again
         return documents
-    rows, length = embedded.shape[:2]
+    return _all_pairs(documents, embedded.size(0), embedded.size(1), dtype)
+
+
+def _all_pairs(documents: Tensor, rows: int, length: int, dtype: torch.dtype) -> Tensor:
+    """The mask as [B, 1, T, T]."""
+    device = documents.device
     first = torch.zeros(rows * length + 1, dtype=torch.int64, device=device)
     first[documents.long()] = 1
     number = first[:-1].cumsum(0).view(rows, length)
@@ -68,11 +73,9 @@ def takes_borders(device: torch.device, dtype: torch.dtype, head_dim: int) -> bo
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         numbers = torch.arange(3 * 32 * head_dim, device=device).view(3, 1, 1, 32, head_dim).float().sin().to(dtype)
         borders = torch.tensor([0, 20, 32], dtype=torch.int32, device=device)
-        hidden = torch.ones(32, 32, dtype=torch.bool, device=device).triu(1)
-        hidden[20:, :20] = True
         found = []
         try:
-            for mask in (borders, torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(hidden, -math.inf)):
+            for mask in (borders, _all_pairs(borders, 1, 32, dtype)):
                 query, key, value = (part.clone().requires_grad_() for part in numbers)
                 out = attend(query, key, value, mask)
                 gradients = torch.autograd.grad(out, (query, key, value), numbers[0])

@@ -158,8 +158,8 @@ def _fit_precision(
 ) -> Precision:
     if engine.get("fp16", {}).get("enabled"):
         if device != "cuda" or not has_fp16:
-            why = "CPUs do not support it" if device == "cpu" else "it needs an NVIDIA GPU"
-            why += "" if device != "cuda" else " of compute capability 7 or later"
+            gpu = "an NVIDIA GPU of compute capability 7 or later" if device == "cuda" else "an NVIDIA GPU"
+            why = "CPUs do not support it" if device == "cpu" else f"it needs {gpu}"
             raise UserError(f'"fp16" is enabled, but {why}; enable "bf16" or neither.')
         return "fp16"
     asked = next((key for key in ("bf16", "torch_autocast") if engine.get(key, {}).get("enabled")), None)
