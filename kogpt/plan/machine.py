@@ -27,7 +27,7 @@ from kogpt.train.distributed import share_cores
 from kogpt.train.gpu_peaks import peak_flops
 from kogpt.train.memory import memory_per_rank
 from kogpt.train.options import DEFAULT_FILE
-from kogpt.train.planner import HEADROOM, free_memory
+from kogpt.train.planner import free_memory
 
 GPUS: dict[str, tuple[str, int]] = {
     "T4": ("T4", 16),
@@ -157,7 +157,7 @@ def most_rows(config: ModelConfig, device: torch.device, precision: Precision, m
             document_mask=True,
             chunk_logits=CHUNK_LOGITS["cpu" if device.type == "cpu" else "gpu"],
         )
-        if need.total * HEADROOM <= memory:
+        if need.to_be_free(device.type) <= memory:
             break
         rows //= 2
     return rows

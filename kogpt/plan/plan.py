@@ -19,7 +19,7 @@ from kogpt.plan.law import FLOOR, Bits, expect
 from kogpt.plan.machine import Machine
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import DEFAULT_FILE, PROJECT
-from kogpt.train.planner import HEADROOM, largest
+from kogpt.train.planner import largest
 from kogpt.train.recipe import MOST_EPOCHS, Length, Recipe, dial
 
 DEPTHS = range(1, 65)
@@ -139,6 +139,6 @@ def _memory(config: ModelConfig, recipe: Recipe, machine: Machine) -> tuple[int,
     settings = {"train_batch_size": recipe.batch, "optimizer": recipe.optimizer}
     for file in (DEFAULT_FILE, ZERO3_FILE)[: machine.devices]:
         plan, need = largest(config, machine.engine(file, settings), ranks, machine.memory, document_mask=True)
-        if need.total * HEADROOM <= machine.memory:
+        if need.to_be_free(machine.device) <= machine.memory:
             return plan.stage, need.total
     return None

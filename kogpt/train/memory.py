@@ -29,6 +29,8 @@ LIVE_PARAMETERS = 10**9
 """The most weights that ZeRO 3 gathers: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance."""
 MUON_ROUND = 1 << 23
 """The most elements that one rank orthogonalizes at once with Muon, unless a single parameter has more."""
+HEADROOM = {"cpu": 1.5, "gpu": 1.05}
+"""Factor for the memory that an allocator cannot use. On CPUs it lies between the pieces in use (bench/LOG.md)."""
 CHUNK_BYTES = 12
 """Bytes per logit in a chunk of the loss: in the model's precision, in fp32, its log-probability, its gradient."""
 
@@ -48,6 +50,10 @@ class Memory:
     @property
     def total(self) -> int:
         return sum(asdict(self).values())
+
+    def to_be_free(self, device: str) -> float:
+        """Bytes that must be free on a device of this type, "cpu" or another one, for all this to fit."""
+        return self.total * HEADROOM["cpu" if device == "cpu" else "gpu"]
 
     def __str__(self) -> str:
         parts = [f"{name} {size / 2**30:.2f}" for name, size in asdict(self).items()]

@@ -26,9 +26,6 @@ from kogpt.train.memory import Memory, memory_per_rank
 
 log = logging.getLogger(__name__)
 
-HEADROOM = 1.05
-"""Factor for the memory that the allocator cannot use."""
-
 
 def fit_memory(
     config: ModelConfig,
@@ -50,7 +47,7 @@ def fit_memory(
     path, key = run / "micro_batch.json", _key(config, plan, ranks, checkpoint_activations)
     kept = broadcast_object(on_first(ranks, lambda: _kept(path).get(key)))
     fitted, need = largest(config, plan, ranks, have, checkpoint_activations, document_mask, limit=kept)
-    if need.total * HEADROOM <= have:
+    if need.to_be_free(ranks.device.type) <= have:
         if fitted.micro_batch != plan.micro_batch:
             log.info(
                 f"Using a micro-batch of {fitted.micro_batch} instead of {plan.micro_batch}, which fits the "
@@ -60,7 +57,7 @@ def fit_memory(
         return fitted, need
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in vars(need).items())
     raise UserError(
-        f"training needs about {_gib(need.total * HEADROOM)} GiB on each rank at a micro-batch of 1 ({parts}), but "
+        f"training needs about {_gib(need.to_be_free(ranks.device.type))} GiB on each rank at a micro-batch of 1 ({parts}), but "
         f"only {_gib(have)} GiB are free; "
         f"{_advice(config, fitted, ranks, have, checkpoint_activations, document_mask)}"
     )
@@ -81,7 +78,7 @@ def largest(
     for size in (size for size in range(most, 0, -1) if share % size == 0):
         fitted = plan if size == plan.micro_batch else with_micro_batch(plan, size, ranks.world_size)
         need = estimate(config, fitted, ranks, checkpoint_activations, document_mask)
-        if need.total * HEADROOM <= have:
+        if need.to_be_free(ranks.device.type) <= have:
             break
     return fitted, need
 
@@ -145,7 +142,7 @@ def _advice(config: ModelConfig, plan: EnginePlan, ranks: Ranks, have: int, forg
         offload = replace(_at(plan, 2), offload=True)
         changes.append(("--deepspeed-config launch/ds_zero2_offload.json --checkpoint-activations", offload, True))
     for advice, changed, forgets in changes:
-        if estimate(config, changed, ranks, forgets, masked).total * HEADROOM <= have:
+        if estimate(config, changed, ranks, forgets, masked).to_be_free(ranks.device.type) <= have:
             return f"{advice} would fit."
     return "choose a smaller --preset, --depth, or --max-seq-len, or more ranks."
 

@@ -20,7 +20,7 @@ from kogpt.plan.machine import CUDA_BYTES, GPUS, STEP_TOKENS, Machine, line, mea
 from kogpt.train import distributed
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import DEFAULT_FILE, ModelOptions, model_config
-from kogpt.train.planner import HEADROOM, estimate
+from kogpt.train.planner import estimate
 
 CPU = torch.device("cpu")
 PROJECT = DEFAULT_FILE.parent
@@ -191,7 +191,8 @@ def test_what_fits_is_what_the_page_says(page: str) -> None:
             plan, ranks = here.engine(PROJECT / file, settings), Ranks(0, count, 0, count, torch.device("cuda"))
             shapes = [model_config(ModelOptions(depth=int(depth) + more, max_seq_len=1024), 20_000) for more in (0, 1)]
             fits = [
-                estimate(shape, plan, ranks, document_mask=True).total * HEADROOM <= here.memory for shape in shapes
+                estimate(shape, plan, ranks, document_mask=True).to_be_free(here.device) <= here.memory
+                for shape in shapes
             ]
             assert fits == [True, False], (gigabytes, file, count, depth)
             assert f"{shapes[0].parameter_count / 1e9:.2g}" == billions

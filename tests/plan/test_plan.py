@@ -23,8 +23,9 @@ from kogpt.tokenizer.wordpiece import Tokenizer
 from kogpt.train.corpora import open_corpora
 from kogpt.train.deepspeed_file import read
 from kogpt.train.distributed import Ranks
+from kogpt.train.memory import HEADROOM
 from kogpt.train.options import DEFAULT_FILE, parse
-from kogpt.train.planner import HEADROOM, estimate
+from kogpt.train.planner import estimate
 from kogpt.train.recipe import MOST_EPOCHS, Length, dial
 from kogpt.train.setup import settle
 
@@ -52,7 +53,7 @@ def test_a_plan_keeps_to_what_there_is(depth: int, hours: float, tokens: int, sp
         return
     assert plan.hours <= hours * 1.001
     assert 0 < plan.epochs <= MOST_EPOCHS
-    assert plan.memory * HEADROOM <= machine.memory
+    assert plan.memory * HEADROOM["gpu"] <= machine.memory
 
 
 @settings(max_examples=8, deadline=None)

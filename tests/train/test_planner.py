@@ -17,7 +17,7 @@ from kogpt.train import planner
 from kogpt.train.deepspeed_config import plan, with_micro_batch
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import DEFAULT_FILE
-from kogpt.train.planner import HEADROOM, estimate, fit_memory
+from kogpt.train.planner import estimate, fit_memory
 from kogpt.train.recipe import best_step, dial
 from kogpt.train.run_folder import hold
 
@@ -42,7 +42,7 @@ def _with_free(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
 
 
 def _need(micro_batch: int, forgetful: bool = False) -> float:
-    return estimate(SMALL, replace(PLAN, micro_batch=micro_batch), ALONE, forgetful).total * HEADROOM + 1
+    return estimate(SMALL, replace(PLAN, micro_batch=micro_batch), ALONE, forgetful).to_be_free("cpu") + 1
 
 
 def test_what_fits_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_advice_names_what_would_fit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     eight = replace(ALONE, world_size=8)
     monkeypatch.setattr("kogpt.train.planner.reduce_max", lambda _, value: [value])
     shared = replace(PLAN, micro_batch=1, grad_accum=12, stage=2, precision="bf16")
-    _with_free(monkeypatch, estimate(SMALL, shared, eight, True).total * HEADROOM + 1)
+    _with_free(monkeypatch, estimate(SMALL, shared, eight, True).to_be_free("cpu") + 1)
     with pytest.raises(UserError, match=r'"zero_optimization.stage" 2 in ds.json with --checkpoint-activations'):
         fit_memory(SMALL, PLAN, eight, tmp_path)
 
@@ -93,7 +93,7 @@ def test_every_context_of_the_documentation(context: int, corpus: Path, ranks: A
     wished = plan(Path("ds.json"), content, world_size=1, device="cpu", has_bf16=True)
     fitted, need = planner.largest(config, wished, ALONE, 12 << 30)
     twice = estimate(config, with_micro_batch(fitted, 2 * fitted.micro_batch, 1), ALONE)
-    assert need.total * HEADROOM <= 12 << 30 < twice.total * HEADROOM
+    assert need.to_be_free("cpu") <= 12 << 30 < twice.to_be_free("cpu")
     assert fitted.global_batch == recipe.batch
     shape = ("--arch", "qwen3", "--max-seq-len", str(context), "--stride", str(context))
     train_here(flags(corpus, tmp_path / "run", DEFAULT_FILE, 1, *shape), ranks)
