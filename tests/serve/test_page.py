@@ -197,6 +197,18 @@ def test_a_server_that_goes_and_comes_back(tab: Open, served: Served, monkeypatc
         assert turns(page) == [(CAPITAL, ANSWERS[CAPITAL])]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_model_that_has_failed_is_not_waited_for(tab: Open, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served.another() as server:
+        page = tab(server.url)
+        monkeypatch.setattr(server.service._batcher._engine, "_forward", lambda *_: 1 / 0)
+        ask(page, GREETING)
+        page.wait_for_selector("#state[data-state=failed]")
+        assert page.inner_text("#state") == "모델이 고장 남"
+        assert "다시 시작하세요" in page.inner_text("#notice")
+        assert "kogpt serve" in page.inner_text("#notice")
+
+
 def test_a_busy_server_is_waited_for(tab: Open, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     with served.another(places=1, queue=0) as server:
         first, second = tab(server.url), tab(server.url)

@@ -1,7 +1,7 @@
 // Speaks to the server in OpenAI's form.
 //
 // What the page needs of the server, besides these files at "/":
-//   GET  /health               200 once it can answer, 503 before
+//   GET  /health               200 once it can answer, 503 with {status: "starting" or "failed"} otherwise
 //   GET  /v1/models            data[0].id; data[0].kind is "conversations" where the model was taught to answer;
 //                              401 where a key is needed
 //   POST /v1/chat/completions  streamed (server-sent events); 429 with Retry-After where it is busy
@@ -39,11 +39,12 @@ async function ask(path, options) {
   }
 }
 
-/** {state: "ready", id, base} or {state: "starting" | "gone" | "keyNeeded"}. */
+/** {state: "ready", id, base} or {state: "starting" | "failed" | "gone" | "keyNeeded"}. */
 export async function look(key) {
   try {
     const signal = AbortSignal.timeout(5000);
-    if (!(await ask("health", { signal })).ok) return { state: "starting" };
+    const health = await ask("health", { signal });
+    if (!health.ok) return { state: (await health.json()).status === "failed" ? "failed" : "starting" };
     const response = await ask("v1/models", { headers: headers(key), signal });
     if (response.status === 401) return { state: "keyNeeded" };
     const [model] = (await response.json()).data;

@@ -49,7 +49,10 @@ function drawAll() {
 function notice() {
   const command = "kogpt serve RUN";
   if (store.isUnsaved(current.id)) return { title: words.full, text: "" };
-  if (state === "gone") return { title: words.goneMore[0], text: words.goneMore[1], commands: [command] };
+  if (state === "gone" || state === "failed") {
+    const [title, text] = words[`${state}More`];
+    return { title, text, commands: [command] };
+  }
   if (state === "keyNeeded") {
     const [title, text] = words.keyMore2;
     return { title, text, button: words.enterKey, action: () => openSettings("key") };

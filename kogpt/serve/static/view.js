@@ -36,7 +36,7 @@ function noteOf(turn, answer) {
   const speed = rate ? words.speed(tokens, rate.toFixed(rate < 10 ? 1 : 0)) : "";
   const why = { length: words.cut, stopped: words.stopped }[end] ?? "";
   if (end === null) return elsewhere(turn) ? "" : words.broken;
-  if (end.error) return end.error === "lost" ? words.lost : words.failed(end.message);
+  if (end.error) return end.error === "lost" ? words.lost : words.refused(end.message);
   return [speed, why, dropped ? words.dropped(dropped) : ""].filter(Boolean).join(" · ");
 }
 
