@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from kogpt.chat.conversation import Conversation
@@ -46,14 +45,9 @@ def chat(run: Path, sampling: Sampling, *, checkpoint: Wish = None, device: str 
     codec.encode("안녕")  # the first answer does not wait for the analyzer, and what is wrong with it is said now
 
     def reply(talk: Conversation, again: int) -> Reply:
-        return Reply(model, codec, talk.messages, _seeded(sampling, again))
+        return Reply(model, codec, talk.messages, sampling, again)
 
     Terminal(reply, greedy=sampling.greedy).run(_lines())
-
-
-def _seeded(sampling: Sampling, again: int) -> Sampling:
-    """The settings of an answer that is given again, which differs unless it is greedy."""
-    return replace(sampling, seed=sampling.seed + again)
 
 
 class Terminal:

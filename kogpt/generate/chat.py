@@ -43,23 +43,27 @@ def stop_ids(tokenizer: Tokenizer) -> list[int]:
 class Reply:
     """The answer to a conversation: an iterator over its text, as it is generated.
 
+    `again`: how many answers came before, so that this one differs from them unless it is greedy.
     Bytes that are no UTF-8 are left out. `dropped_turns`: how many of the oldest turns did not fit. `whole`: whether
     the answer came to its own end.
     """
 
-    def __init__(self, model: Decoder, codec: TextCodec, messages: Sequence[Message], sampling: Sampling) -> None:
+    def __init__(
+        self, model: Decoder, codec: TextCodec, messages: Sequence[Message], sampling: Sampling, again: int = 0
+    ) -> None:
         context = model.config.max_seq_len
         limit = prompt_limit(context, sampling.max_new_tokens)
         self._ids, self.dropped_turns = prompt(messages, codec.tokenizer, codec.encode, limit)
         room = context - len(self._ids)
         self._sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+        self._seed = sampling.seed + again
         self._model, self._tokenizer = model, codec.tokenizer
         self.whole = False
 
     def __iter__(self) -> Generator[str]:
         decoder = StreamDecoder(self._tokenizer)
         ends = stop_ids(self._tokenizer)
-        for [id] in generate(self._model, [self._ids], self._sampling):
+        for [id] in generate(self._model, [self._ids], self._sampling, seeds=[self._seed]):
             if id in ends or id is None:
                 self.whole = True
                 break

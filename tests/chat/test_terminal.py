@@ -22,8 +22,9 @@ from builders import make_chat_run, make_endless_run
 
 import kogpt as package
 from kogpt.chat.conversation import Conversation
-from kogpt.chat.terminal import Terminal, _lines
+from kogpt.chat.terminal import Terminal, _lines, chat
 from kogpt.common.errors import UserError
+from kogpt.generate.sampling import SEEDS, Sampling
 from kogpt.tokenizer.wordpiece import Tokenizer
 
 CTRL_C, CTRL_D, UP, LEFT, DELETE = "\x03", "\x04", "\x1b[A", "\x1b[D", "\x1b[3~"
@@ -158,6 +159,19 @@ def test_lines_of_a_pipe_are_messages(kogpt: Any, tokenizer: Tokenizer, tmp_path
     assert ended.returncode == 0, ended.stderr
     answer = package.load(run).chat([{"role": "user", "content": "모든 국민은?"}], max_new_tokens=8, seed=3)
     assert ended.stdout.startswith(answer)
+
+
+def test_every_answer_has_a_seed(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also those after the largest seed that --seed takes."""
+    run = make_chat_run(tmp_path / "talker", tokenizer)
+    said = "모든 국민은?\n/retry\n국회는?\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said), encoding="utf-8"))
+    chat(run, Sampling(max_new_tokens=8, seed=SEEDS))
+    shown = capsys.readouterr()
+    assert "seed" not in shown.err
+    assert shown.out.count("\n") >= 3
 
 
 def test_a_reader_that_has_gone_ends_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
