@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"(.+)_window_(\d+)\.pt")
 _UNFINISHED = re.compile(r"tokens-\d{5}\.npy|articles\.parquet|dropped\.parquet|tokenizer|\..+\.kogpt-[0-9a-f]{16}")
 _LONGEST_NAME = 200  # bytes; file systems allow 255
+_OVERLAP = 16
+"""A window that begins with so many of the last tokens of the one before overlaps it."""
 Windows = list[tuple[list[int], list[int]]]
 
 
@@ -157,6 +159,11 @@ def _join(windows: list[list[int]], stride: int) -> list[int]:
         known = ids[i * stride :]
         if len(ids) < i * stride or window[: len(known)] != known[: len(window)]:
             raise ValueError(f"window {i} does not continue window {i - 1} at stride {stride}")
+        # At a stride of the windows' length they share no token that could contradict it.
+        if not known and (again := next((k for k in range(_OVERLAP, len(window) + 1) if ids[-k:] == window[:k]), 0)):
+            raise ValueError(
+                f"window {i} begins with the last {again} tokens of window {i - 1}: stride {stride} is too large"
+            )
         ids += window[len(known) :]
     return ids
 

@@ -158,6 +158,24 @@ def test_what_is_left_out_is_said_and_nothing_is_no_corpus(corpus, vocab, tmp_pa
     assert not (tmp_path / "none" / "manifest.json").exists()
 
 
+def test_windows_that_do_not_overlap_are_joined_and_only_those(corpus, vocab, tmp_path):
+    """At a stride of their length, overlapping windows have no token that contradicts it: some would come twice."""
+    export_windows(corpus.folder, tmp_path / "pt", "pt")
+    import_pt(tmp_path / "pt", tmp_path / "new", tokenizer=str(vocab), analyzer="none", stride=256)
+    dropped = pq.read_table(tmp_path / "new" / "dropped.parquet").to_pylist()
+    said = "window 1 begins with the last 128 tokens of window 0: stride 256 is too large"
+    assert [row["detail"] for row in dropped] == [said for length in LENGTHS if length + 2 >= 256]
+    (tmp_path / "apart").mkdir()
+    for i in range(len(corpus)):
+        for k, (ids, mask) in enumerate(compat_windows(corpus.article(i).tolist(), stride=256, max_length=1000)):
+            window = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+            torch.save(window, tmp_path / "apart" / f"{i}_window_{k}.pt")
+    import_pt(tmp_path / "apart", tmp_path / "again", tokenizer=str(vocab), analyzer="none", stride=256)
+    again = TokenCorpus.open(tmp_path / "again")
+    found = {name: again.article(i).tolist() for i, name in enumerate(again.articles["id"].to_pylist())}
+    assert found == {str(i): corpus.article(i).tolist() for i in range(len(corpus))}
+
+
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="the names of these systems are Unicode")
 def test_names_may_be_in_another_encoding(corpus, vocab, tmp_path):
     export_windows(corpus.folder, tmp_path / "pt", "pt")
