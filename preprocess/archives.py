@@ -37,7 +37,7 @@ Member = tuple[str, BinaryIO | Exception]
 
 SYSTEM_FILE = Broken("system file", "hidden, or left there by macOS, Windows or an office program")
 _SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
-_AGAIN = r"(~(?:[2-9]|[1-9]\d+))?"
+_AGAIN = r"((?:~(?:[2-9]|[1-9]\d+))*)"
 """What `distinct` adds. A name that ends so by itself cannot be told from it."""
 _PART = re.compile(rf"(.+\.(?:zip|tar|tgz|gz|zst))\.(?:part)?(\d+){_AGAIN}", re.IGNORECASE)
 
@@ -77,8 +77,14 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def _distinct(name: str, seen: Counter[str]) -> str:
+    """The name, or the first of `name~2`, `name~3`, ... that no other file has."""
     seen[name] += 1
-    return name if seen[name] == 1 else f"{name}~{seen[name]}"
+    if seen[name] == 1:
+        return name
+    while (again := f"{name}~{seen[name]}") in seen:
+        seen[name] += 1
+    seen[again] = 1
+    return again
 
 
 ITS_PARTS = " (its parts)"
@@ -100,7 +106,7 @@ def part_of(name: str) -> tuple[str, int] | None:
     `a.zip.001~2` is a part of `a.zip~2`.
     """
     match = _PART.fullmatch(name)
-    return (match[1] + (match[3] or ""), int(match[2])) if match else None
+    return (match[1] + match[3], int(match[2])) if match else None
 
 
 def is_complete(numbers: Sequence[int]) -> bool:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preprocess import streams
-from preprocess.archives import is_complete, is_system_file, kind_of, members
+from preprocess.archives import distinct, is_complete, is_system_file, kind_of, members, part_of
 from preprocess.sources import find_sources
 from preprocess.streams import Broken, Joined
 
@@ -96,6 +98,27 @@ def test_tar_of_a_zip_and_zip_of_a_tar(tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(zipped({"x.tar": tarred(FILES), "y.json.gz": gzip.compress(b"{}")}))
     expected = {**named("a.tar.gz/x.zip"), **named("b.zip/x.tar"), "b.zip/y.json.gz": b"{}"}
     assert contents(tmp_path) == expected
+
+
+@given(st.lists(st.sampled_from(["a.json", "a.json~2", "a.json~3", "a.json~2~2", "b.json"])))
+def test_distinct_names_differ_and_keep_their_kind(names: list[str]) -> None:
+    """Also where a file has the name that another one would get."""
+    made = distinct(names)
+    assert len({*made}) == len(names)
+    assert {kind_of(name) for name in made} <= {".json"}
+    assert all(new == old for i, (new, old) in enumerate(zip(made, names, strict=True)) if old not in made[:i])
+
+
+def test_a_file_whose_name_another_one_got_is_read_as_well(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        for i, name in enumerate(["a.zip", "a.zip", "a.zip~2"]):
+            content = zipped({"x.json": b"%d" % i})
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    made = ["a.zip", "a.zip~2", "a.zip~2~2"]
+    assert contents(tmp_path) == {f"t.tar/{name}/x.json": b"%d" % i for i, name in enumerate(made)}
+    assert part_of("a.zip.001~2~2") == ("a.zip~2~2", 1)
 
 
 def test_a_name_that_nobody_made_distinct_keeps_its_kind() -> None:
