@@ -2,11 +2,11 @@
 
 The score of a choice is its log-likelihood after the prompt, divided by its length in characters (acc_norm in lm-eval).
 Characters are used because the number of tokens depends on the analyzer. `acc` is the accuracy without the division, to
-compare with lm-eval: of KoBEST's tasks, that divides only in HellaSwag. Prompt and choice are encoded separately and
-joined, so that all choices of an item follow the same tokens. With the spacing "original" this gives one space between
-them. Few-shot prompts begin with solved examples from other items of the same task, drawn by (seed, item). Prompts that
-exceed max_seq_len are truncated on the left. The standard error is sqrt(p (1 - p) / (n - 1)). The mean over tasks is
-that of (accuracy - chance) / (1 - chance), which is 0 for guessing and 1 for perfect (CORE of DCLM, arXiv 2406.11794).
+compare with lm-eval: of KoBEST's tasks, that divides only in HellaSwag. A space lies between prompt and choice. They
+are encoded separately and joined, so that all choices of an item follow the same tokens. Few-shot prompts begin with
+solved examples from other items of the same task, drawn by (seed, item). Prompts that exceed max_seq_len are truncated
+on the left. The standard error is sqrt(p (1 - p) / (n - 1)). The mean over tasks is that of
+(accuracy - chance) / (1 - chance), which is 0 for guessing and 1 for perfect (CORE of DCLM, arXiv 2406.11794).
 """
 
 import math
@@ -20,6 +20,7 @@ from kogpt.common.errors import UserError
 from kogpt.eval.likelihood import Row, bits_per_char, row_nll
 from kogpt.model.decoder import Decoder
 from kogpt.tokenizer.codec import TextCodec
+from kogpt.tokenizer.wordpiece import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,22 @@ class Item:
     choices: tuple[str, ...]
     label: int
 
+    @property
+    def start(self) -> str:
+        """The prompt, without white space at its end."""
+        return self.prompt.rstrip()
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """What follows `start` with each choice: that white space, a space, and the choice, as in lm-eval."""
+        return tuple(f"{self.prompt[len(self.start) :]} {choice}" for choice in self.choices)
+
 
 def multiple_choice(
     model: Decoder, codec: TextCodec, items: Sequence[Item], *, shots: int = 0, seed: int = 0
 ) -> dict[str, Accuracy]:
     """Accuracy by task."""
-    encode, cls_id = codec.encode, codec.tokenizer.cls_id
-    rows = choice_rows(encode, cls_id, items, model.config.max_seq_len, shots=shots, seed=seed)
+    rows = choice_rows(codec.encode, codec.tokenizer, items, model.config.max_seq_len, shots=shots, seed=seed)
     return accuracies(items, row_nll(model, rows))
 
 
@@ -92,30 +102,35 @@ def _remembering(encode: Callable[[str], list[int]]) -> Callable[[str], list[int
 
 def choice_rows(
     encode: Callable[[str], list[int]],
-    cls_id: int,
+    tokenizer: Tokenizer,
     items: Sequence[Item],
     max_seq_len: int,
     *,
     shots: int = 0,
     seed: int = 0,
 ) -> list[Row]:
-    """A row for each choice of each item, task by task, with the choice as its scored targets."""
+    """A row for each choice of each item, task by task, with the choice as its scored targets.
+
+    `encode` gives the token ids of `start` and `endings` of the items, and with `shots` of a line feed.
+    """
     encode = _remembering(encode)
     rows: list[Row] = []
     for own in by_task(items, shots).values():
         for number, item in enumerate(own):
-            prompt = [cls_id]
+            prompt = [tokenizer.cls_id]
             for i in random.Random(f"{seed} {number}").sample(range(len(own) - 1), shots):
                 example = own[i + (i >= number)]  # any other item
-                prompt += encode(example.prompt) + encode(example.choices[example.label]) + encode("\n\n")
-            prompt += encode(item.prompt)
-            rows += (_row(prompt, encode(choice), choice, item.task, max_seq_len + 1) for choice in item.choices)
+                solved = tokenizer.after_others(encode(example.endings[example.label]))
+                prompt += encode(example.start) + solved + encode("\n\n")
+            prompt += encode(item.start)
+            for ending in item.endings:
+                rows.append(_row(prompt, tokenizer.after_others(encode(ending)), ending, item.task, max_seq_len + 1))
     return rows
 
 
-def _row(prompt: list[int], end: list[int], choice: str, task: str, limit: int) -> Row:
+def _row(prompt: list[int], end: list[int], ending: str, task: str, limit: int) -> Row:
     if not end:
-        raise UserError(f"an item of {task} has a choice without tokens, {choice!r}; remove the item.")
+        raise UserError(f"an item of {task} has a choice without tokens, {ending.strip()!r}; remove the item.")
     kept = (prompt + end)[-limit:]
     return Row(kept, max(len(kept) - len(end) - 1, 0))
 

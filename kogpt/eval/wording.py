@@ -1,7 +1,7 @@
 """The prompts of multiple-choice tasks, in the words of lm-eval. In: an item's parts. Out: its prompt and choices.
 
-Source: lm-eval 0.4.13, the tasks kobest_*, kmmlu, haerae_*, and click. In copa, and before the answer of boolq,
-lm-eval has two spaces where there is one here. Tasks of other names are context and question, as they are.
+Source: lm-eval 0.4.13, the tasks kobest_*, kmmlu, haerae_*, and click. Copa has two spaces between its parts, and boolq
+one at its end, as there. Tasks of other names are context and question, as they are.
 """
 
 import re
@@ -20,9 +20,9 @@ def wording(task: str, context: str, question: str, choices: list[str]) -> tuple
             cause_or_effect = question.strip()  # KoBEST's training items have spaces behind some
             if cause_or_effect not in _CONNECTORS:
                 raise ValueError(f"its question is {question!r}, where copa has {' or '.join(_CONNECTORS)}")
-            return f"{context} {_CONNECTORS[cause_or_effect]}", choices
+            return f"{context}  {_CONNECTORS[cause_or_effect]}", choices
         case "boolq":
-            return f"{context} 질문: {question} 답변:", choices
+            return f"{context} 질문: {question} 답변: ", choices
         case "hellaswag":
             return f"문장: {context}", choices
         case "sentineg":

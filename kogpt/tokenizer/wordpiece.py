@@ -104,6 +104,7 @@ class Tokenizer:
             ids[piece] for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
         )
         self._kinds, self._texts = [_PLAIN] * len(vocab), list(vocab)
+        self._breaks: dict[str, int] = {}
         for i, piece in enumerate(vocab):
             if piece.startswith("##") and len(piece) > 2:
                 self._kinds[i], self._texts[i] = _GLUED, piece[2:]
@@ -120,7 +121,7 @@ class Tokenizer:
             byte_ids = [ids[piece] for piece in _BYTES]
             for i in byte_ids:
                 self._kinds[i] = _BYTE
-            self._breaks = {" ": ids["[SP]"], "\n": ids["[LF]"]}
+            self._breaks |= {" ": ids["[SP]"], "\n": ids["[LF]"]}
             first, rest = matchable(vocab)
             self._starts, self._continuations = _Greedy(first, rest, byte_ids), _Greedy(rest, rest, byte_ids)
         else:
@@ -152,6 +153,11 @@ class Tokenizer:
             for piece in pieces[1:]:
                 extend(continuations[piece])
         return ids
+
+    def after_others(self, ids: list[int]) -> list[int]:
+        """The token ids of a text that begins with a space, as they follow other tokens: most of them imply it."""
+        implied = len(ids) > 1 and ids[0] == self._breaks.get(" ") and self._kinds[ids[1]] == _PLAIN
+        return ids[1:] if implied else ids
 
     def presegment(self, text: str, analysis: Analysis) -> str:
         """The text from which the saved tokenizer.json gives the same ids: with U+001F between morphemes.

@@ -51,8 +51,8 @@ class Evaluation:
         prompts, ids = sample_prompts.encode(folder, self.prompts, context, texts)
         if not ids:
             return prompts, Tasks([], [])
-        cls_id = open_tokenizer(folder).cls_id
-        return prompts, task_evaluation.encoded(items, dict(zip(texts, ids, strict=True)), cls_id, limit)
+        tokens = dict(zip(texts, ids, strict=True))
+        return prompts, task_evaluation.encoded(items, tokens, open_tokenizer(folder), limit)
 
     def run(self, engine: TrainingEngine, ranks: Ranks, stop: Stop) -> dict[str, Any] | int:
         """The fields for the step's record, or the exit status of a stop. All ranks must call it."""

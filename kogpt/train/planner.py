@@ -56,8 +56,9 @@ def fit_memory(
             on_first(ranks, lambda: _keep(path, key, fitted.micro_batch))
         return fitted, need
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in vars(need).items())
+    wanted = _gib(need.to_be_free(ranks.device.type))
     raise UserError(
-        f"training needs about {_gib(need.to_be_free(ranks.device.type))} GiB on each rank at a micro-batch of 1 ({parts}), but "
+        f"training needs about {wanted} GiB on each rank at a micro-batch of 1 ({parts}), but "
         f"only {_gib(have)} GiB are free; "
         f"{_advice(config, fitted, ranks, have, checkpoint_activations, document_mask)}"
     )

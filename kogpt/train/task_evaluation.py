@@ -19,6 +19,7 @@ from kogpt.common.errors import UserError
 from kogpt.eval.likelihood import Row, TokenNll, positions_of, score_batches
 from kogpt.eval.multiple_choice import Item, above_chance, accuracies, by_task, choice_rows
 from kogpt.eval.tasks import read_items
+from kogpt.tokenizer.wordpiece import Tokenizer
 from kogpt.train.distributed import Ranks, reduce_sum
 from kogpt.train.step_metrics import agree
 from kogpt.train.stop_signal import Stop
@@ -61,12 +62,12 @@ def choose(path: Path, max_seq_len: int, tokens: float, batch_rows: int, world_s
 
 def texts_of(items: Sequence[Item]) -> list[str]:
     """Every text of the items once."""
-    return list(dict.fromkeys(text for item in items for text in (item.prompt, *item.choices)))
+    return list(dict.fromkeys(text for item in items for text in (item.start, *item.endings)))
 
 
-def encoded(items: list[Item], tokens: dict[str, list[int]], cls_id: int, max_seq_len: int) -> Tasks:
+def encoded(items: list[Item], tokens: dict[str, list[int]], tokenizer: Tokenizer, max_seq_len: int) -> Tasks:
     """The items with their rows, from the tokens of their texts."""
-    return Tasks(items, choice_rows(tokens.__getitem__, cls_id, items, max_seq_len))
+    return Tasks(items, choice_rows(tokens.__getitem__, tokenizer, items, max_seq_len))
 
 
 def _fitting(

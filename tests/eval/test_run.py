@@ -4,7 +4,6 @@ import gzip
 import json
 import math
 import statistics
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from rich.console import Console
 from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.data.corpus import TokenCorpus
-from kogpt.eval.likelihood import Row, corpus_articles, row_nll, score_articles
+from kogpt.eval.likelihood import corpus_articles, score_articles
 from kogpt.eval.multiple_choice import Item, multiple_choice
 from kogpt.eval.report import table
 from kogpt.eval.run import evaluate_run
 from kogpt.eval.tasks import read_items
 from kogpt.eval.texts import encoded_articles, read_texts
-from kogpt.hub.export import export_model
 from kogpt.model.decoder import Decoder
 from kogpt.model.gpt2 import GPT, GPTConfig
 from kogpt.model.loss import IGNORED
@@ -47,14 +45,13 @@ RECORDS: list[dict[str, Any]] = [
     {"task": "hellaswag", "context": "공을 던진다.", "question": "", "choices": ["받는다.", "운다."], "label": 0},
     {"task": "hellaswag", "context": "밥을 먹는다.", "question": "", "choices": ["잔다.", "씹는다."], "label": 1},
 ]  # fmt: skip
-WORDS = "왜냐하면 그래서 질문: 답변: 문장:"  # of the prompts: a plain tokenizer has no bytes for what it has not seen
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run folder: a random model with a context of 16, a tokenizer trained on the texts above, a corpus."""
     folder = tmp_path_factory.mktemp("run")
-    everything = [*TEXTS, *(f"{r['context']} {r['question']} {' '.join(r['choices'])}" for r in RECORDS), WORDS]
+    everything = [*TEXTS, *(f"{r['context']} {r['question']} {' '.join(r['choices'])}" for r in RECORDS)]
     tokenizer = make_tokenizer(everything * 2, 400)
     make_run(folder, tokenizer, max_seq_len=16)
     write_corpus(folder / "corpus", tokenizer, encoded(tokenizer, TEXTS), val_fraction=0.5)
@@ -119,9 +116,9 @@ def item_list(tmp_path: Path) -> list[Item]:
 
 def test_prompts_are_lm_evals(tmp_path):
     items = item_list(tmp_path)
-    assert items[0].prompt == "비가 왔다. 그래서"
-    assert items[1].prompt == "나는 웃었다. 왜냐하면"
-    assert items[3].prompt == "물은 젖는다. 질문: 젖는가? 답변:"
+    assert items[0].prompt == "비가 왔다.  그래서"
+    assert items[1].prompt == "나는 웃었다.  왜냐하면"
+    assert items[3].prompt == "물은 젖는다. 질문: 젖는가? 답변: "
     assert items[5].prompt == "문장: 공을 던진다."
 
 
@@ -130,11 +127,13 @@ def test_choices_are_scored_per_character_after_the_prompt(model, codec, tmp_pat
     chosen, wrong = [], []
     nll: dict[str, float] = {}  # of the chosen ones, by task
     for item in item_list(tmp_path):
-        prompt = [codec.tokenizer.cls_id, *codec.encode(item.prompt)]
+        prompt = codec.encode(item.prompt.rstrip())
         scores = []
         for choice in item.choices:
-            ids = (prompt + codec.encode(choice))[-17:]
-            begin = len(ids) - len(codec.encode(choice))
+            whole = codec.encode(f"{item.prompt} {choice}")
+            assert whole[: len(prompt)] == prompt
+            ids = [codec.tokenizer.cls_id, *whole][-17:]
+            begin = len(ids) - len(whole) + len(prompt)
             scores.append(sum(nll_after(model, ids[:t], ids[t]) for t in range(begin, len(ids))) / len(choice))
         best = scores.index(min(scores))
         nll[item.task] = nll.get(item.task, 0.0) + scores[best] * len(item.choices[best])
@@ -309,42 +308,3 @@ def test_reads_the_whole_of_kobest(run, codec, model):
     for accuracy in multiple_choice(model, codec, few).values():
         assert accuracy.items == 20
         assert 0.0 < accuracy.accuracy < 1.0
-
-
-@pytest.mark.ecosystem
-def test_lm_eval_agrees(run, model, codec, tmp_path, monkeypatch):
-    """EleutherAI's harness gives the same likelihoods and accuracy for the exported model."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        monkeypatch.setenv(name, "1")
-    export_model(run, tmp_path / "exported", texts=TEXTS)
-    items = [replace(item, task="ours") for item in item_list(tmp_path)]
-    lines = [{**asdict(item), "prompt": f"[CLS]{item.prompt}"} for item in items]
-    data = tmp_path / "lm_eval.jsonl"
-    data.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks/ours.yaml").write_text(
-        "task: ours\ndataset_path: json\noutput_type: multiple_choice\ntest_split: test\n"
-        f"dataset_kwargs: {{data_files: {{test: {data}}}, cache_dir: {tmp_path / 'cache'}}}\n"
-        'doc_to_text: "{{prompt}}"\ndoc_to_choice: "{{choices}}"\ndoc_to_target: label\n'
-        "metric_list: [{metric: acc}, {metric: acc_norm, aggregation: mean, higher_is_better: true}]\n"
-    )
-    theirs = lm_eval.simple_evaluate(
-        model="hf",
-        model_args={"pretrained": str(tmp_path / "exported"), "dtype": "float32", "add_bos_token": False},
-        tasks=["ours"],
-        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
-        device="cpu",
-        batch_size=4,
-        log_samples=True,
-    )
-    for item, sample in zip(items, theirs["samples"]["ours"], strict=True):
-        prompt = [codec.tokenizer.cls_id, *codec.encode(item.prompt)]
-        ends = [codec.encode(choice) for choice in item.choices]
-        rows = [Row((prompt + end)[-17:], min(len(prompt), 17 - len(end)) - 1) for end in ends]
-        assert [-pair[0] for pair in sample["filtered_resps"]] == pytest.approx(list(row_nll(model, rows)), rel=1e-5)
-    ours, found = multiple_choice(model, codec, items)["ours"], theirs["results"]["ours"]
-    assert (found["acc,none"], found["acc_norm,none"]) == (ours.acc, ours.accuracy)
-    assert found["acc_norm_stderr,none"] == pytest.approx(ours.standard_error)

@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import make_run, make_tokenizer
 
+from kogpt.checkpoint.load import load_for_inference
 from kogpt.common.errors import UserError
+from kogpt.eval.likelihood import row_nll
+from kogpt.eval.multiple_choice import choice_rows, multiple_choice
 from kogpt.eval.tasks import read_items
 from kogpt.eval.texts import read_texts
+from kogpt.hub.export import export_model
+from kogpt.tokenizer.codec import TextCodec
 
 GOOD: dict[str, Any] = {"task": "t", "context": "물이 끓는다.", "question": "", "choices": ["김", "얼음"], "label": 0}
 
@@ -29,25 +35,45 @@ def test_kobest_under_its_own_column_names(tmp_path: Path) -> None:
         OWN_COLUMNS["kobest_copa"][1],
         {"context": "불을 켠다.", **{f"ending_{n}": f"끝 {n}" for n in range(1, 5)}, "label": 3},
     )
-    assert (boolq.task, boolq.prompt) == ("boolq", "소금은 녹는다. 질문: 녹는가? 답변:")
+    assert (boolq.task, boolq.prompt) == ("boolq", "소금은 녹는다. 질문: 녹는가? 답변: ")
     assert boolq.choices[boolq.label] == "예"
-    assert (copa.prompt, copa.choices, copa.label) == ("창이 깨졌다. 왜냐하면", ("공.", "천."), 0)
-    assert spaced.prompt == "비가 왔다. 그래서"
+    assert (copa.prompt, copa.choices, copa.label) == ("창이 깨졌다.  왜냐하면", ("공.", "천."), 0)
+    assert spaced.prompt == "비가 왔다.  그래서"
     assert (hellaswag.prompt, hellaswag.choices[hellaswag.label]) == ("문장: 불을 켠다.", "끝 4")
 
 
 OWN_COLUMNS: dict[str, list[dict[str, Any]]] = {
-    "kobest_boolq": [{"paragraph": "소금은 녹는다.", "question": "녹는가?", "label": 1}],
+    "kobest_boolq": [
+        {"paragraph": "소금은 녹는다.", "question": "녹는가?", "label": 1},
+        {"paragraph": "불은 뜨겁다.", "question": "찬가?", "label": 0},
+    ],
     "kobest_copa": [
         {"premise": "창이 깨졌다.", "question": "원인", "alternative_1": "공.", "alternative_2": "천.", "label": 0},
         {"premise": "비가 왔다.", "question": "결과 ", "alternative_1": "공.", "alternative_2": "천.", "label": 1},
     ],
-    "kobest_hellaswag": [{"context": "불을 켠다.", **{f"ending_{n}": f"끝 {n}" for n in range(1, 5)}, "label": 3}],
-    "kobest_sentineg": [{"sentence": "빨리 왔어요", "label": 1}],
-    "kobest_wic": [{"word": "배", "context_1": "[배]를 탄다.", "context_2": "[배]가 달다.", "label": 0}],
-    "kmmlu_law": [{"question": " 다음 중 옳은 것은? ", "A": "가", "B": "나", "C": "다", "D": "라", "answer": 3}],
+    "kobest_hellaswag": [
+        {"context": "불을 켠다.", **{f"ending_{n}": f"끝 {n}" for n in range(1, 5)}, "label": 3},
+        {
+            "context": "공을 던진다.",
+            "ending_1": "받는다.",
+            "ending_2": "뷁",
+            "ending_3": "a",
+            "ending_4": "둘.",
+            "label": 0,
+        },
+    ],
+    "kobest_sentineg": [{"sentence": "빨리 왔어요", "label": 1}, {"sentence": "맛이 없어요", "label": 0}],
+    "kobest_wic": [
+        {"word": "배", "context_1": "[배]를 탄다.", "context_2": "[배]가 달다.", "label": 0},
+        {"word": "눈", "context_1": "[눈]이 온다.", "context_2": "흰 [눈].", "label": 1},
+    ],
+    "kmmlu_law": [
+        {"question": " 다음 중 옳은 것은? ", "A": "가", "B": "나", "C": "다", "D": "라", "answer": 3},
+        {"question": "법은?", "A": "1", "B": "2", "C": "3", "D": "4", "answer": 1},
+    ],
     "haerae_general_knowledge": [
-        {"query": "### 질문: 수도는?\n### 선택지:\n(A) 가\n(B) 나\n### 정답:", "options": "[]", "answer": "(B)"}
+        {"query": f"### 질문: {of}는?\n### 선택지:\n(A) 가\n(B) 나\n### 정답:", "options": "[]", "answer": answer}
+        for of, answer in (("수도", "(B)"), ("말머리", "(A)"))
     ],
     "click": [
         {"id": "KIIP_1", "paragraph": "", "question": "수도는?", "choices": ["가", "나", "다", "라"], "answer": "나"},
@@ -56,39 +82,64 @@ OWN_COLUMNS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model, whose tokenizer writes some characters of the records as bytes."""
+    folder = tmp_path_factory.mktemp("lm-eval")
+    texts = [json.dumps(records, ensure_ascii=False) for records in OWN_COLUMNS.values()]
+    make_run(folder / "run", make_tokenizer(texts * 2, 400), max_seq_len=256)
+    export_model(folder / "run", folder / "exported", texts=texts)
+    return folder / "run"
+
+
 @pytest.mark.ecosystem
-def test_benchmarks_under_their_own_columns_are_worded_by_lm_eval(tmp_path: Path) -> None:
-    """Prompt, choices, and answer of each record, beside those of lm-eval's own tasks."""
+@pytest.mark.parametrize("name", OWN_COLUMNS)
+def test_lm_eval_asks_and_scores_alike(name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own tasks, on the exported model: prompt, choices, answer, and likelihoods of each item, and the accuracy."""
     import lm_eval.tasks
     import yaml
 
+    for offline in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(offline, "1")
     folder = Path(lm_eval.tasks.__file__).parent
-    files = {name: folder / f"kobest/{name}.yaml" for name in OWN_COLUMNS if name.startswith("kobest")}
-    files["kmmlu_law"] = folder / "kmmlu/default/_default_kmmlu_yaml"
-    files["haerae_general_knowledge"] = folder / "haerae/_default_haerae_yaml"
-    files["click"] = folder / "click/click_cul/_default_click_cul_yaml"
-    for name, records in OWN_COLUMNS.items():
-        ours = _items(tmp_path, *records)
-        (tmp_path / name).mkdir()
-        data = tmp_path / name / "data.jsonl"
-        data.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records), encoding="utf-8")
-        source = {"data_files": {"test": str(data)}, "cache_dir": str(tmp_path / name / "cache")}
-        change = {"task": "theirs", "dataset_path": "json", "dataset_name": None, "dataset_kwargs": source}
-        splits = {"training_split": None, "validation_split": None, "test_split": "test", "fewshot_split": None}
-        (tmp_path / name / "theirs.yaml").write_text(yaml.safe_dump({"include": str(files[name]), **change, **splits}))
-        manager = lm_eval.tasks.TaskManager(include_path=str(tmp_path / name), include_defaults=False)
-        task = lm_eval.tasks.get_task_dict(["theirs"], manager)["theirs"]
-        for item, doc in zip(ours, task.test_docs(), strict=True):
-            theirs = task.doc_to_text(doc)
-            if name in ("kobest_copa", "kobest_boolq"):
-                theirs = theirs.replace("  ", " ").rstrip(" ")
-            assert item.prompt == theirs, name
-            choices = task.doc_to_choice(doc)
-            assert list(item.choices) == choices, name
-            target = task.doc_to_target(doc)
-            if isinstance(target, str):
-                target = choices.index(target) if target in choices else int(target)
-            assert item.label == target, name
+    file = {
+        "kmmlu_law": "kmmlu/default/_default_kmmlu_yaml",
+        "haerae_general_knowledge": "haerae/_default_haerae_yaml",
+        "click": "click/click_cul/_default_click_cul_yaml",
+    }.get(name, f"kobest/{name}.yaml")
+    ours = _items(tmp_path, *OWN_COLUMNS[name])
+    source = {"data_files": {"test": str(tmp_path / "items.jsonl")}, "cache_dir": str(tmp_path / "cache")}
+    change = {"task": "theirs", "dataset_path": "json", "dataset_name": None, "dataset_kwargs": source}
+    splits = {"training_split": None, "validation_split": None, "test_split": "test", "fewshot_split": None}
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump({"include": str(folder / file), **change, **splits}))
+    manager = lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False)
+    theirs = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(run.parent / "exported"), "dtype": "float32", "add_bos_token": True},
+        tasks=["theirs"],
+        task_manager=manager,
+        device="cpu",
+        batch_size=4,
+        log_samples=True,
+    )
+    task = lm_eval.tasks.get_task_dict(["theirs"], manager)["theirs"]
+    model, codec = load_for_inference(run).model, TextCodec(run / "tokenizer")
+    nll = iter(row_nll(model, choice_rows(codec.encode, codec.tokenizer, ours, 256)))
+    for item, doc, sample in zip(ours, task.test_docs(), theirs["samples"]["theirs"], strict=True):
+        assert item.prompt == task.doc_to_text(doc)
+        choices = task.doc_to_choice(doc)
+        assert list(item.choices) == choices
+        target = task.doc_to_target(doc)
+        if isinstance(target, str):
+            target = choices.index(target) if target in choices else int(target)
+        assert item.label == target
+        found = [-likelihood for likelihood, _ in sample["filtered_resps"]]
+        assert found == pytest.approx([next(nll) for _ in choices], rel=1e-5)
+    accuracy, found = multiple_choice(model, codec, ours)[ours[0].task], theirs["results"]["theirs"]
+    assert found["acc,none"] == accuracy.acc
+    if "acc_norm,none" in found:
+        assert found["acc_norm,none"] == accuracy.accuracy
+        assert found["acc_norm_stderr,none"] == pytest.approx(accuracy.standard_error)
 
 
 def test_one_format_for_all_gives_the_same_items_as_own_columns(tmp_path: Path) -> None:

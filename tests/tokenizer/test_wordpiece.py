@@ -109,6 +109,16 @@ def test_lossless_for_every_text_and_cuts_and_equal_to_the_library(small, cut_te
     assert library.decode(ids) == text
 
 
+@given(cut_texts())
+@example(("가 뷁", Analysis([], [], None)))
+def test_two_halves_are_the_whole(small, cut_text):
+    text, whole = cut_text[0], Analysis([], [], None)
+    for k in range(1, len(text)):
+        if text[k] == " " and text[k - 1] not in " \n":
+            halves = small.encode(text[:k], whole) + small.after_others(small.encode(text[k:], whole))
+            assert halves == small.encode(text, whole)
+
+
 @pytest.mark.parametrize("text", TRICKY)
 @pytest.mark.parametrize("seed", [None, 1, 2])
 def test_lossless_tricky(small, text, seed):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders import make_tokenizer
 from trainings import Plan, deepspeed_file, flags, records, together
 
 from kogpt.common.errors import UserError
@@ -67,7 +68,7 @@ def test_prompts_and_tasks_are_encoded_by_one_process(
     assert len(started) == 1
     codec = TextCodec(corpora.tokenizer_folder)
     assert prompts == [[codec.tokenizer.cls_id, *codec.encode(law)] for law in LAWS[:2]]
-    assert tasks.rows == choice_rows(codec.encode, codec.tokenizer.cls_id, tasks.items, 64)
+    assert tasks.rows == choice_rows(codec.encode, codec.tokenizer, tasks.items, 64)
     assert len(tasks.rows) == 2 * len(ITEMS)
 
 
@@ -106,7 +107,7 @@ def test_the_batches_of_all_ranks_stay_below_2_percent(
     }
     tokens = task_evaluation.tokens_between(eval_every, 10**9, windows * 256)
     items = task_evaluation._fitting(tasks, 256, 3 * 0.02 * tokens, micro_batch, world)
-    rows = choice_rows(lambda text: [1] * len(text), 2, items, 256)
+    rows = choice_rows(lambda text: [1] * len(text.strip()), make_tokenizer(LAWS), items, 256)
 
     def positions(rank: int) -> list[int]:
         """Of each batch of a rank."""
