@@ -7,8 +7,8 @@ Two anchors were measured (bench/LOG.md): the best learning rate of 4 million to
 (bench/recipe.py), and the best step of half a million tokens has 2,048 (bench/dial.py). From there, for D tokens in
 steps of B tokens:
 
-- Architecture Qwen3 and optimizer Muon: 36 % of the tokens of GPT-2 with AdamW. Width 64 per layer and heads of 128
-  (nanochat), in `Qwen3Config.shape_of_depth`.
+- Architecture Qwen3 and optimizer Muon: 36 % of the tokens and 40 % of the FLOPs of GPT-2 with AdamW. Width 64 per
+  layer and heads of 128 (nanochat), in `Qwen3Config.shape_of_depth`.
 - D: 20 tokens per parameter (Hoffmann et al. 2022, "Chinchilla"), but at most 4 epochs, up to which repeated text is
   almost as good as new text (Muennighoff et al. 2023).
 - B grows with D^0.55, to the nearest power of two: the exponent that leads from the anchor to nanochat's 524,288 at
@@ -16,6 +16,8 @@ steps of B tokens:
 - The learning rate grows with sqrt(B), as noise falls (nanochat, Malladi et al. 2022), and falls with D^-0.35, as in
   Bjorck et al. 2024 (-0.32). The exponent is the one that leads from the anchor to nanochat's 0.02 at the same end.
   Muon's update is scaled by shape (kogpt.optim.muon), so the width does not matter.
+- AdamW beside Muon takes 0.1 of its learning rate (kogpt.train.deepspeed_config): of 0.03 to 3, 1.0 was the best after
+  2 million tokens, but 4.7 % worse after 4 million, where 0.3 gained nothing.
 - Tokens attend within their own article: 0.85 % fewer bits per character than across articles, at a context of 256.
 - Weight decay 0.1 at every size: the default of torch.optim.Muon, not measured.
 - wsd: a warm-up over 5 % of the steps, a fall to 0 over the last 40 %. No warm-up or one over 20 %, and a fall
@@ -45,9 +47,10 @@ BATCH_EXPONENT, LR_EXPONENT = 0.55, -0.35
 WEIGHT_DECAY = 0.1
 ADAM_LR = 6e-4
 SOURCES = (
-    "length: Hoffmann et al. 2022 (tokens), Muennighoff et al. 2023 (epochs); step and learning rate: measured at 0.5 "
-    "and 4 million tokens, from there on toward nanochat's; attention of qwen3, warm-up, and fall: measured; weight "
-    "decay: the default of torch.optim.Muon"
+    "width of 64 per layer and qwen3's heads of 128: nanochat; length: Hoffmann et al. 2022 (tokens), Muennighoff et "
+    "al. 2023 (epochs); step and learning rate: measured at 0.5 and 4 million tokens, from there on toward nanochat's; "
+    "AdamW's share of Muon's learning rate, attention of qwen3, warm-up, and fall: measured; weight decay: the default "
+    "of torch.optim.Muon"
 )
 """Where the dial's rules are from, in a line."""
 

@@ -109,7 +109,8 @@ def _described(recipe: Recipe, config: ModelConfig, windows: int, named: bool) -
     lr = params.get("muon_lr", params["lr"])
     fall = f", a fall over {recipe.decay:.0%}" if recipe.schedule == "wsd" else ""
     return (
-        f"Recipe for {config.parameter_count / 1e6:.1f}M parameters ({config.arch}): {tokens:,} tokens "
+        f"Recipe for {config.parameter_count / 1e6:.1f}M parameters ({config.arch}, {config.n_embd} wide, heads of "
+        f"{config.kv_cache_shape(1)[-1]}): {tokens:,} tokens "
         f"({tokens / config.parameter_count:.1f} per parameter, {recipe.steps * recipe.batch / windows:.2f} epochs) in "
         f"{recipe.steps:,} steps of {step:,} tokens; {optimizer}, learning rate {lr:g}, weight decay "
         f"{params['weight_decay']:g}{' (of the DeepSpeed file)' if named else ''}; attention within the "

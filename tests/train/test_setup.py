@@ -47,8 +47,10 @@ def test_the_shipped_file_leaves_everything_to_the_dial(corpus: Path, ranks: Any
     assert found.content["optimizer"] == found.recipe.optimizer
     assert found.content["train_batch_size"] == found.recipe.batch
     note, sources = found.notes
-    assert all(name in sources for name in ("Hoffmann", "Muennighoff", "nanochat", "torch.optim.Muon"))
-    assert "(qwen3)" in note
+    for rule in ("width of 64 per layer", "heads of 128: nanochat", "Hoffmann", "Muennighoff", "torch.optim.Muon"):
+        assert rule in sources
+    assert "AdamW's share of Muon's learning rate, attention of qwen3, warm-up, and fall: measured" in sources
+    assert "(qwen3, 64 wide, heads of 128)" in note
     assert f"Muon, learning rate {found.recipe.optimizer['params']['lr']:g}, weight decay 0.1; attention within" in note
 
 
