@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kogpt.eval.report import with_error
 from kogpt.tracking.alerts import Alerts
 from kogpt.tracking.curves import draw_curves
 from kogpt.tracking.metrics_file import MetricsFile, read_metrics
@@ -80,7 +81,8 @@ class Tracker:
                 f"{record['val_bits_per_char']:.4f} bits per character"
             )
         if "above_chance" in record:
-            log.info(f"step {record['step']}: multiple choice {record['above_chance']:.3f} above chance")
+            score = with_error(record["above_chance"], record["above_chance_standard_error"], 3)
+            log.info(f"step {record['step']}: multiple choice {score} above chance")
         for prompt, continuation in record.get("continuations", []):
             log.info(f"    {prompt}|{continuation}".replace("\n", "\\n"))
         self._later(self.file.update, now=True, last_evaluation={key: record[key] for key in keys})

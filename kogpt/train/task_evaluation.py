@@ -107,4 +107,5 @@ def fields(items: Sequence[Item], nll: Sequence[float]) -> dict[str, float]:
     found = accuracies(items, nll)
     record = {f"accuracy/{task}": one.accuracy for task, one in found.items()}
     record |= {f"answer_bits_per_char/{task}": one.bits_per_char for task, one in found.items()}
-    return record | {"above_chance": above_chance(found.values()).mean}
+    mean = above_chance(found.values())
+    return record | {"above_chance": mean.mean, "above_chance_standard_error": mean.standard_error}

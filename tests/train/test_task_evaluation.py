@@ -49,7 +49,9 @@ def test_a_training_gives_the_numbers_of_kogpt_evaluate(corpus: Path, items: Pat
         assert scored["items"] == len(LAWS)
         assert last[f"accuracy/{task}"] == scored["accuracy"]
         assert last[f"answer_bits_per_char/{task}"] == pytest.approx(scored["bits_per_char"], rel=1e-5)
-    assert last["above_chance"] == pytest.approx(found["above_chance"]["0"]["mean"])
+    mean = found["above_chance"]["0"]
+    assert last["above_chance"] == pytest.approx(mean["mean"])
+    assert last["above_chance_standard_error"] == pytest.approx(mean["standard_error"])
 
 
 def test_prompts_and_tasks_are_encoded_by_one_process(
