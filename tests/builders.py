@@ -197,13 +197,14 @@ def make_run(
     *,
     spread: float = 0.1,
     kind: str | None = None,
+    corpus: str = "c0ffee" * 10,
     **shape: Any,
 ) -> Path:
     """A run folder with a random model: a checkpoint of step 5 of a run that has come to step 7."""
     tokenizer = tokenizer or make_tokenizer()
     tokenizer.save(folder / "tokenizer")
     model = scattered(shape_of(arch, vocab_size=tokenizer.vocab_size, **shape), spread=spread)
-    write_checkpoint(folder, model, 5, corpus="c0ffee" * 10, **({"kind": kind} if kind else {}))
+    write_checkpoint(folder, model, 5, corpus=corpus, **({"kind": kind} if kind else {}))
     # As trainings leave them: the run is further than this checkpoint.
     (folder / "run.json").write_text(json.dumps({"step": 7, "tokens": 700, "seed": 31, "corpus_folder": "/home/me"}))
     evaluated: dict[str, Any] = {"val_loss": 2.5, "val_bits_per_char": 3.25}

@@ -8,6 +8,7 @@ A text starts with [CLS] and ends with [SEP]; a model that was trained on conver
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 from safetensors.torch import save
 
 from kogpt.checkpoint.choose import Wish
-from kogpt.checkpoint.load import load_for_inference
+from kogpt.checkpoint.load import LoadedRun, load_for_inference
 from kogpt.common.errors import UserError
 from kogpt.common.files import atomic_folder
 from kogpt.eval.run import open_corpus
-from kogpt.eval.uncut import both_ways, score_both
+from kogpt.eval.uncut import Uncut, both_ways, score_both
 from kogpt.hub.adapters import adapter_for
 from kogpt.hub.chat_template import chat_template, llama_chat_template
 from kogpt.hub.gguf import Quantization, modelfile, write_gguf
@@ -27,9 +28,14 @@ from kogpt.hub.model_card import SAMPLE_TEXTS, model_card, plain_tokenizer_costs
 from kogpt.hub.push import check_push, upload
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.hf import library_files
+from kogpt.tokenizer.wordpiece import Tokenizer
+
+log = logging.getLogger(__name__)
 
 MEASURED_ARTICLES = 100
 """of the validation split; for a model of 124M parameters they take a quarter of an hour on 2 cores"""
+UNASKED_ARTICLES = 20
+"""the same if no corpus is named"""
 
 
 def export_model(
@@ -46,9 +52,10 @@ def export_model(
     """Write a checkpoint of a run (kogpt.checkpoint.choose) or a step folder as a folder for `transformers`.
 
     `license` is the license of the weights, for the model card (for example cc-by-sa-4.0). The card compares the
-    plain tokenizer with ours on `texts`, or what the model needs for either on validation articles of `corpus`. `gguf`
-    adds a file for llama.cpp, with weights in this precision. `push` is the name under which the folder is uploaded to
-    the Hugging Face hub; its address is returned.
+    plain tokenizer with ours by what the model needs for either on validation articles of `corpus`, or of the run's own
+    corpus if that is still there; otherwise on `texts`, by their tokens. `gguf` adds a file for llama.cpp, with weights
+    in this precision. `push` is the name under which the folder is uploaded to the Hugging Face hub; its address is
+    returned.
     """
     from transformers import GenerationConfig
 
@@ -63,8 +70,9 @@ def export_model(
     if push is not None:
         check_push(push, tokenizer.source, license)
     adapter = adapter_for(shape)
-    worth = None
-    if corpus is not None:
+    if corpus is None:
+        worth = _on_own_corpus(run, tokenizer)
+    else:
         ways = both_ways(open_corpus(corpus, tokenizer, run_folder), tokenizer, MEASURED_ARTICLES)
         worth = score_both(run.model, *ways)
     chat = run.talks
@@ -105,3 +113,20 @@ def export_model(
         )
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return None if push is None else upload(folder, push)
+
+
+def _on_own_corpus(run: LoadedRun, tokenizer: Tokenizer) -> Uncut | None:
+    """What raw text costs on the corpus of the run; None if it is no longer in its folder, or cannot be read raw."""
+    about = run.tokenizer_folder.parent / "run.json"
+    folder = json.loads(about.read_bytes()).get("corpus_folder") if about.exists() else None
+    if folder is None:
+        return None
+    try:
+        corpus = open_corpus(folder, tokenizer, run.tokenizer_folder.parent)
+        if corpus.fingerprint not in run.info.get("corpus", ""):
+            return None  # another one, of which the run may have read the validation articles
+        ways = both_ways(corpus, tokenizer, UNASKED_ARTICLES)
+        log.info(f"comparing raw with analyzed text on {len(ways[0])} validation articles of {folder}, for the card")
+        return score_both(run.model, *ways)
+    except UserError:
+        return None

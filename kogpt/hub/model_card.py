@@ -25,7 +25,7 @@ SAMPLE_TEXTS = (
     "모든 국민은 학문과 예술의 자유를 가진다.",
     "국가는 건전한 소비행위를 계도하고 생산품의 품질향상을 촉구하기 위한 소비자보호운동을 보장한다.",
 )
-"""Raw text (from the constitution of the Republic of Korea) on which the card measures the plain tokenizer."""
+"""Raw text (from the constitution of the Republic of Korea) on which the card compares tokens if there is no corpus."""
 
 
 def model_card(
@@ -140,7 +140,7 @@ def plain_tokenizer_differs(folder: Path, codec: TextCodec, texts: Sequence[str]
         for a, b in pairs
     )
     equal = sum(a == b for a, b in pairs)
-    measure = " `kogpt export RUN FOLDER --corpus CORPUS` measures what this costs in bits per character."
+    measure = " Its cost in bits per character was not measured; `kogpt export RUN FOLDER --corpus CORPUS` measures it."
     return (
         f"For {len(pairs)} sentences of raw text it gives {theirs} tokens instead of {ours}; {equal} sentences are "
         f"identical, and it finds {matched / max(ours, 1):.0%} of the training's tokens."

@@ -152,7 +152,7 @@ def test_card_has_numbers_license_fingerprint_and_measured_difference(run, expor
     assert equal == len(TEXTS)  # the analyzer is none
     assert f"gives {sum(map(len, theirs))} tokens instead of {sum(map(len, ours))}" in card
     assert f"{equal} sentences are identical" in card
-    assert "tokens. `kogpt export RUN FOLDER --corpus CORPUS` measures what this costs" in card
+    assert "was not measured; `kogpt export RUN FOLDER --corpus CORPUS` measures it." in card
 
 
 def test_the_card_of_a_vocabulary_that_loses_white_space_says_so(tmp_path):
@@ -176,6 +176,22 @@ def test_the_card_states_what_is_lost_without_the_analyzer(corpus, tmp_path):
     assert "0.0 ± 0.0 % more" in card or "0.0 % more" in card
     with pytest.raises(UserError, match="another tokenizer than"):
         export_model(make_run(tmp_path / "other"), tmp_path / "out2", corpus=corpus)
+
+
+def test_the_card_measures_on_the_run_s_own_corpus_while_it_is_there(corpus, tmp_path):
+    from kogpt.data.corpus import TokenCorpus
+
+    def card(number, folder, fingerprint):
+        run = make_run(tmp_path / f"run{number}", open_tokenizer(corpus / "tokenizer"), corpus=fingerprint)
+        about = json.loads((run / "run.json").read_bytes()) | {"corpus_folder": str(folder)}
+        (run / "run.json").write_text(json.dumps(about))
+        export_model(run, tmp_path / f"out{number}")
+        return (tmp_path / f"out{number}/README.md").read_text()
+
+    own = TokenCorpus.open(corpus).fingerprint
+    assert "On 1 held-out articles (" in card(1, corpus, f"{own}=0.9 c0ffee=0.1")
+    for number, (folder, fingerprint) in enumerate([(tmp_path / "gone", own), (corpus, "c0ffee")], 2):
+        assert "was not measured" in card(number, folder, fingerprint)
 
 
 def test_an_export_is_whole_or_absent_and_overwrites_nothing(run, tmp_path, monkeypatch):
