@@ -149,24 +149,30 @@ def engine(run: Path, tmp_path: Path) -> Engine:
 
 @pytest.mark.ecosystem
 def test_llama_cpp_writes_the_same_tokens_and_text(run: Path, engine: Engine, words: Tokenizer) -> None:
-    """Greedily on 200 prompts. Where they part, our two best logits are closer than f16 can tell."""
+    """Greedily on 200 prompts. Where they part, our best logits are closer than f16 can tell."""
+    ends = [words.sep_id, words.pad_id]  # [PAD] by its name; llama.cpp is told to go on, and never writes them
     model = load_for_inference(run).model
     prompts = [[words.cls_id, *encode_with(words, text)][: 5 + i % 30] for i, text in enumerate(sentences()[:200])]
     steps = generate(model, prompts, Sampling(max_new_tokens=20, greedy=True))
-    parted = 0
+    apart, ended = list[float](), 0
     for prompt, ours in zip(prompts, zip(*steps, strict=True), strict=True):
         theirs = engine.ask(
             "/completion", prompt=prompt, n_predict=20, temperature=0, ignore_eos=True, return_tokens=True
         )["tokens"]
         assert len(theirs) == 20
         same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
-        if same is not None and ours[same] != words.pad_id:  # llama.cpp ends there, by the name of [PAD]
-            parted += 1
+        if same is not None:
             with torch.no_grad():
                 logits = model(torch.tensor([[*prompt, *ours[:same]]]))[0, -1]
-            # With f16 weights and activations a logit is off by up to 0.03 here; they spread over several units.
-            assert logits.max() - logits[theirs[same]] < 5e-2, "they part at a clear choice"
-    assert parted <= 20
+            logits[ends] = -torch.inf
+            apart.append(float(logits.max() - logits[theirs[same]]))
+            ended += ours[same] in ends
+    # With f16 weights and activations a logit is off by a few thousandths; they spread over several units.
+    assert all(gap < 1e-2 for gap in apart), "they part at a clear choice"
+    assert sum(gap > 3e-3 for gap in apart) <= 5
+    assert len(apart) <= 20
+    assert ended <= 5
+    assert len(sentences()) == 1000
     for text in sentences():
         ids = encode_with(words, text)
         assert engine.ask("/detokenize", tokens=ids)["content"].removeprefix(" ") == words.decode(ids) == text

@@ -123,11 +123,16 @@ def hub() -> Iterator[Hub]:
 
 
 def export(run: Path, folder: Path, address: str, *more: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    """`kogpt export` in a process and a home of its own, because huggingface_hub reads the environment once."""
-    env = os.environ | {"HF_ENDPOINT": address, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
-    env |= {"HF_HOME": str(folder.parent / "home")}
+    """`kogpt export`, in a process and a home of its own."""
     start = [sys.executable, "-c", "from kogpt.cli import main; main()"]
     command = [*start, "export", str(run), str(folder), "--push", "student/model", *more]
+    return at_home(command, folder.parent / "home", address, token)
+
+
+def at_home(command: list[str], home: Path, address: str, token: str) -> subprocess.CompletedProcess[str]:
+    """Run it in a process of its own, because huggingface_hub reads the environment once."""
+    env = os.environ | {"HF_ENDPOINT": address, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    env |= {"HF_HOME": str(home)}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -148,9 +153,12 @@ def test_the_folder_is_on_the_hub_and_private(hub: Hub, tmp_path: Path) -> None:
     assert TOKEN not in done.stdout + done.stderr
 
 
-def test_a_repository_that_exists_gets_the_files(hub: Hub, tmp_path: Path) -> None:
+def test_a_repository_that_exists_gets_the_files_after_a_login(hub: Hub, tmp_path: Path) -> None:
+    """With the token that `hf auth login` saved, and without HF_TOKEN."""
     hub.exists = True
-    done = export(make_run(tmp_path / "run"), tmp_path / "exported", hub.address, "--license", "mit")
+    login = [sys.executable, str(Path(sys.executable).with_name("hf")), "auth", "login", "--token", TOKEN]
+    assert at_home(login, tmp_path / "home", hub.address, "").returncode == 0
+    done = export(make_run(tmp_path / "run"), tmp_path / "exported", hub.address, "--license", "mit", token="")
     assert done.returncode == 0, done.stderr
     assert f"Uploaded to {hub.address}/student/model" in done.stdout
     assert hub.files == {path.name: path.read_bytes() for path in (tmp_path / "exported").iterdir()}

@@ -59,9 +59,9 @@ def test_muon_updates_the_matrices_of_the_blocks_only(model: Decoder, hidden: in
 
 
 def test_the_update_costs_little_at_gpt2s_size() -> None:
-    """124M parameters: 1.6 TFLOP. A step of 2^17 tokens takes 106, one of 2^15 takes 26."""
+    """124M parameters: 1.6 TFLOP, 3 % of a step of 2^16 tokens (56)."""
     wide = 768
     flops = 12 * (4 * cost(wide, wide) + 2 * cost(4 * wide, wide))
     config = GPTConfig(vocab_size=50257, max_seq_len=1024)
     assert flops == pytest.approx(1.63e12, rel=0.01)
-    assert flops < 0.05 * config.flops_per_token(1024) * 2**16
+    assert flops == pytest.approx(0.03 * config.flops_per_token(1024) * 2**16, rel=0.05)

@@ -29,7 +29,7 @@ BUCKETS = {
     ("config", "optimizer", "stage", "precision"),
     [
         *product([WIDE], ["AdamW"], [0, 1, 2, 3], ["fp32", "bf16"]),
-        *((QWEN3, "AdamW", *kind) for kind in ((0, "bf16"), (2, "bf16"), (3, "fp32"))),
+        *((QWEN3, name, *kind) for name in ("AdamW", "Muon") for kind in ((0, "bf16"), (2, "bf16"), (3, "fp32"))),
         *((WIDE, "Muon", *kind) for kind in ((0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "bf16"))),
     ],
     ids=lambda value: getattr(value, "arch", str(value)),
