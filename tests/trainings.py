@@ -41,14 +41,15 @@ def script(name: str, folder: str = "launch") -> ModuleType:
     return module
 
 
-def deepspeed_file(path: Path, stage: int, precision: str = "fp32", lr: float = 1e-3) -> Path:
-    """A DeepSpeed file for the tests' small batches."""
+def deepspeed_file(path: Path, stage: int, precision: str = "fp32", lr: float = 1e-3, **more: Any) -> Path:
+    """A DeepSpeed file for the tests' small batches, with `more` keys."""
     content: dict[str, Any] = {
         "train_batch_size": GLOBAL_BATCH,
         "train_micro_batch_size_per_gpu": 2,
         "gradient_clipping": 1.0,
         "zero_optimization": {"stage": stage},
         "optimizer": {"type": "AdamW", "params": {"lr": lr, "weight_decay": 0.1}},
+        **more,
     }
     if precision != "fp32":
         content[precision] = {"enabled": True}

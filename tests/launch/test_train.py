@@ -60,13 +60,14 @@ def test_killed_it_goes_on_bit_for_bit_and_w_and_b_has_every_step_once(
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # another test of this process may have left one
     foreign = wandb_run._core("start", "--idle-timeout", "300s").stdout.strip()
     monkeypatch.setenv("WANDB_SERVICE", foreign)  # as in a notebook that has used W&B
-    config = deepspeed_file(tmp_path / "ds.json", 2)
-    every = ["--save-every", "25", "--eval-every", "1000"]
+    config = deepspeed_file(tmp_path / "ds.json", 2, optimizer={"type": "Muon"})
+    every = ["--save-every", "25", "--eval-every", "1000", "--arch", "qwen3"]  # as new runs are
     run = tmp_path / "killed"
     watched = ["--wandb", "offline", "--wandb-artifact", "--prompts", "대한민국은", "모든 국민은"]
     arguments = [*flags(corpus, run, config, STEPS, *every), *watched]
     with launch(arguments, tmp_path / "log") as job:
         _wait_for_step(run, 30, job)
+        wait_until(lambda: newest_good(run) is not None, 60, "step 25 is saved, beside the steps that follow")
         job.kill()
     assert len(records_so_far(run)) < STEPS
     with launch(arguments, tmp_path / "log") as job:
