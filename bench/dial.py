@@ -10,7 +10,7 @@ command goes on where it was interrupted. Trainings are those of launch/train.py
     law      the dial's recipe at other depths and lengths, for the law of `kogpt plan` (bench/law.py): none shorter,
              because the loss falls faster between 2 and 4 million tokens than before and after
 
-Cost: three to four minutes for each training of the sweep, an hour and a half for the law, on one core with bf16.
+Cost: three to four minutes for each training of the sweep, four hours for the law, on one core with bf16.
 """
 
 import json
@@ -35,7 +35,7 @@ from kogpt.train.options import ModelOptions, model_config  # noqa: E402
 from kogpt.train.recipe import Length, dial  # noqa: E402
 
 SWEPT, TOKENS = (1, 2), 4_000_000
-LAW = ((2, 8), (2, 16), (3, 4), (3, 8), (4, 4), (4, 8))
+LAW = ((2, 8), (2, 16), (3, 4), (3, 8), (3, 16), (4, 4), (4, 16), (5, 16))
 """Depths, and millions of tokens, besides those of the sweep."""
 
 Group = Literal["sweep", "law"]
@@ -65,7 +65,7 @@ class Options:
     """The runs, one JSON line each."""
     groups: tuple[Group, ...] = ("sweep", "law")
     """Groups of trainings, in this order."""
-    depths: tuple[int, ...] = (1, 2, 3, 4)
+    depths: tuple[int, ...] = (1, 2, 3, 4, 5)
     """Only these."""
 
 

@@ -7,8 +7,8 @@ for kogpt/plan/law.py, and the error of each run as predicted by a law that does
 time of a token as `kogpt plan` measures it, beside that of the runs: both in CPU seconds with one thread, because other
 programs may use the machine. From two runs of a depth, the difference is free of start, evaluation, and saving.
 
-The exponents are published ones. The coefficients follow from least squares of the relative error, none of them
-negative. Cost: a second.
+The coefficient and the exponents follow from least squares of the relative error, over a grid of exponents. A law that
+does not know a run has exponents of its own. Cost: half a minute.
 """
 
 import json
@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # not this folder, in which preprocess.py has the name of a package
 
 from kogpt.optim.parameter_groups import update_flops  # noqa: E402
-from kogpt.plan.law import DATA_EXPONENT, FLOOR, SIZE_EXPONENT, Fit, useful_chars  # noqa: E402
+from kogpt.plan.law import DEEP, FLOOR, Fit, useful_chars  # noqa: E402
 from kogpt.plan.machine import measured  # noqa: E402
 from kogpt.train.options import ModelOptions, model_config  # noqa: E402
+
+SIZE_EXPONENTS, DATA_EXPONENTS = np.arange(5, 80) / 100, np.arange(5, 50) / 100
+FLOORS = [hundredths / 100 for hundredths in range(100, 225, 5)]
+"""Those that are tried."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,32 @@ class Options:
     """CPU seconds for the measurement of this machine."""
 
 
-def fit(runs: Sequence[dict[str, Any]], floor: float | None = FLOOR) -> Fit:
-    """The law with the least squared relative error, with this floor, or with the best one."""
-    sizes = np.array([run["parameters"] / 1e6 for run in runs])
-    data = np.array([chars(run) / 1e6 for run in runs])
-    bits = np.array([run["bits_per_char"] for run in runs])
-    columns = np.stack([np.ones_like(bits), sizes**-SIZE_EXPONENT, data**-DATA_EXPONENT], 1) / bits[:, None]
-    if floor is None:
-        found = _not_negative(columns, np.ones_like(bits))
-    else:
-        found = np.array([floor, *_not_negative(columns[:, 1:], 1 - floor / bits)])
-    return Fit(*(round(float(x), 4) for x in found))
+def fitted(run: dict[str, Any]) -> bool:
+    """Is the law for runs like this? With fewer tokens than parameters, more parameters may be worse."""
+    return run["tokens"] >= run["parameters"]
+
+
+def fit(runs: Sequence[dict[str, Any]], floors: Sequence[float] = (FLOOR,)) -> Fit:
+    """The law of the runs that are fitted, with the least squared relative error, and with one of these floors."""
+    deep, shallow = ([run for run in runs if fitted(run) and (run["depth"] >= DEEP) == deep] for deep in (True, False))
+    sizes, data, bits = _numbers(deep)
+    found = []
+    for floor, size_exponent, data_exponent in product(floors, SIZE_EXPONENTS, DATA_EXPONENTS):
+        unit = Fit(0.0, 1.0, float(size_exponent), float(data_exponent), 1.0).bits(DEEP, sizes, data) / bits
+        size = float(unit @ (1 - floor / bits) / (unit @ unit))
+        error = float(((floor / bits + size * unit - 1) ** 2).sum())
+        found.append((error, Fit(float(floor), round(size, 4), float(size_exponent), float(data_exponent), 1.0)))
+    law = min(found, key=lambda one: one[0])[1]
+    sizes, data, bits = _numbers(shallow)
+    unit = law.bits(DEEP, sizes, data) / bits
+    return replace(law, shallow=round(float(unit.sum() / (unit @ unit)), 4))
+
+
+def _numbers(runs: Sequence[dict[str, Any]]) -> tuple[Any, Any, Any]:
+    """Parameters, useful characters, and bits per character, as arrays."""
+    rows = [(run["parameters"], chars(run), run["bits_per_char"]) for run in runs]
+    sizes, data, bits = np.array(rows).T
+    return sizes, data, bits
 
 
 def chars(run: dict[str, Any]) -> float:
@@ -63,50 +82,42 @@ def chars(run: dict[str, Any]) -> float:
     return useful_chars(run["tokens"] * run["chars_per_token"], run["epoch"] * run["chars_per_token"])
 
 
-def _not_negative(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least squares of `columns` x = `target` with no x below 0, by trying which of them are 0."""
-    best, least = np.zeros(columns.shape[1]), math.inf
-    for used in product((True, False), repeat=columns.shape[1]):
-        if not any(used):
-            continue
-        found = np.zeros(columns.shape[1])
-        found[list(used)] = np.linalg.lstsq(columns[:, list(used)], target, rcond=None)[0]
-        error = float(((columns @ found - target) ** 2).sum())
-        if (found >= 0).all() and error < least:
-            best, least = found, error
-    return best
+def held_back(runs: Sequence[dict[str, Any]], run: dict[str, Any]) -> tuple[Fit, float]:
+    """The law of the others, and the relative error of what it predicts for this one."""
+    law = fit([other for other in runs if other is not run])
+    return law, law.bits(run["depth"], run["parameters"], chars(run)) / run["bits_per_char"] - 1
 
 
 def fits(runs: Sequence[dict[str, Any]]) -> tuple[Fit, ...]:
     """The law of all runs, those of all but one, and those with half the floor and with the best one."""
-    others = (law for law, _ in held_back(runs))
-    return fit(runs), *others, fit(runs, FLOOR / 2), fit(runs, None)
+    others = (held_back(runs, run)[0] for run in runs if fitted(run))
+    return fit(runs), *others, fit(runs, (FLOOR / 2,)), fit(runs, FLOORS)
 
 
-def held_back(runs: Sequence[dict[str, Any]]) -> list[tuple[Fit, float]]:
-    """For each run, the law of all others, and the relative error of what it predicts."""
-    found = []
-    for i, run in enumerate(runs):
-        law = fit([other for j, other in enumerate(runs) if j != i])
-        found.append((law, law.bits(run["parameters"], chars(run)) / run["bits_per_char"] - 1))
-    return found
+def root_mean_square(runs: Sequence[dict[str, Any]]) -> float:
+    """Of the errors of the runs that are fitted, each predicted by the law of the others."""
+    errors = [held_back(runs, run)[1] for run in runs if fitted(run)]
+    return math.sqrt(sum(error**2 for error in errors) / len(errors))
 
 
 def main() -> None:
     """Print the coefficients and the errors."""
     options = tyro.cli(Options, description=__doc__)
     runs = [json.loads(line) for line in options.runs.read_text().splitlines()]
-    others = held_back(runs)
-    print("| parameters | tokens | bits per character | the law without it | error |")
-    print("|" + "---|" * 5)
-    for run, (_, error) in zip(runs, others, strict=True):
-        bits = run["bits_per_char"]
-        print(f"| {run['parameters']:,} | {run['tokens']:,} | {bits:.4f} | {bits * (1 + error):.4f} | {error:+.1%} |")
-    root = math.sqrt(sum(error**2 for _, error in others) / len(others))
-    print(f"\nLargest error {max(abs(error) for _, error in others):.1%}, root mean square {root:.1%}.\n")
+    print("| depth | parameters | tokens | bits per character | the law without it | error | fitted |")
+    print("|" + "---|" * 7)
+    for run in runs:
+        _, error = held_back(runs, run)
+        bits, said = run["bits_per_char"], "yes" if fitted(run) else "no"
+        print(f"| {run['depth']} | {run['parameters']:,} | {run['tokens']:,} | {bits:.4f} ", end="")
+        print(f"| {bits * (1 + error):.4f} | {error:+.1%} | {said} |")
+    errors = [abs(held_back(runs, run)[1]) for run in runs if fitted(run)]
+    print(
+        f"\nOf those that are fitted: largest error {max(errors):.1%}, root mean square {root_mean_square(runs):.1%}.\n"
+    )
     for law in fits(runs):
         print(f"    {law},")
-    print(f"ERROR = {root:.4f}")
+    print(f"ERROR = {root_mean_square(runs):.4f}")
     if options.measure:
         _compare_times([run for run in runs if "cpu_seconds" in run], options.measure)
 

@@ -1,10 +1,10 @@
 """Which size to train in the hours that there are. In: a corpus's counts, a machine, hours. Out: `Plan`.
 
 For each depth: as many tokens as the hours allow, at most 4 epochs, by the dial (kogpt.train.recipe) and the memory
-estimate (kogpt.train.planner) of the training itself. The answer is the smallest depth of which the law
-(kogpt.plan.law) expects the fewest bits per character, or hardly more. The law does not know that a model learns a
-small corpus by heart, so the answer has no more parameters than the corpus has tokens. Evaluations cost a third of a
-training token for each token that they score. Arithmetic only.
+estimate (kogpt.train.planner) of the training itself. The answer is the depth of which the law (kogpt.plan.law) expects
+the fewest bits per character. The law does not know that a model learns a small corpus by heart, so the answer has no
+more parameters than the corpus has tokens. Evaluations cost a third of a training token for each token that they score.
+Arithmetic only.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import torch
 from kogpt.common.errors import UserError
 from kogpt.model.config import ModelConfig
 from kogpt.optim.parameter_groups import update_flops
-from kogpt.plan.law import FLOOR, Bits, expect
+from kogpt.plan.law import Bits, expect
 from kogpt.plan.machine import Machine
 from kogpt.train.distributed import Ranks
 from kogpt.train.options import DEFAULT_FILE, PROJECT
@@ -26,8 +26,6 @@ DEPTHS = range(1, 65)
 EVALUATIONS = 20
 """During a training, if that is at least `EVAL_EVERY` steps for each; otherwise fewer."""
 EVAL_EVERY = 100
-ALIKE = 1.01
-"""Expected bits above the floor that differ by less are the same. The law is less exact; small models are cheaper."""
 ZERO3_FILE = PROJECT / "launch" / "ds_zero3.json"
 """For several devices, if the default file's stage does not fit."""
 
@@ -84,8 +82,7 @@ def best_plan(config: Callable[[int], ModelConfig], corpus: Corpus, machine: Mac
                 raise
             break
     small = [plan for plan in plans if plan.parameters <= corpus.tokens] or plans[:1]
-    fewest = min(plan.bits.expected for plan in small)
-    best = next(plan for plan in small if plan.bits.expected - FLOOR <= ALIKE * (fewest - FLOOR))
+    best = min(small, key=lambda plan: plan.bits.expected)
     return [best, *(one for one in plans if one != best and abs(one.depth - best.depth) <= 2)]
 
 
@@ -116,7 +113,7 @@ def plan_for(depth: int, config: ModelConfig, corpus: Corpus, machine: Machine, 
             f"{machine.memory / 2**30:.1f} GiB of a device; give a smaller --max-seq-len."
         )
     stage, memory = fits
-    bits = expect(count, low * corpus.chars_per_token, corpus.tokens * corpus.chars_per_token)
+    bits = expect(depth, count, low * corpus.chars_per_token, corpus.tokens * corpus.chars_per_token)
     return Plan(depth, count, low, low / corpus.tokens, recipe(low), spent(low), memory, stage, bits)
 
 

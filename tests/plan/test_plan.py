@@ -15,7 +15,6 @@ from kogpt.common.errors import UserError
 from kogpt.common.flags import WeightedPath
 from kogpt.model.config import ModelConfig
 from kogpt.model.qwen3 import Qwen3Config
-from kogpt.plan.law import FLOOR
 from kogpt.plan.machine import Machine, named
 from kogpt.plan.plan import Corpus, best_plan, plan_for
 from kogpt.plan.run import command, left_over, make_plan
@@ -77,9 +76,9 @@ def test_a_small_corpus_gets_a_small_model_and_leaves_hours_over() -> None:
 
 @pytest.mark.parametrize(("name", "count", "hours"), [("H100", 8, 1000), ("H100", 1, 12), ("T4", 1, 5)])
 def test_the_best_has_a_sound_size(name: str, count: int, hours: float) -> None:
-    """Not far from the 20 tokens per parameter that Hoffmann et al. 2022 found for larger models."""
+    """Not far from the 20 tokens per parameter of Hoffmann et al. 2022."""
     best, *others = best_plan(_config, replace(CORPUS, tokens=10**11), named(name, count, 0.35), hours)
-    assert 5 < best.ratio < 25
+    assert 15 < best.ratio < 30
     assert best.hours > 0.99 * hours
     assert {best.depth - 1, best.depth + 1} <= {plan.depth for plan in others}
 
@@ -129,10 +128,7 @@ def test_the_memory_is_that_of_the_training(device: str, bf16: bool, devices: in
 def test_the_best_comes_first_and_has_neighbours() -> None:
     best, *others = best_plan(_config, CORPUS, MACHINE, 5)
     assert others
-    over = {plan.depth: plan.bits.expected - FLOOR for plan in (best, *others)}
-    fewest = min(over.values())
-    assert over[best.depth] <= 1.01 * fewest
-    assert all(bits > 1.01 * fewest for depth, bits in over.items() if depth < best.depth), "the smallest of the best"
+    assert all(best.bits.expected < other.bits.expected for other in others)
     assert {abs(other.depth - best.depth) for other in others} <= {1, 2}
 
 
