@@ -8,7 +8,7 @@ time of a token as `kogpt plan` measures it, beside that of the runs: both in CP
 programs may use the machine. From two runs of a depth, the difference is free of start, evaluation, and saving.
 
 The coefficient and the exponents follow from least squares of the relative error, over a grid of exponents. A law that
-does not know a run has exponents of its own. Cost: half a minute.
+does not know a run has exponents of its own. Cost: some seconds.
 """
 
 import json
@@ -56,8 +56,8 @@ def fitted(run: dict[str, Any]) -> bool:
 
 def fit(runs: Sequence[dict[str, Any]], floors: Sequence[float] = (FLOOR,)) -> Fit:
     """The law of the runs that are fitted, with the least squared relative error, and with one of these floors."""
-    deep, shallow = ([run for run in runs if fitted(run) and (run["depth"] >= DEEP) == deep] for deep in (True, False))
-    sizes, data, bits = _numbers(deep)
+    runs = list(filter(fitted, runs))
+    sizes, data, bits = _numbers([run for run in runs if run["depth"] >= DEEP])
     found = []
     for floor, size_exponent, data_exponent in product(floors, SIZE_EXPONENTS, DATA_EXPONENTS):
         unit = Fit(0.0, 1.0, float(size_exponent), float(data_exponent), 1.0).bits(DEEP, sizes, data) / bits
@@ -65,7 +65,7 @@ def fit(runs: Sequence[dict[str, Any]], floors: Sequence[float] = (FLOOR,)) -> F
         error = float(((floor / bits + size * unit - 1) ** 2).sum())
         found.append((error, Fit(float(floor), round(size, 4), float(size_exponent), float(data_exponent), 1.0)))
     law = min(found, key=lambda one: one[0])[1]
-    sizes, data, bits = _numbers(shallow)
+    sizes, data, bits = _numbers([run for run in runs if run["depth"] < DEEP])
     unit = law.bits(DEEP, sizes, data) / bits
     return replace(law, shallow=round(float(unit.sum() / (unit @ unit)), 4))
 
@@ -82,22 +82,22 @@ def chars(run: dict[str, Any]) -> float:
     return useful_chars(run["tokens"] * run["chars_per_token"], run["epoch"] * run["chars_per_token"])
 
 
-def held_back(runs: Sequence[dict[str, Any]], run: dict[str, Any]) -> tuple[Fit, float]:
-    """The law of the others, and the relative error of what it predicts for this one."""
-    law = fit([other for other in runs if other is not run])
-    return law, law.bits(run["depth"], run["parameters"], chars(run)) / run["bits_per_char"] - 1
+def held_back(runs: Sequence[dict[str, Any]]) -> list[tuple[Fit, float]]:
+    """For each run, the law of the others, and the relative error of what it predicts."""
+    found = []
+    for run in runs:
+        law = fit([other for other in runs if other is not run])
+        found.append((law, law.bits(run["depth"], run["parameters"], chars(run)) / run["bits_per_char"] - 1))
+    return found
 
 
-def fits(runs: Sequence[dict[str, Any]]) -> tuple[Fit, ...]:
-    """The law of all runs, those of all but one, and those with half the floor and with the best one."""
-    others = (held_back(runs, run)[0] for run in runs if fitted(run))
-    return fit(runs), *others, fit(runs, (FLOOR / 2,)), fit(runs, FLOORS)
+def fits(runs: Sequence[dict[str, Any]], others: Sequence[tuple[Fit, float]]) -> tuple[Fit, ...]:
+    """The law of all runs, those of all but one, and those with half the floor and with the best one.
 
-
-def root_mean_square(runs: Sequence[dict[str, Any]]) -> float:
-    """Of the errors of the runs that are fitted, each predicted by the law of the others."""
-    errors = [held_back(runs, run)[1] for run in runs if fitted(run)]
-    return math.sqrt(sum(error**2 for error in errors) / len(errors))
+    `others` is what `held_back` gives for the runs.
+    """
+    without_one = (law for run, (law, _) in zip(runs, others, strict=True) if fitted(run))
+    return fit(runs), *without_one, fit(runs, (FLOOR / 2,)), fit(runs, FLOORS)
 
 
 def main() -> None:
@@ -106,18 +106,17 @@ def main() -> None:
     runs = [json.loads(line) for line in options.runs.read_text().splitlines()]
     print("| depth | parameters | tokens | bits per character | the law without it | error | fitted |")
     print("|" + "---|" * 7)
-    for run in runs:
-        _, error = held_back(runs, run)
+    others = held_back(runs)
+    for run, (_, error) in zip(runs, others, strict=True):
         bits, said = run["bits_per_char"], "yes" if fitted(run) else "no"
         print(f"| {run['depth']} | {run['parameters']:,} | {run['tokens']:,} | {bits:.4f} ", end="")
         print(f"| {bits * (1 + error):.4f} | {error:+.1%} | {said} |")
-    errors = [abs(held_back(runs, run)[1]) for run in runs if fitted(run)]
-    print(
-        f"\nOf those that are fitted: largest error {max(errors):.1%}, root mean square {root_mean_square(runs):.1%}.\n"
-    )
-    for law in fits(runs):
+    errors = [abs(error) for run, (_, error) in zip(runs, others, strict=True) if fitted(run)]
+    root = math.sqrt(sum(error**2 for error in errors) / len(errors))
+    print(f"\nOf those that are fitted: largest error {max(errors):.1%}, root mean square {root:.1%}.\n")
+    for law in fits(runs, others):
         print(f"    {law},")
-    print(f"ERROR = {root_mean_square(runs):.4f}")
+    print(f"ERROR = {root:.4f}")
     if options.measure:
         _compare_times([run for run in runs if "cpu_seconds" in run], options.measure)
 
