@@ -29,6 +29,7 @@ from kogpt.hub.push import check_push, upload
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.hf import library_files
 from kogpt.tokenizer.wordpiece import Tokenizer
+from kogpt.tracking.run_file import read_run_file
 
 log = logging.getLogger(__name__)
 
@@ -117,12 +118,12 @@ def export_model(
 
 def _on_own_corpus(run: LoadedRun, tokenizer: Tokenizer) -> Uncut | None:
     """What raw text costs on the corpus of the run; None if it is no longer in its folder, or cannot be read raw."""
-    about = run.tokenizer_folder.parent / "run.json"
-    folder = json.loads(about.read_bytes()).get("corpus_folder") if about.exists() else None
+    run_folder = run.tokenizer_folder.parent
+    folder = read_run_file(run_folder).get("corpus_folder")
     if folder is None:
         return None
     try:
-        corpus = open_corpus(folder, tokenizer, run.tokenizer_folder.parent)
+        corpus = open_corpus(folder, tokenizer, run_folder)
         if corpus.fingerprint not in run.info.get("corpus", ""):
             return None  # another one, of which the run may have read the validation articles
         ways = both_ways(corpus, tokenizer, UNASKED_ARTICLES)

@@ -10,6 +10,7 @@ from kogpt.eval.report import with_error
 from kogpt.eval.uncut import Uncut
 from kogpt.tokenizer.codec import TextCodec
 from kogpt.tokenizer.wordpiece import open_tokenizer
+from kogpt.tracking.run_file import read_run_file
 from kogpt.tracking.tracker import read_metrics
 
 _TRAINING = ("seed", "global_batch", "precision", "world_size", "device", "git_commit", "torch")
@@ -102,9 +103,8 @@ template, `AutoTokenizer` reads them as special tokens, as every tokenizer of `t
 def _training_numbers(run: Path, step: int) -> dict[str, str]:
     """What the run's files say about the training up to this step. The run may have continued since then."""
     numbers: dict[str, str] = {}
-    if (run / "run.json").exists():
-        content = json.loads((run / "run.json").read_bytes())
-        numbers |= {key: str(content[key]) for key in _TRAINING if content.get(key) is not None}
+    content = read_run_file(run)
+    numbers |= {key: str(content[key]) for key in _TRAINING if content.get(key) is not None}
     if (run / "metrics.jsonl").exists():
         for record in read_metrics(run / "metrics.jsonl"):
             if record["step"] == step and record["loss"] is not None:

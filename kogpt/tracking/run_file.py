@@ -1,8 +1,9 @@
-"""run.json: the current state of a run, readable at any time. In: changed fields. Out: the file."""
+"""run.json: the current state of a run, readable at any time. In: changed fields. Out: the file, and its content."""
 
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,13 @@ from kogpt.common.files import atomic_write
 from kogpt.tracking.metrics_file import finite
 
 RUN_JSON_SECONDS = 10.0
+
+
+def read_run_file(run: Path) -> dict[str, Any]:
+    """The run.json of a run folder; {} if there is none that can be read."""
+    with suppress(OSError, ValueError):
+        return json.loads((run / "run.json").read_bytes())
+    return {}
 
 
 class RunFile:

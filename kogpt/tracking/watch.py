@@ -7,7 +7,6 @@ twentieth of the time, however long the run is.
 
 import base64
 import io
-import json
 import math
 import sys
 import time
@@ -21,6 +20,7 @@ from kogpt.common.errors import UserError
 from kogpt.common.files import LOCK
 from kogpt.common.progress import ProgressBar
 from kogpt.tracking.metrics_file import read_metrics
+from kogpt.tracking.run_file import read_run_file
 
 LOOK_SECONDS = 1.0
 SHARE = 0.05
@@ -54,7 +54,7 @@ def watch(run: str | Path) -> None:
             elsewhere = not here and (_writes(run) or time.monotonic() - began < START_SECONDS)
             going = now_here or elsewhere
             looked = time.monotonic()
-            if (changed := _changed(run)) != read_at and (steps := _state(run).get("steps")) is not None:
+            if (changed := _changed(run)) != read_at and (steps := read_run_file(run).get("steps")) is not None:
                 read_at, records = changed, read_metrics(run / "metrics.jsonl")
                 if records:
                     view.show(records, steps)
@@ -90,7 +90,7 @@ def _out(words: list[str]) -> str | None:
 
 def _writes(run: Path) -> bool:
     """Whether a training, perhaps on another machine, says that it is running, and has written not long ago."""
-    return _state(run).get("state") == "running" and time.time_ns() - _changed(run) < SILENT_SECONDS * 1e9
+    return read_run_file(run).get("state") == "running" and time.time_ns() - _changed(run) < SILENT_SECONDS * 1e9
 
 
 def _changed(run: Path) -> int:
@@ -100,13 +100,6 @@ def _changed(run: Path) -> int:
     return 0
 
 
-def _state(run: Path) -> dict[str, Any]:
-    """run.json; empty if there is none yet."""
-    with suppress(OSError, ValueError):
-        return json.loads((run / "run.json").read_bytes())
-    return {}
-
-
 def _end(run: Path, records: list[dict[str, Any]]) -> str:
     """How the training ended, in a sentence or two."""
     if not records:
@@ -114,7 +107,7 @@ def _end(run: Path, records: list[dict[str, Any]]) -> str:
             f"no training with --out {run} is running here, and none has recorded a step; start one, or read what it "
             "printed. If yours has no --out in its command line, call this again after its first step."
         )
-    about, step = _state(run), records[-1]["step"]
+    about, step = read_run_file(run), records[-1]["step"]
     best = min((r for r in records if r["val_loss"] is not None), key=lambda r: r["val_loss"], default=None)
     value = f" The best of step {best['step']:,}: {best['val_bits_per_char']:.2f} bits per character." if best else ""
     if about["state"] == "finished":

@@ -4,11 +4,10 @@ Resuming such a run writes a new run.json, which has the recipe. It counts until
 without either (`kogpt import`) gets the defaults of version 0.1: AdamW, 64 windows, 200 steps, a cosine.
 """
 
-import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kogpt.tracking.run_file import read_run_file
 from kogpt.train.recipe import ADAM_LR, OLD_BATCH, OLD_STEPS, TUNING_LR, adamw
 
 OLD_FILE = "ds_config.json"
@@ -17,7 +16,7 @@ OLD_FILE = "ds_config.json"
 
 def recipe_of(checkpoint: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `Recipe` for the checkpoint with this config.json."""
-    about = config if "recipe" in config else _run_json(checkpoint)
+    about = config if "recipe" in config else read_run_file(checkpoint.parent.parent)
     batch = config.get("global_batch", OLD_BATCH)
     if "recipe" in about:
         return {"batch": batch, **about["recipe"]}
@@ -33,13 +32,6 @@ def recipe_of(checkpoint: Path, config: dict[str, Any]) -> dict[str, Any]:
         "steps": about.get("steps", OLD_STEPS),
         "optimizer": _optimizer(about, share),
     }
-
-
-def _run_json(checkpoint: Path) -> dict[str, Any]:
-    """The run.json of its run; {} if there is none that can be read."""
-    with suppress(OSError, ValueError):
-        return json.loads((checkpoint.parent.parent / "run.json").read_bytes())
-    return {}
 
 
 def _optimizer(about: dict[str, Any], share: float) -> dict[str, Any]:
